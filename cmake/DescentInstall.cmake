@@ -1,0 +1,1 @@
+# Install rules; filled by the folders' DESCENT_LIBRARIES.

@@ -1,0 +1,65 @@
+#include "common/tensor/tensor_spec.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
+
+namespace descent {
+
+uint64_t TensorSpec::elements() const {
+  uint64_t n = 1;
+  for (uint64_t d : shape) n *= d;
+  return n;
+}
+
+absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_bytes) {
+  if (specs.empty()) return absl::InvalidArgumentError("the model has no tensors");
+  absl::flat_hash_set<std::string> names;
+  uint64_t total = 0;
+  for (const TensorSpec& spec : specs) {
+    if (spec.name.empty()) return absl::InvalidArgumentError("a tensor has no name");
+    const std::string who = absl::StrCat("tensor '", spec.name, "' of shape [", absl::StrJoin(spec.shape, ", "), "]");
+    if (!names.insert(spec.name).second) return absl::InvalidArgumentError(absl::StrCat("two tensors are called '", spec.name, "'"));
+    if (spec.sparse) {
+      if (spec.shape.size() != 1 || spec.shape[0] == 0 || spec.shape[0] > 65536) {
+        return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": expected one dimension from 1 to 65536"));
+      }
+      continue;
+    }
+    uint64_t bytes = sizeof(float);
+    for (uint64_t d : spec.shape) {
+      if (d == 0) return absl::InvalidArgumentError(absl::StrCat(who, " has no elements"));
+      if (__builtin_mul_overflow(bytes, d, &bytes)) bytes = kUnbounded;
+      if (bytes > max_bytes) break;
+    }
+    if (bytes > max_bytes || __builtin_add_overflow(total, bytes, &total) || total > max_bytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(who, " takes the model over model.max_bytes = ", max_bytes, " bytes"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+uint32_t Geometry::blocks(const TensorSpec& spec) const {
+  if (spec.sparse) return slots;
+  return static_cast<uint32_t>((spec.elements() + block_elements - 1) / block_elements);
+}
+
+uint32_t Geometry::block_size(const TensorSpec& spec, uint32_t index) const {
+  DESCENT_CHECK(!spec.sparse);
+  return static_cast<uint32_t>(std::min<uint64_t>(block_elements, spec.elements() - block_begin(index)));
+}
+
+uint32_t Geometry::slot(uint64_t key) const { return static_cast<uint32_t>(HashKey(key) & (slots - 1)); }
+
+uint64_t HashKey(uint64_t key) {  // splitmix64: Steele, Lea, Flood, OOPSLA'14
+  uint64_t x = key + 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+}  // namespace descent
