@@ -67,6 +67,7 @@ struct Request {
   uint64_t id = 0;
   std::optional<PushFrame> push;
   std::optional<PullFrame> pull;
+  std::vector<Rank> expected_of;
   Payload payload;  // push dense, push sparse (keys, rows each), pull sparse keys
 };
 
@@ -108,6 +109,7 @@ struct Reply {
   Clock done_below;
   std::optional<WaitingNotice> waiting;
   absl::Status refusal;  // OK: none
+  std::vector<Clock> expected;  // per rank of expected_of
   Payload payload;       // dense blocks, then sparse rows
 };
 

@@ -1,0 +1,52 @@
+// The job file: read, overridden, resolved, checked as a whole; then handed around as a value. Pure but for ReadJobFile.
+#ifndef DESCENT_COMMON_JOB_JOB_H_
+#define DESCENT_COMMON_JOB_JOB_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/tensor/tensor_spec.h"
+#include "descent/v1/job.pb.h"
+
+namespace descent {
+
+// Protobuf text format. INVALID_ARGUMENT: every error found, a line each, as "FILE:LINE:COLUMN: what"; an unknown field
+// comes with the nearest known name of that message.
+absl::StatusOr<v1::JobSpec> ParseJob(absl::string_view text, absl::string_view file);
+// NOT_FOUND or PERMISSION_DENIED names the file.
+absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path);
+
+// "data.root=/x", "optimizer.adam.beta1=0.8", "model.mlp.hidden=256,128" (a repeated field is replaced; [i] names one
+// element). Setting a field of one oneof member clears the others. INVALID_ARGUMENT names the path and the nearest name.
+absl::Status OverrideJob(absl::string_view assignment, v1::JobSpec* job);
+
+// Fills in every default that depends on nothing but the job and the numbers of processes. `job_dir`: folder of the job
+// file, where a relative data.root starts.
+absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& job_dir, v1::JobSpec* job);
+
+// A resolved job as a whole: INVALID_ARGUMENT lists everything wrong with it, a line each, by field path.
+absl::Status ValidateJob(const v1::JobSpec& job);
+
+// Text of a resolved job: ParseJob of it gives the same job. Stable.
+std::string JobText(const v1::JobSpec& job);
+// Of what decides a result: the resolved job without cluster, limits, data.root and the cache fields.
+uint64_t JobFingerprint(const v1::JobSpec& job);
+
+// The two switches that mode, staleness and apply name.
+struct Consistency {
+  uint64_t staleness = 0;  // kUnbounded: no bound
+  bool apply_push = false;
+  bool reduce_sum = false;
+  bool operator==(const Consistency&) const = default;
+};
+Consistency ConsistencyOf(const v1::JobSpec& job);
+Geometry GeometryOf(const v1::JobSpec& job);
+float LearningRateAt(const v1::JobSpec& job, uint64_t clock);
+
+}  // namespace descent
+
+#endif  // DESCENT_COMMON_JOB_JOB_H_

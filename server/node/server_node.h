@@ -1,0 +1,83 @@
+// One server without its network: the consistency engine and the block store behind the messages of the parameter
+// service. No threads, no I/O, no clock: a transport feeds it, the simulator runs thousands of it.
+//
+// Thread-safety: none; one thread owns a node.
+#ifndef DESCENT_SERVER_NODE_SERVER_NODE_H_
+#define DESCENT_SERVER_NODE_SERVER_NODE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/wire/frame.h"
+#include "server/store/block_store.h"
+
+namespace descent {
+
+struct ServerNodeOptions {
+  Envelope envelope;  // every request must carry the same
+  StoreOptions store;
+  uint64_t staleness = 0;  // kUnbounded: no bound
+  uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
+  absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
+  uint32_t send_window = 4;    // replies handed to Output::Send and not yet reported by OnSent, per connection
+  uint32_t max_held_pulls = 64;  // per connection; one more is refused
+};
+
+struct ServerNodeStats {
+  uint64_t pushes = 0, contributions = 0, pulls = 0;
+  uint64_t duplicates = 0, fenced = 0, too_early = 0, stale = 0, refused = 0, held = 0, waiting_notices = 0;
+  uint64_t payload_bytes_in = 0, payload_bytes_out = 0;
+  uint64_t held_pulls = 0;  // now
+  uint64_t round = 0;       // every rank has completed the clocks below
+  uint64_t largest_lead = 0;  // most that a rank's clock was ahead of the slowest when its pull was answered
+};
+
+struct BlockSquare {
+  BlockId id;
+  double square = 0;
+};
+
+class ServerNode {
+ public:
+  // What the node asks of its surroundings. Called only from within the On* calls, never re-entered.
+  class Output {
+   public:
+    virtual ~Output() = default;
+    virtual void Send(ConnectionId to, Reply reply) = 0;
+    // The job can't go on (a non-finite gradient, ...). The text names who and what.
+    virtual void Fail(absl::Status cause) = 0;
+    // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
+    virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
+  };
+
+  static absl::StatusOr<std::unique_ptr<ServerNode>> Create(ServerNodeOptions options, Output* output);
+  virtual ~ServerNode() = default;
+
+  virtual void OnOpen(ConnectionId connection, absl::Time now) = 0;
+  virtual void OnClose(ConnectionId connection, absl::Time now) = 0;  // its held pulls are forgotten
+  virtual void OnRequest(ConnectionId connection, Request request, absl::Time now) = 0;
+  virtual void OnSent(ConnectionId connection, absl::Time now) = 0;  // one reply has left
+  virtual void OnTimer(absl::Time now) = 0;
+  virtual absl::Time next_timer() const = 0;  // InfiniteFuture: none
+
+  // The coordinator's word that older incarnations of a rank are void. A push by a newer one says the same.
+  virtual void Fence(Rank rank, Incarnation incarnation) = 0;
+
+  virtual const ServerNodeStats& stats() const = 0;
+  virtual BlockStore& store() = 0;
+  // Who is waited for by held pulls: rank and since when.
+  virtual std::vector<WaitingNotice> Waiting(absl::Time now) const = 0;
+  // mark[rank] of a block: the next clock it expects of each rank.
+  virtual std::vector<uint64_t> Marks(BlockId id) const = 0;
+  virtual std::string DebugState() const = 0;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_NODE_SERVER_NODE_H_

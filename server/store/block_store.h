@@ -1,0 +1,125 @@
+// The parameters of one server: dense blocks and sparse slots, their optimizer state, their versions, and the arithmetic
+// of a round (fold contributions along the reduction tree, apply the update rule).
+//
+// The store does arithmetic and keeps versions; who may contribute when is the engine's business (server/core). It
+// trusts block ids and ranks, which its caller has checked, but never payload sizes, keys or values.
+//
+// Reduction. Contributions of one clock are combined along a fixed binary tree over rank numbers: leaf r is rank r, node
+// (level l, i) covers ranks [i * 2^l, (i + 1) * 2^l), its value is left + right, and a child without a contribution is
+// skipped. A contribution of an aligned span of ranks enters at its own node. Siblings are folded as they arrive, so at
+// most ceil(ranks / 2) buffers per block are held, and the bits do not depend on the order of arrival. Sparse
+// contributions are combined the same way, key by key.
+//
+// Versions. Version v of a block holds exactly the updates of clocks < v under ROUND; under PUSH it counts the pushes
+// applied. A published version is immutable: reads share it and an update writes into another buffer. The last
+// `history` versions before the newest stay readable (sparse slots keep undo records for them).
+//
+// Thread-safety: none; one thread owns a store. Payloads handed out by Read* may be released on any thread.
+#ifndef DESCENT_SERVER_STORE_BLOCK_STORE_H_
+#define DESCENT_SERVER_STORE_BLOCK_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/base/ids.h"
+#include "common/tensor/partition_map.h"
+#include "common/tensor/tensor_spec.h"
+#include "common/wire/payload.h"
+#include "server/store/update_rule.h"
+
+namespace descent {
+
+struct StoreOptions {
+  std::vector<TensorSpec> tensors;
+  Geometry geometry;
+  PartitionMap map;
+  ServerId self;
+  uint64_t seed = 0;
+  uint32_t ranks = 1;
+  std::shared_ptr<const UpdateRule> rule;
+  std::function<float(Clock)> rate;  // the learning rate of a clock (ROUND), or of a block's step (PUSH)
+  float l2 = 0;
+  bool l2_touched_rows_only = false;
+  bool reduce_sum = false;  // the weighted sum instead of the weighted mean
+  bool apply_push = false;  // PUSH instead of ROUND
+  uint32_t history = 1;
+};
+
+// One block or slot in serial form; see BlockImage in parameter.proto.
+struct BlockExport {
+  BlockId id;
+  uint64_t version = 0;
+  uint64_t steps = 0;
+  uint32_t keys = 0;         // sparse: rows
+  uint32_t state_slots = 0;  // optimizer vectors, 0 where they were not asked for
+  Payload payload;           // dense: parameters, state...; sparse: keys ascending, rows, state rows...
+};
+
+class BlockStore {
+ public:
+  // Makes every block that `map` gives to `self`, with its initial values. RESOURCE_EXHAUSTED if memory does not suffice.
+  static absl::StatusOr<std::unique_ptr<BlockStore>> Create(StoreOptions options);
+  virtual ~BlockStore() = default;
+
+  // --- ROUND ---------------------------------------------------------------------------------------------------------
+  // Takes the contribution of ranks [first, first + span) to a dense block for the round in progress. A contribution
+  // that covers nodes already held replaces them (the same ranks, summed elsewhere: the same bits).
+  // INVALID_ARGUMENT, and nothing has changed: payload of the wrong length, NaN or Inf (message: tensor, element, value).
+  virtual absl::Status Hold(BlockId id, Rank first, uint32_t span, const Payload& values) = 0;
+  // The same for a slot: `payload` is `keys` keys (uint64, unique, ascending, all of this slot), then keys x dim floats.
+  virtual absl::Status HoldSparse(BlockId id, Rank first, uint32_t span, uint32_t keys, const Payload& payload) = 0;
+  // Folds what is held, makes one step on it and publishes version + 1. Nothing held or total_weight == 0: the version
+  // advances and the parameters stay. `total_weight` is the sum over all ranks of the round. FAILED_PRECONDITION: the
+  // sum of finite contributions is not finite; nothing has changed.
+  // The square of the mean gradient, summed in double over the block, is added to *square where that is not null.
+  virtual absl::Status Commit(BlockId id, double total_weight, double* square) = 0;
+  // Slots touched by the round in progress, ascending; all others only advance, which AdvanceSlots does.
+  virtual std::vector<BlockId> HeldSlots() const = 0;
+  // Every slot of every table is at version `round` from now on; call after Commit of all HeldSlots.
+  virtual void AdvanceSlots(uint64_t round) = 0;
+
+  // --- PUSH ----------------------------------------------------------------------------------------------------------
+  // One step on one contribution; errors as Hold.
+  virtual absl::Status Apply(BlockId id, double weight, const Payload& values) = 0;
+  virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) = 0;
+  // A push is complete on this server: rows that it did not touch have missed one step.
+  virtual void AdvanceSlotsByPush() = 0;
+
+  // --- Reads ---------------------------------------------------------------------------------------------------------
+  virtual uint64_t version(BlockId id) const = 0;
+  // The block's bytes, shared. version nullopt: the newest. OUT_OF_RANGE: that version is no longer, or not yet, there.
+  virtual absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const = 0;
+  // Rows of `keys` (payload of `count` uint64, unique and ascending), caught up, copied into one fresh buffer. Absent
+  // rows read as their initial value and are not created. INVALID_ARGUMENT: keys out of order or of another slot.
+  virtual absl::StatusOr<Payload> ReadSparse(BlockId id, uint32_t count, const Payload& keys,
+                                             std::optional<uint64_t> version) = 0;
+  // A block or slot as it stands; rows caught up.
+  virtual absl::StatusOr<BlockExport> Export(BlockId id, bool with_state) = 0;
+
+  // --- Accounting ----------------------------------------------------------------------------------------------------
+  virtual absl::Span<const BlockId> dense_blocks() const = 0;  // of this server, ascending
+  virtual uint64_t parameter_bytes() const = 0;                // dense and rows, without state
+  virtual uint64_t held_bytes() const = 0;                     // contributions of the round in progress
+  virtual uint64_t total_bytes() const = 0;                    // everything the store has allocated
+};
+
+// What a store will take at most, before it is made: one line for people, and the number. Rows of tables that do not
+// exist yet are not counted.
+struct StoreBudget {
+  uint64_t parameters = 0;
+  uint64_t state = 0;
+  uint64_t versions = 0;
+  uint64_t contributions = 0;
+  uint64_t total() const { return parameters + state + versions + contributions; }
+};
+StoreBudget PlanStore(const StoreOptions& options);
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_STORE_BLOCK_STORE_H_

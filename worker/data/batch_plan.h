@@ -1,0 +1,41 @@
+// Which rows rank r computes at clock c: a pure function of (seed, sampling, ranks, batch size, rows, shards), the same
+// on every host and in every process. Pure; not thread-safe (it caches the order of the windows it is in).
+//
+// An epoch's order: the data shards permuted by (seed, epoch), then rows shuffled within windows of `window_shards`
+// shards of that order. Rank r's share is the r-th of `ranks` consecutive runs of that order; runs differ by at most one
+// row. Every rank has the same number of clocks per epoch: ceil(longest share / batch size); a shorter share ends in a
+// smaller or an empty batch.
+#ifndef DESCENT_WORKER_DATA_BATCH_PLAN_H_
+#define DESCENT_WORKER_DATA_BATCH_PLAN_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/base/ids.h"
+
+namespace descent {
+
+enum class SamplingKind { kWithoutReplacement, kWithReplacement, kSequential };
+
+struct BatchPlanOptions {
+  uint64_t seed = 0;
+  SamplingKind sampling = SamplingKind::kWithoutReplacement;
+  uint32_t ranks = 1;
+  uint32_t batch_size = 32;
+  uint32_t window_shards = 4;
+  std::vector<uint64_t> shard_begin;  // shards + 1 entries; the last is the number of rows
+};
+
+class BatchPlan {
+ public:
+  static std::unique_ptr<BatchPlan> Create(BatchPlanOptions options);
+  virtual ~BatchPlan() = default;
+  virtual uint64_t clocks_per_epoch() const = 0;
+  // Appends nothing where the batch is empty.
+  virtual void Rows(Rank rank, Clock clock, std::vector<uint64_t>* rows) = 0;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_WORKER_DATA_BATCH_PLAN_H_

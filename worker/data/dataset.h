@@ -1,0 +1,72 @@
+// Data to train on or to evaluate with: opened once, then read by row. Formats: LIBSVM, CSV, IDX, each plain or gzip.
+//
+// gzip has no random access and a rank may move to any host, so on first use the files are cut into binary,
+// checksummed data shards (at most 65,536 rows) in a cache folder with a byte budget, once per host; shards in use are
+// kept in memory up to a budget.
+#ifndef DESCENT_WORKER_DATA_DATASET_H_
+#define DESCENT_WORKER_DATA_DATASET_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/tensor/tensor_spec.h"
+#include "worker/data/batch.h"
+
+namespace descent::v1 {
+class DataSpec;
+class Dataset;
+}  // namespace descent::v1
+
+namespace descent {
+
+enum class LabelKind {
+  kNumber,  // any finite number
+  kBinary,  // -1/+1 or 0/1, stored as 0/1
+  kClass,   // 0 .. classes - 1
+};
+
+struct DatasetOptions {
+  std::string root;  // what relative paths start at
+  std::string cache_dir;
+  uint64_t cache_bytes = uint64_t{8} << 30;
+  uint64_t memory_bytes = uint64_t{1} << 30;
+  uint32_t shard_rows = 65536;
+  LabelKind labels = LabelKind::kNumber;
+  uint32_t classes = 0;  // with kClass
+  bool keys = false;     // batches carry keys (sparse table)
+  Geometry geometry;     // for their order
+};
+
+struct DataFileInfo {
+  std::string name;  // as the job names it
+  uint64_t bytes = 0;
+  uint64_t rows = 0;
+  uint32_t crc32c = 0;  // of the file as it lies on disk
+};
+
+// Thread-safe once opened.
+class Dataset {
+ public:
+  // Errors name file, line or record, what was expected and what came: NOT_FOUND (no such file), INVALID_ARGUMENT
+  // (malformed), DATA_LOSS (truncated, checksum).
+  static absl::StatusOr<std::unique_ptr<Dataset>> Open(const v1::Dataset& spec, const DatasetOptions& options);
+  virtual ~Dataset() = default;
+
+  virtual uint64_t rows() const = 0;
+  virtual uint64_t features() const = 0;  // columns of dense input, or the job's `features`; 0 with keys
+  virtual bool sparse() const = 0;
+  virtual absl::Span<const DataFileInfo> files() const = 0;
+  virtual uint32_t shards() const = 0;
+  virtual uint64_t shard_begin(uint32_t shard) const = 0;  // first row; shard_begin(shards()) is rows()
+
+  // Fills `batch` with the rows asked for, in that order. DATA_LOSS: a shard is damaged and can't be made again.
+  virtual absl::Status Read(absl::Span<const uint64_t> rows, Batch* batch) const = 0;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_WORKER_DATA_DATASET_H_

@@ -1,0 +1,49 @@
+// A model: its tensors, and the loss and gradient of a batch. Implement this to train a model of your own
+// (examples/custom_model); worker/models/gradient_check.h tests a gradient against differences.
+//
+// A model is a pure function of (batch, parameters): it keeps no state from call to call but scratch memory, draws no
+// random numbers, and its results are the same bits for the same bits in. One thread calls it at a time.
+#ifndef DESCENT_WORKER_MODELS_MODEL_H_
+#define DESCENT_WORKER_MODELS_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/tensor/tensor_spec.h"
+#include "worker/data/batch.h"
+
+namespace descent {
+
+// Sums over the examples of a batch.
+struct BatchResult {
+  double loss = 0;
+  double weight = 0;   // examples
+  double correct = 0;  // of a classifier: examples whose most likely class is their label
+};
+
+// T is float in training and double under the gradient checker.
+template <typename T>
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  // In a fixed order: tensor i of the calls below. Shapes row-major.
+  virtual const std::vector<TensorSpec>& tensors() const = 0;
+  virtual bool classifier() const = 0;
+  virtual size_t outputs() const = 0;  // numbers per example that Predict writes
+
+  // parameters[i] points to tensor i, aligned to 64 bytes. Of a sparse table it points to the rows of batch.keys, in
+  // their order. gradient[i], of the same shape, is overwritten with the SUM of the examples' gradients.
+  virtual BatchResult Gradient(const Batch& batch, absl::Span<const T* const> parameters,
+                               absl::Span<T* const> gradient) = 0;
+  // The loss alone.
+  virtual BatchResult Evaluate(const Batch& batch, absl::Span<const T* const> parameters) = 0;
+  // batch.rows x outputs() numbers: the prediction (regression), the probability of class 1 (binary), probabilities.
+  virtual void Predict(const Batch& batch, absl::Span<const T* const> parameters, std::vector<T>* out) = 0;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_WORKER_MODELS_MODEL_H_
