@@ -1,0 +1,513 @@
+#include "worker/loop/trainer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+#include "worker/loop/gradient_sum.h"
+
+namespace descent {
+namespace {
+
+constexpr absl::Duration kWaitSlice = absl::Milliseconds(500);  // between looks at leases and state
+
+void Add(const BatchResult& part, BatchResult* total) {
+  total->loss += part.loss;
+  total->weight += part.weight;
+  total->correct += part.correct;
+}
+
+}  // namespace
+
+NoDataSource::NoDataSource() {
+  auto batch = std::make_shared<Batch>();
+  batch->rows = 1;
+  batch->label.assign(1, 0.0f);
+  batch_ = std::move(batch);
+}
+
+class Trainer::Impl {
+ public:
+  Impl(TrainerOptions options, Model<float>* model, BatchSource* batches, const Dataset* train,
+       const Dataset* validation, std::function<Connection()> connect, TrainerControl* control, const TimeSource* time)
+      : options_(std::move(options)),
+        model_(model),
+        tensors_(model->tensors()),
+        batches_(batches),
+        train_(train),
+        validation_(validation),
+        connect_(std::move(connect)),
+        control_(control),
+        time_(time) {
+    LayOut(tensors_, &parameters_);
+    rows_.resize(tensors_.size());
+    for (const TensorSpec& t : tensors_) has_tables_ |= t.sparse;
+  }
+
+  absl::Status Run() {
+    while (true) {
+      if (absl::Status state = control_->State(); !state.ok()) {
+        return absl::IsCancelled(state) ? absl::OkStatus() : state;
+      }
+      absl::Status status = UpdateLeases();
+      if (status.ok()) {
+        const std::vector<Rank> group = LowestGroup();
+        if (group.empty()) {
+          control_->WaitForChange(time_->Now() + absl::Seconds(1));
+          continue;
+        }
+        status = Iterate(clocks_.at(group[0]), group);
+      }
+      if (absl::IsAborted(status)) {
+        // A lease was lost or a generation ended; what was under way is somebody else's now.
+        control_->Log(absl::StrCat("starting over with the leases held: ", status.message()));
+        Disconnect();
+        control_->WaitForChange(time_->Now() + absl::Milliseconds(100));
+        continue;
+      }
+      if (absl::IsCancelled(status)) continue;  // the state tells why
+      if (!status.ok()) return status;
+    }
+  }
+
+  ClientStats client_stats() const {
+    ClientStats stats = past_stats_;
+    if (connection_.client != nullptr) Accumulate(connection_.client->stats(), &stats);
+    return stats;
+  }
+
+ private:
+  struct InFlight {
+    Ticket ticket;
+    std::unique_ptr<GradientSum> sum;  // null: a pull
+  };
+
+  static void Accumulate(const ClientStats& part, ClientStats* total) {
+    total->payload_bytes_out += part.payload_bytes_out;
+    total->payload_bytes_in += part.payload_bytes_in;
+    total->payload_bytes_copied += part.payload_bytes_copied;
+    total->resends += part.resends;
+    total->duplicates += part.duplicates;
+  }
+
+  void Disconnect() {
+    if (connection_.client != nullptr) Accumulate(connection_.client->stats(), &past_stats_);
+    connection_.client.reset();  // after this nobody touches the buffers of what was in flight
+    connection_.transport.reset();
+    while (!in_flight_.empty()) {
+      Release(std::move(in_flight_.front().sum));
+      in_flight_.pop_front();
+    }
+    have_.reset();
+    leases_.clear();
+    clocks_.clear();
+  }
+
+  // Takes up new leases at the clock that the servers expect, drops those that were taken away.
+  absl::Status UpdateLeases() {
+    std::vector<LeasedRank> now = control_->Leases();
+    if (now == leases_) return absl::OkStatus();
+    if (connection_.client == nullptr && !now.empty()) connection_ = connect_();
+    std::map<Rank, Clock> clocks;
+    for (const LeasedRank& lease : now) {
+      auto held = std::find(leases_.begin(), leases_.end(), lease);
+      if (held != leases_.end()) {
+        clocks[lease.rank] = clocks_.at(lease.rank);
+        continue;
+      }
+      Clock expected;
+      while (true) {
+        auto answer = connection_.client->ExpectedClock(lease.rank, time_->Now() + kWaitSlice);
+        if (answer.ok()) {
+          expected = *answer;
+          break;
+        }
+        if (!absl::IsDeadlineExceeded(answer.status())) return answer.status();
+        DESCENT_RETURN_IF_ERROR(StillWanted());
+      }
+      clocks[lease.rank] = expected;
+      evaluated_.erase(lease.rank);
+      batches_->Request(lease.rank, expected);
+    }
+    for (const LeasedRank& lease : leases_) {
+      if (clocks.contains(lease.rank)) continue;
+      batches_->Forget(lease.rank);
+      batch_of_.erase(lease.rank);
+    }
+    leases_ = std::move(now);
+    clocks_ = std::move(clocks);
+    done_.clear();
+    return absl::OkStatus();
+  }
+
+  // CANCELLED where the state says so; ABORTED where a rank in hand was leased to somebody else.
+  absl::Status StillWanted() {
+    if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
+    const std::vector<LeasedRank> now = control_->Leases();
+    for (const LeasedRank& held : leases_) {
+      if (std::find(now.begin(), now.end(), held) == now.end()) {
+        return absl::AbortedError(absl::StrCat("the lease of rank ", held.rank.value, " was taken away"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Await(Ticket ticket) {
+    while (true) {
+      absl::Status status = connection_.client->Wait(ticket, time_->Now() + kWaitSlice);
+      if (!absl::IsDeadlineExceeded(status)) return status;
+      DESCENT_RETURN_IF_ERROR(StillWanted());
+    }
+  }
+
+  // The ranks with the lowest clock that have not reached the end.
+  std::vector<Rank> LowestGroup() const {
+    std::vector<Rank> group;
+    Clock lowest(kUnbounded);
+    for (const auto& [rank, clock] : clocks_) {
+      if (std::find(done_.begin(), done_.end(), rank) != done_.end()) continue;
+      if (clock < lowest) {
+        lowest = clock;
+        group.clear();
+      }
+      if (clock == lowest) group.push_back(rank);
+    }
+    return group;
+  }
+
+  bool EvaluatesAt(Clock clock) const {
+    if (!options_.evaluate || clock.value == 0) return false;
+    return clock.value >= options_.clocks ||
+           (options_.evaluate_every > 0 && clock.value % options_.evaluate_every == 0);
+  }
+
+  // One clock of the ranks of `group`, all of which are at `clock`.
+  absl::Status Iterate(Clock clock, const std::vector<Rank>& group) {
+    const bool at_end = clock.value >= options_.clocks;
+    if (!at_end || EvaluatesAt(clock)) {
+      if (!have_.has_value() || have_->first != clock || have_->second != group) {
+        DESCENT_ASSIGN_OR_RETURN(PullSpec pull, MakePull(clock, group));
+        DESCENT_RETURN_IF_ERROR(Await(connection_.client->Exchange(std::nullopt, pull)));
+        have_.emplace(clock, group);
+      }
+      if (EvaluatesAt(clock)) {
+        for (Rank rank : group) DESCENT_RETURN_IF_ERROR(Evaluate(rank, clock));
+      }
+    }
+    if (at_end) {
+      for (Rank rank : group) {
+        done_.push_back(rank);
+        control_->Done(rank);
+      }
+      return absl::OkStatus();
+    }
+    return Compute(clock, group);
+  }
+
+  absl::Status Compute(Clock clock, const std::vector<Rank>& group) {
+    for (Rank rank : group) {
+      for (uint64_t ahead = 1; ahead <= 2; ++ahead) {
+        if (clock.value + ahead < options_.clocks) batches_->Request(rank, Clock(clock.value + ahead));
+      }
+    }
+    std::vector<Span> spans;
+    if (options_.consistency.apply_push) {
+      for (Rank rank : group) spans.push_back({rank, 1});
+    } else {
+      spans = AlignedSpans(group, options_.ranks);
+    }
+    results_.clear();
+    std::optional<Ticket> pulled;
+    for (size_t i = 0; i < spans.size(); ++i) {
+      auto sum = ComputeSpan(spans[i], clock);
+      if (!sum.ok()) return sum.status();
+      const PushSpec push = MakePush(spans[i], clock, **sum);
+      std::optional<PullSpec> pull;
+      if (i + 1 == spans.size()) {
+        const auto next = NextGroup(group);
+        if (!next.second.empty() && (next.first.value < options_.clocks || EvaluatesAt(next.first))) {
+          // The parameters in hand are read no more, so the next ones may arrive over them.
+          have_.reset();
+          DESCENT_ASSIGN_OR_RETURN(pull, MakePull(next.first, next.second));
+          next_ = next;
+        }
+      }
+      const Ticket ticket = connection_.client->Exchange(push, pull);
+      if (pull.has_value()) pulled = ticket;
+      in_flight_.push_back({ticket, std::move(*sum)});
+      while (in_flight_.size() > kMostInFlight) DESCENT_RETURN_IF_ERROR(AwaitOldest());
+    }
+    while (!in_flight_.empty()) DESCENT_RETURN_IF_ERROR(AwaitOldest());
+    if (pulled.has_value()) have_ = next_;
+    for (const auto& [rank, result] : results_) {
+      ++clocks_.at(rank);
+      control_->Completed(rank, clock, result);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AwaitOldest() {
+    DESCENT_RETURN_IF_ERROR(Await(in_flight_.front().ticket));
+    Release(std::move(in_flight_.front().sum));
+    in_flight_.pop_front();
+    return absl::OkStatus();
+  }
+
+  // What the next iteration will serve once `group` has finished its clock.
+  std::pair<Clock, std::vector<Rank>> NextGroup(const std::vector<Rank>& group) const {
+    std::pair<Clock, std::vector<Rank>> next(Clock(kUnbounded), {});
+    for (const auto& [rank, at] : clocks_) {
+      if (std::find(done_.begin(), done_.end(), rank) != done_.end()) continue;
+      Clock after = at;
+      if (std::find(group.begin(), group.end(), rank) != group.end()) ++after;
+      if (after < next.first) next = {after, {}};
+      if (after == next.first) next.second.push_back(rank);
+    }
+    return next;
+  }
+
+  // The last evaluation reads what all clocks of all ranks have made, not what staleness would allow.
+  bool ReadsAll(Clock clock) const {
+    return clock.value >= options_.clocks && options_.consistency.staleness != kUnbounded;
+  }
+  Clock ReadClock(Clock clock) const {
+    return ReadsAll(clock) ? Clock(clock.value + options_.consistency.staleness) : clock;
+  }
+
+  // A batch is asked for twice: for its keys, then for its gradient.
+  absl::StatusOr<std::shared_ptr<const Batch>> BatchOf(Rank rank, Clock clock) {
+    auto& [at, batch] = batch_of_[rank];
+    if (batch == nullptr || at != clock) {
+      DESCENT_ASSIGN_OR_RETURN(batch, batches_->Get(rank, clock));
+      at = clock;
+    }
+    return batch;
+  }
+
+  absl::StatusOr<PullSpec> MakePull(Clock clock, const std::vector<Rank>& group) {
+    PullSpec pull;
+    pull.rank = group[0];
+    pull.clock = ReadClock(clock);
+    pull.dense = parameters_.dense;
+    if (has_tables_ && clock.value < options_.clocks) {
+      std::vector<std::shared_ptr<const Batch>> batches;
+      std::vector<const std::vector<uint64_t>*> lists;
+      for (Rank rank : group) {
+        DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, BatchOf(rank, clock));
+        lists.push_back(&batch->keys);
+        batches.push_back(std::move(batch));
+      }
+      keys_ = MergeKeys(options_.geometry, lists);
+      AddTables(keys_, &rows_, &pull);
+    }
+    return pull;
+  }
+
+  void AddTables(const std::vector<uint64_t>& keys, std::vector<AlignedFloats>* rows, PullSpec* pull) const {
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (!tensors_[i].sparse) continue;
+      (*rows)[i].Resize(keys.size() * tensors_[i].dim());
+      pull->sparse.push_back({TensorId(static_cast<uint32_t>(i)), keys, (*rows)[i].data()});
+    }
+  }
+
+  PushSpec MakePush(const Span& span, Clock clock, const GradientSum& sum) const {
+    PushSpec push;
+    push.rank = span.first;
+    push.span = span.size;
+    push.clock = clock;
+    const uint64_t s = options_.consistency.staleness;
+    push.read_clock = options_.consistency.apply_push || s == 0 ? clock : Clock(clock.value - std::min(clock.value, s));
+    for (const LeasedRank& lease : leases_) {
+      if (lease.rank == span.first) push.incarnation = lease.incarnation;
+    }
+    push.weight = sum.weight;
+    if (sum.empty) return push;
+    for (float* values : sum.dense) push.dense.push_back(values);
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (tensors_[i].sparse) {
+        push.sparse.push_back({TensorId(static_cast<uint32_t>(i)), sum.keys, sum.rows[i].data()});
+      }
+    }
+    return push;
+  }
+
+  absl::StatusOr<std::unique_ptr<GradientSum>> ComputeSpan(const Span& span, Clock clock) {
+    if (span.size == 1) return ComputeRank(span.first, clock);
+    const uint32_t half = span.size / 2;
+    DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<GradientSum> left, ComputeSpan({span.first, half}, clock));
+    const Rank middle(span.first.value + half);
+    if (middle.value >= options_.ranks) return left;
+    DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<GradientSum> right, ComputeSpan({middle, half}, clock));
+    Fold(tensors_, options_.geometry, left.get(), *right, &scratch_);
+    Release(std::move(right));
+    return left;
+  }
+
+  absl::StatusOr<std::unique_ptr<GradientSum>> ComputeRank(Rank rank, Clock clock) {
+    DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, BatchOf(rank, clock));
+    std::unique_ptr<GradientSum> sum = Acquire();
+    BatchResult result;
+    sum->empty = batch->rows == 0;
+    sum->keys = batch->keys;
+    if (!sum->empty) {
+      std::vector<const float*> parameters(parameters_.dense.begin(), parameters_.dense.end());
+      std::vector<float*> gradient = sum->dense;
+      for (size_t i = 0; i < tensors_.size(); ++i) {
+        if (!tensors_[i].sparse) continue;
+        sum->rows[i].Resize(sum->keys.size() * tensors_[i].dim());
+        gradient[i] = sum->rows[i].data();
+        parameters[i] = GatherRows(i, batch->keys);
+      }
+      result = model_->Gradient(*batch, parameters, absl::MakeSpan(gradient));
+    }
+    sum->weight.assign(1, result.weight);
+    results_.emplace_back(rank, result);
+    return sum;
+  }
+
+  // Rows of `keys`, a subset of keys_ in the same order.
+  const float* GatherRows(size_t tensor, const std::vector<uint64_t>& keys) {
+    if (keys.size() == keys_.size()) return rows_[tensor].data();
+    const size_t dim = tensors_[tensor].dim();
+    gathered_.resize(tensors_.size());
+    AlignedFloats& out = gathered_[tensor];
+    out.Resize(keys.size() * dim);
+    size_t at = 0;
+    for (size_t k = 0; k < keys.size(); ++k, ++at) {
+      while (keys_[at] != keys[k]) ++at;
+      std::memcpy(out.data() + k * dim, rows_[tensor].data() + at * dim, dim * sizeof(float));
+    }
+    return out.data();
+  }
+
+  absl::Status Evaluate(Rank rank, Clock clock) {
+    if (auto it = evaluated_.find(rank); it != evaluated_.end() && it->second >= clock) return absl::OkStatus();
+    RankEvaluation evaluation;
+    evaluation.rank = rank;
+    evaluation.clock = clock;
+    evaluation.fuzzy = options_.consistency.apply_push && !ReadsAll(clock);
+    if (validation_ != nullptr) {
+      DESCENT_ASSIGN_OR_RETURN(evaluation.validation, EvaluateShare(*validation_, rank, clock));
+    }
+    if (options_.objective && train_ != nullptr) {
+      DESCENT_ASSIGN_OR_RETURN(evaluation.train, EvaluateShare(*train_, rank, clock));
+    }
+    if (train_ == nullptr && validation_ == nullptr) {  // a model without data is its own objective
+      DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
+      evaluation.validation = model_->Evaluate(*batch, Parameters());
+    }
+    if (rank.value == 0) evaluation.regularizer = Regularizer();
+    evaluated_[rank] = clock;
+    control_->Evaluated(evaluation);
+    return absl::OkStatus();
+  }
+
+  std::vector<const float*> Parameters() const { return {parameters_.dense.begin(), parameters_.dense.end()}; }
+
+  absl::StatusOr<BatchResult> EvaluateShare(const Dataset& data, Rank rank, Clock clock) {
+    const uint64_t begin =
+        data.rows() / options_.ranks * rank.value + data.rows() % options_.ranks * rank.value / options_.ranks;
+    const uint64_t next = rank.value + 1;
+    const uint64_t end = data.rows() / options_.ranks * next + data.rows() % options_.ranks * next / options_.ranks;
+    BatchResult total;
+    Batch batch;
+    std::vector<uint64_t> rows;
+    std::vector<AlignedFloats> table_rows(tensors_.size());
+    for (uint64_t at = begin; at < end; at += rows.size()) {
+      rows.clear();
+      for (uint64_t row = at; row < std::min<uint64_t>(end, at + options_.evaluation_batch); ++row) rows.push_back(row);
+      DESCENT_RETURN_IF_ERROR(data.Read(rows, &batch));
+      std::vector<const float*> parameters = Parameters();
+      if (has_tables_) {
+        PullSpec pull;
+        pull.rank = rank;
+        pull.clock = ReadClock(clock);
+        AddTables(batch.keys, &table_rows, &pull);
+        DESCENT_RETURN_IF_ERROR(Await(connection_.client->Exchange(std::nullopt, pull)));
+        for (size_t i = 0; i < tensors_.size(); ++i) {
+          if (tensors_[i].sparse) parameters[i] = table_rows[i].data();
+        }
+      }
+      Add(model_->Evaluate(batch, parameters), &total);
+      DESCENT_RETURN_IF_ERROR(StillWanted());
+    }
+    return total;
+  }
+
+  double Regularizer() const {
+    double square = 0;
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (tensors_[i].sparse || !tensors_[i].decay) continue;
+      const float* values = parameters_.dense[i];
+      for (uint64_t k = 0; k < tensors_[i].elements(); ++k) square += static_cast<double>(values[k]) * values[k];
+    }
+    return 0.5 * options_.l2 * square;
+  }
+
+  std::unique_ptr<GradientSum> Acquire() {
+    std::unique_ptr<GradientSum> sum;
+    if (free_.empty()) {
+      sum = std::make_unique<GradientSum>();
+      LayOut(tensors_, sum.get());
+    } else {
+      sum = std::move(free_.back());
+      free_.pop_back();
+    }
+    return sum;
+  }
+  void Release(std::unique_ptr<GradientSum> sum) {
+    if (sum != nullptr) free_.push_back(std::move(sum));
+  }
+
+  static constexpr size_t kMostInFlight = 2;  // pushes on their way while the next gradient is computed
+
+  const TrainerOptions options_;
+  Model<float>* const model_;
+  const std::vector<TensorSpec> tensors_;
+  BatchSource* const batches_;
+  const Dataset* const train_;
+  const Dataset* const validation_;
+  const std::function<Connection()> connect_;
+  TrainerControl* const control_;
+  const TimeSource* const time_;
+  bool has_tables_ = false;
+
+  std::vector<LeasedRank> leases_;
+  std::map<Rank, Clock> clocks_;  // of the ranks held: the next to compute
+  std::vector<Rank> done_;
+  std::map<Rank, Clock> evaluated_;
+  std::map<Rank, std::pair<Clock, std::shared_ptr<const Batch>>> batch_of_;
+
+  // Parameters of clock have_->first, and the rows that the batches of have_->second need.
+  std::optional<std::pair<Clock, std::vector<Rank>>> have_;
+  std::pair<Clock, std::vector<Rank>> next_;
+  GradientSum parameters_;
+  std::vector<uint64_t> keys_;
+  std::vector<AlignedFloats> rows_;
+  std::vector<AlignedFloats> gathered_;
+
+  std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
+  std::vector<std::unique_ptr<GradientSum>> free_;
+  GradientSum scratch_;
+  std::deque<InFlight> in_flight_;
+  ClientStats past_stats_;
+  Connection connection_;  // last: destroyed first, before the buffers it points into
+};
+
+Trainer::Trainer(TrainerOptions options, Model<float>* model, BatchSource* batches, const Dataset* train,
+                 const Dataset* validation, std::function<Connection()> connect, TrainerControl* control,
+                 const TimeSource* time)
+    : impl_(std::make_unique<Impl>(std::move(options), model, batches, train, validation, std::move(connect), control,
+                                   time)) {}
+Trainer::~Trainer() = default;
+absl::Status Trainer::Run() { return impl_->Run(); }
+ClientStats Trainer::client_stats() const { return impl_->client_stats(); }
+
+}  // namespace descent
