@@ -73,6 +73,8 @@ function(descent_library NAME)
     target_include_directories(${NAME} INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                                  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/descent>)
   endif()
+  string(REGEX REPLACE "^descent_" "" export_name ${NAME})
+  set_target_properties(${NAME} PROPERTIES EXPORT_NAME ${export_name})
   set_property(GLOBAL APPEND PROPERTY DESCENT_LIBRARIES ${NAME})
 endfunction()
 
