@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# docker-compose up from a clean copy of the project: the quickstart's job on containers. All containers end with 0, the
+# accuracy is the quickstart's, and the run directory belongs to the caller (to user 1000 where the caller is root).
+source "$(dirname "$0")/lib.sh"
+command -v docker-compose >/dev/null || skip "no docker-compose"
+docker info >/dev/null 2>&1 || skip "no Docker engine answers"
+
+project=descent-test-$$
+copy=$work/descent
+cleanup() {
+  (cd "$copy" && docker-compose -p "$project" down -v -t 5 >/dev/null 2>&1) || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+git -C "$source_dir" -c safe.directory="$source_dir" ls-files -z --cached --others --exclude-standard |
+  (cd "$source_dir" && xargs -0 -I{} sh -c 'test -f "{}" && printf "%s\0" "{}"' | tar --null -T - -cf -) |
+  (mkdir -p "$copy" && tar -C "$copy" -xf -)
+cd "$copy"
+
+deploy/base-image || fail "no base image"
+docker-compose -p "$project" build >"$work/build.log" 2>&1 || fail "the image: $(tail -n 30 "$work/build.log")"
+timeout 900 docker-compose -p "$project" up --no-color >"$work/up.log" 2>&1 || fail "up: $(tail -n 40 "$work/up.log")"
+
+for id in $(docker-compose -p "$project" ps -q); do
+  state=$(docker inspect -f '{{.Name}} {{.State.ExitCode}}' "$id")
+  echo "$state"
+  [[ $state == *" 0" ]] || fail "$state: $(tail -n 40 "$work/up.log")"
+done
+[[ $(docker-compose -p "$project" ps -q | wc -l) -eq 5 ]] || fail "expected 5 containers"
+
+summary=runs/compose/summary.json
+[[ -s $summary ]] || fail "no $summary on the host"
+python3 - "$summary" <<'PY'
+import json, sys
+summary = json.load(open(sys.argv[1]))
+print("accuracy", summary["accuracy"], "parameters", summary["parameters_sha256"])
+assert summary["accuracy"] >= 0.87, summary
+PY
+expected=$(id -u)
+[[ $expected -ne 0 ]] || expected=1000
+strangers=$(find runs -not -uid "$expected")
+[[ -z $strangers ]] || fail "not owned by $expected: $strangers"
