@@ -1,4 +1,5 @@
-// The job file: read, overridden, resolved, checked as a whole; then handed around as a value. Pure but for ReadJobFile.
+// The job file: read, overridden, resolved, checked as a whole; then handed around as a value. Pure but for
+// ReadJobFile.
 #ifndef DESCENT_COMMON_JOB_JOB_H_
 #define DESCENT_COMMON_JOB_JOB_H_
 
@@ -21,11 +22,13 @@ absl::StatusOr<v1::JobSpec> ParseJob(absl::string_view text, absl::string_view f
 absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path);
 
 // "data.root=/x", "optimizer.adam.beta1=0.8", "model.mlp.hidden=256,128" (a repeated field is replaced; [i] names one
-// element). Setting a field of one oneof member clears the others. INVALID_ARGUMENT names the path and the nearest name.
+// element). Setting a field of one oneof member clears the others. INVALID_ARGUMENT names the path and the nearest
+// name.
 absl::Status OverrideJob(absl::string_view assignment, v1::JobSpec* job);
 
-// Fills in every default that depends on nothing but the job and the numbers of processes. `job_dir`: folder of the job
-// file, where a relative data.root starts.
+// Fills in every default that depends on nothing but the job and the numbers of processes; those of a resolved job stay
+// as they are. `servers`, `workers`: 0 takes what the job says, else 1. `job_dir`: folder of the job file, absolute,
+// where a relative data.root starts. INVALID_ARGUMENT: more than 65,536 of either.
 absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& job_dir, v1::JobSpec* job);
 
 // A resolved job as a whole: INVALID_ARGUMENT lists everything wrong with it, a line each, by field path.

@@ -1,0 +1,68 @@
+// Text, fingerprint and the plain readings of a resolved job.
+#include "common/base/check.h"
+#include "common/job/job.h"
+#include "google/protobuf/text_format.h"
+
+namespace descent {
+
+std::string JobText(const v1::JobSpec& job) {
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetUseUtf8StringEscaping(true);
+  std::string text;
+  DESCENT_CHECK(printer.PrintToString(job, &text));
+  return text;
+}
+
+uint64_t JobFingerprint(const v1::JobSpec& job) {
+  v1::JobSpec decides = job;
+  decides.clear_cluster();
+  decides.clear_limits();
+  if (decides.has_data()) {
+    decides.mutable_data()->clear_root();
+    decides.mutable_data()->clear_cache_bytes();
+    decides.mutable_data()->clear_cache_dir();
+  }
+  // FNV-1a over the text, which prints map entries by ascending key and numbers so that they read back the same.
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : JobText(decides)) {
+    hash ^= static_cast<unsigned char>(c);
+    hash *= 0x100000001b3u;
+  }
+  return hash;
+}
+
+Consistency ConsistencyOf(const v1::JobSpec& job) {
+  const v1::Consistency& spec = job.consistency();
+  Consistency result;
+  switch (spec.mode()) {
+    case v1::BOUNDED:
+      result.staleness = spec.staleness();
+      result.apply_push = true;
+      break;
+    case v1::ASYNC:
+      result.staleness = kUnbounded;
+      result.apply_push = true;
+      break;
+    case v1::CUSTOM:
+      result.staleness = spec.unbounded() ? kUnbounded : spec.staleness();
+      result.apply_push = spec.apply() == v1::PUSH;
+      break;
+    default:
+      break;  // SYNC
+  }
+  result.reduce_sum = spec.reduce() == v1::SUM;
+  return result;
+}
+
+Geometry GeometryOf(const v1::JobSpec& job) {
+  Geometry geometry;
+  if (job.block_elements() != 0) geometry.block_elements = job.block_elements();
+  if (job.slots() != 0) geometry.slots = job.slots();
+  return geometry;
+}
+
+float LearningRateAt(const v1::JobSpec& job, uint64_t clock) {
+  return static_cast<float>(job.learning_rate().constant());
+}
+
+}  // namespace descent

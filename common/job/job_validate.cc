@@ -1,0 +1,335 @@
+// What a resolved job must hold, checked as a whole: all errors at once, by field path.
+#include <cmath>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/job/field_names.h"
+#include "common/job/job.h"
+#include "google/protobuf/message.h"
+
+namespace descent {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+class Checker {
+ public:
+  explicit Checker(const v1::JobSpec& job) : job_(job) {}
+
+  absl::Status Run() {
+    Plain(job_, "");
+    Top();
+    Model();
+    Data();
+    ConsistencyMode();
+    Rule();
+    EvaluationAndCluster();
+    if (errors_.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrJoin(errors_, "\n"));
+  }
+
+ private:
+  template <typename... Text>
+  void Error(absl::string_view path, const Text&... text) {
+    errors_.push_back(absl::StrCat(path, ": ", text...));
+  }
+  template <typename Number>
+  void Range(absl::string_view path, Number value, Number least, Number most) {
+    if (!(value >= least && value <= most)) Error(path, value, " is not from ", least, " to ", most);
+  }
+  void Positive(absl::string_view path, double value) {
+    if (std::isfinite(value) && !(value > 0)) Error(path, value, " is not above 0");
+  }
+  void UnitInterval(absl::string_view path, double value) {
+    if (std::isfinite(value) && !(value >= 0 && value < 1)) Error(path, value, " is not from 0 to below 1");
+  }
+
+  // What holds for every field of a kind: numbers are finite, enum values have a name.
+  void Plain(const Message& message, const std::string& prefix) {
+    const auto* reflection = message.GetReflection();
+    std::vector<const FieldDescriptor*> fields;
+    reflection->ListFields(message, &fields);
+    for (const FieldDescriptor* field : fields) {
+      const std::string path = prefix.empty() ? field->name() : absl::StrCat(prefix, ".", field->name());
+      if (field->is_repeated()) continue;
+      switch (field->cpp_type()) {
+        case FieldDescriptor::CPPTYPE_MESSAGE:
+          Plain(reflection->GetMessage(message, field), path);
+          break;
+        case FieldDescriptor::CPPTYPE_DOUBLE:
+          if (const double value = reflection->GetDouble(message, field); !std::isfinite(value)) {
+            Error(path, value, " is not a finite number");
+          }
+          break;
+        case FieldDescriptor::CPPTYPE_ENUM:
+          if (const int value = reflection->GetEnumValue(message, field);
+              field->enum_type()->FindValueByNumber(value) == nullptr) {
+            Error(path, value, " is none of ", absl::StrJoin(ValueNames(*field->enum_type()), ", "));
+          }
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+  void Top() {
+    bool good_name =
+        !job_.name().empty() && job_.name().size() <= 100 && job_.name()[0] != '.' && job_.name()[0] != '-';
+    for (const char c : job_.name()) good_name &= absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+    if (!good_name) {
+      Error("name", "`", job_.name(), "` names folders, so it takes 1 to 100 letters, digits, `-`, `_` and `.`, and ",
+            "begins with neither `.` nor `-`");
+    }
+    Range<uint64_t>("ranks", job_.ranks(), 1, 65536);
+    Range<uint64_t>("batch_size", job_.batch_size(), 1, uint64_t{1} << 24);
+    switch (job_.length_case()) {
+      case v1::JobSpec::kEpochs:
+        Positive("epochs", job_.epochs());
+        if (!ReadsData()) Error("epochs", "the model reads no data, so it has no epochs: set rounds");
+        if (std::isfinite(job_.epochs()) && job_.epochs() > 1e9) Error("epochs", job_.epochs(), " is more than 1e9");
+        break;
+      case v1::JobSpec::kRounds:
+        Range<uint64_t>("rounds", job_.rounds(), 1, uint64_t{1} << 48);
+        break;
+      default:
+        Error("rounds", "the length is missing: the model reads no data, so it has no epochs");
+    }
+    if (std::isfinite(job_.l2()) && job_.l2() < 0) Error("l2", job_.l2(), " is below 0");
+    Range<uint64_t>("block_elements", job_.block_elements(), 1, 262144);
+    Range<uint64_t>("slots", job_.slots(), 1, 1 << 20);
+    if ((job_.slots() & (job_.slots() - 1)) != 0) Error("slots", job_.slots(), " is not a power of two");
+    Range<uint64_t>("metrics.every_rounds", job_.metrics().every_rounds(), 1, uint64_t{1} << 48);
+  }
+
+  bool ReadsData() const {
+    return !job_.model().has_quadratic() && !(job_.model().has_custom() && job_.model().custom().no_data());
+  }
+  bool SparseTable() const {
+    return job_.model().linear().sparse_table() || job_.model().logistic().sparse_table() ||
+           job_.model().softmax().sparse_table();
+  }
+  uint32_t Classes() const {
+    if (job_.model().has_softmax()) return job_.model().softmax().classes();
+    if (job_.model().has_mlp()) return job_.model().mlp().classes();
+    return job_.model().has_logistic() ? 2 : 0;
+  }
+
+  void ClassesGiven(absl::string_view path, uint32_t classes) {
+    if (classes == 0) {
+      Error(path, "the number of classes is missing");
+    } else {
+      Range<uint64_t>(path, classes, 2, 65536);
+    }
+  }
+
+  void Model() {
+    switch (job_.model().kind_case()) {
+      case v1::ModelSpec::KIND_NOT_SET:
+        Error("model", "missing: one of linear, logistic, softmax, mlp, quadratic, custom");
+        break;
+      case v1::ModelSpec::kSoftmax:
+        ClassesGiven("model.softmax.classes", job_.model().softmax().classes());
+        break;
+      case v1::ModelSpec::kMlp: {
+        const v1::Mlp& mlp = job_.model().mlp();
+        ClassesGiven("model.mlp.classes", mlp.classes());
+        if (mlp.hidden_size() == 0) Error("model.mlp.hidden", "no hidden layer; without one it is softmax");
+        Range<uint64_t>("model.mlp.hidden", mlp.hidden_size(), 0, 1000);
+        for (int i = 0; i < mlp.hidden_size(); ++i) {
+          Range<uint64_t>(absl::StrCat("model.mlp.hidden[", i, "]"), mlp.hidden(i), 1, 1 << 24);
+        }
+        break;
+      }
+      case v1::ModelSpec::kQuadratic:
+        Range<uint64_t>("model.quadratic.dim", job_.model().quadratic().dim(), 1, uint64_t{1} << 40);
+        break;
+      case v1::ModelSpec::kCustom:
+        if (job_.model().custom().name().empty()) {
+          Error("model.custom.name", "missing: the name that the worker binary registers the model under");
+        }
+        break;
+      default:
+        break;
+    }
+  }
+
+  void Paths(const std::string& path, const google::protobuf::RepeatedPtrField<std::string>& files) {
+    if (files.empty()) Error(path, "missing: a file or a pattern");
+    for (const std::string& file : files) {
+      if (file.empty()) Error(path, "an empty name");
+    }
+  }
+
+  void Data() {
+    if (!ReadsData()) {
+      if (job_.data().has_train() || job_.data().has_validation()) Error("data", "the model reads no data");
+      return;
+    }
+    if (job_.model().kind_case() == v1::ModelSpec::KIND_NOT_SET) return;
+    if (!job_.data().has_train()) Error("data.train", "missing: the model trains on data");
+    if (job_.data().has_train()) DataFiles("data.train", job_.data().train());
+    if (job_.data().has_validation()) DataFiles("data.validation", job_.data().validation());
+    const v1::Dataset& train = job_.data().train();
+    const v1::Dataset& validation = job_.data().validation();
+    if (train.has_libsvm() && validation.has_libsvm() && train.libsvm().features() != validation.libsvm().features()) {
+      Error("data.validation.libsvm.features", validation.libsvm().features(), ", but data.train.libsvm.features is ",
+            train.libsvm().features());
+    }
+    if (train.has_libsvm() && validation.has_libsvm() &&
+        train.libsvm().zero_based() != validation.libsvm().zero_based()) {
+      Error("data.validation.libsvm.zero_based", "differs from data.train.libsvm.zero_based");
+    }
+    if (job_.has_data()) {
+      Range<uint64_t>("data.shard_rows", job_.data().shard_rows(), 1, 65536);
+      Range<uint64_t>("data.window_shards", job_.data().window_shards(), 1, 65536);
+    }
+  }
+
+  void DataFiles(const std::string& path, const v1::Dataset& dataset) {
+    switch (dataset.format_case()) {
+      case v1::Dataset::FORMAT_NOT_SET:
+        Error(path, "missing: one of idx, libsvm, csv");
+        return;
+      case v1::Dataset::kIdx:
+        if (dataset.idx().images().empty()) Error(path + ".idx.images", "missing: a file");
+        if (dataset.idx().labels().empty()) Error(path + ".idx.labels", "missing: a file");
+        break;
+      case v1::Dataset::kLibsvm:
+        Paths(path + ".libsvm.path", dataset.libsvm().path());
+        if (dataset.libsvm().features() == 0 && !SparseTable() && !job_.model().has_custom()) {
+          Error(path + ".libsvm.features", "missing: how many there are (only a sparse_table does without)");
+        }
+        break;
+      case v1::Dataset::kCsv:
+        CsvFiles(path + ".csv", dataset.csv());
+        break;
+    }
+    if (SparseTable() && !dataset.has_libsvm()) {
+      Error(path, "dense data, but the model's weights are a sparse_table, which takes libsvm");
+    }
+  }
+
+  void CsvFiles(const std::string& path, const v1::Csv& csv) {
+    Paths(path + ".path", csv.path());
+    if (csv.delimiter().size() != 1 || csv.delimiter() == "\"" || csv.delimiter() == "\n" || csv.delimiter() == "\r") {
+      Error(path + ".delimiter", "`", csv.delimiter(), "` is not one character other than a quote or a line's end");
+    }
+    uint32_t column;
+    if (!csv.header() && !csv.label().empty() && !absl::SimpleAtoi(csv.label(), &column)) {
+      Error(path + ".label", "`", csv.label(), "` is a name, but there is no header: a column's number from 0");
+    }
+    if (csv.log_label() && (Classes() != 0 || csv.label_map_size() != 0)) {
+      Error(path + ".log_label", "the labels are classes");
+    }
+    if (csv.label_map_size() != 0 && job_.model().has_linear()) {
+      Error(path + ".label_map", "names classes, but the model predicts a number");
+    }
+    const std::set<std::string> names = [&csv] {
+      std::set<std::string> sorted;
+      for (const auto& entry : csv.label_map()) sorted.insert(entry.first);
+      return sorted;
+    }();
+    for (const std::string& name : names) {
+      const int64_t index = csv.label_map().at(name);
+      if (index < 0 || (Classes() != 0 && index >= Classes())) {
+        Error(absl::StrCat(path, ".label_map[", name, "]"), index, " is no class",
+              Classes() == 0 ? "" : absl::StrCat(" from 0 to ", Classes() - 1));
+      }
+    }
+  }
+
+  void ConsistencyMode() {
+    const v1::Consistency& spec = job_.consistency();
+    const std::string mode = v1::Mode_IsValid(spec.mode()) ? v1::Mode_Name(spec.mode()) : "";
+    if (mode.empty()) return;
+    constexpr uint64_t kMostStaleness = 1000000;
+    if (spec.mode() == v1::BOUNDED && spec.staleness() == 0) {
+      Error("consistency.staleness", "missing: BOUNDED needs a bound of at least 1 (mode CUSTOM takes 0)");
+    }
+    if ((spec.mode() == v1::SYNC || spec.mode() == v1::ASYNC) && spec.staleness() != 0) {
+      Error("consistency.staleness", spec.staleness(), " contradicts mode ", mode,
+            spec.mode() == v1::SYNC ? ", whose reads are never stale" : ", which has no bound");
+    }
+    if (spec.staleness() > kMostStaleness) {
+      Error("consistency.staleness", spec.staleness(), " is above ", kMostStaleness, "; ASYNC has no bound");
+    }
+    if (spec.mode() != v1::CUSTOM && spec.unbounded()) Error("consistency.unbounded", "is for mode CUSTOM, not ", mode);
+    if (spec.mode() == v1::SYNC && spec.apply() == v1::PUSH) {
+      Error("consistency.apply", "PUSH contradicts mode SYNC, which applies by round");
+    }
+    if (spec.mode() == v1::CUSTOM && spec.unbounded() && spec.staleness() != 0) {
+      Error("consistency.staleness", spec.staleness(), " contradicts unbounded");
+    }
+    if (spec.mode() == v1::CUSTOM && spec.unbounded() && spec.apply() == v1::ROUND) {
+      Error("consistency.unbounded", "rounds need a bound: a server holds the contributions of every open round");
+    }
+    if (spec.reduce() == v1::SUM && ConsistencyOf(job_).apply_push) {
+      Error("consistency.reduce", "SUM is for apply ROUND: with PUSH nothing is reduced");
+    }
+  }
+
+  void Rule() {
+    if (!job_.has_learning_rate() || job_.learning_rate().constant() == 0) {
+      Error("learning_rate.constant", "missing: how far a step goes");
+    } else if (const double rate = job_.learning_rate().constant(); std::isfinite(rate)) {
+      if (!(rate > 0)) {
+        Error("learning_rate.constant", rate, " is not above 0");
+      } else if (!std::isnormal(static_cast<float>(rate))) {
+        Error("learning_rate.constant", rate, " is beyond float32");
+      }
+    }
+    const v1::Optimizer& optimizer = job_.optimizer();
+    if (optimizer.has_momentum()) UnitInterval("optimizer.momentum.momentum", optimizer.momentum().momentum());
+    if (optimizer.has_adagrad()) {
+      Positive("optimizer.adagrad.epsilon", optimizer.adagrad().epsilon());
+      if (optimizer.adagrad().initial_accumulator() < 0) {
+        Error("optimizer.adagrad.initial_accumulator", optimizer.adagrad().initial_accumulator(), " is below 0");
+      }
+    }
+    if (optimizer.has_adam()) {
+      UnitInterval("optimizer.adam.beta1", optimizer.adam().beta1());
+      UnitInterval("optimizer.adam.beta2", optimizer.adam().beta2());
+      Positive("optimizer.adam.epsilon", optimizer.adam().epsilon());
+    }
+  }
+
+  void EvaluationAndCluster() {
+    const v1::Evaluation& evaluation = job_.evaluation();
+    if (evaluation.every_case() == v1::Evaluation::kEveryEpochs) {
+      Positive("evaluation.every_epochs", evaluation.every_epochs());
+      if (!ReadsData()) Error("evaluation.every_epochs", "the model reads no data, so it has no epochs");
+    }
+    if (evaluation.every_case() == v1::Evaluation::kEveryRounds) {
+      Range<uint64_t>("evaluation.every_rounds", evaluation.every_rounds(), 1, uint64_t{1} << 48);
+    }
+    if (evaluation.every_case() != v1::Evaluation::EVERY_NOT_SET && ReadsData() && !job_.data().has_validation() &&
+        !evaluation.objective()) {
+      Error("evaluation", "nothing to evaluate: neither data.validation nor evaluation.objective is there");
+    }
+    if (evaluation.objective() && !ReadsData()) Error("evaluation.objective", "the model reads no data");
+    Range<uint64_t>("evaluation.batch_size", evaluation.batch_size(), 1, uint64_t{1} << 24);
+
+    const v1::Cluster& cluster = job_.cluster();
+    Range<uint64_t>("cluster.servers", cluster.servers(), 1, 65536);
+    Range<uint64_t>("cluster.workers", cluster.workers(), 1, 65536);
+    Positive("cluster.lease_seconds", cluster.lease_seconds());
+    Positive("cluster.start_timeout_seconds", cluster.start_timeout_seconds());
+    Positive("cluster.stall_timeout_seconds", cluster.stall_timeout_seconds());
+  }
+
+  const v1::JobSpec& job_;
+  std::vector<std::string> errors_;
+};
+
+}  // namespace
+
+absl::Status ValidateJob(const v1::JobSpec& job) { return Checker(job).Run(); }
+
+}  // namespace descent
