@@ -1,14 +1,14 @@
-// The parameters of one server: dense blocks and sparse slots, their optimizer state, their versions, and the arithmetic
-// of a round (fold contributions along the reduction tree, apply the update rule).
+// The parameters of one server: dense blocks and sparse slots, their optimizer state, their versions, and the
+// arithmetic of a round (fold contributions along the reduction tree, apply the update rule).
 //
 // The store does arithmetic and keeps versions; who may contribute when is the engine's business (server/core). It
 // trusts block ids and ranks, which its caller has checked, but never payload sizes, keys or values.
 //
-// Reduction. Contributions of one clock are combined along a fixed binary tree over rank numbers: leaf r is rank r, node
-// (level l, i) covers ranks [i * 2^l, (i + 1) * 2^l), its value is left + right, and a child without a contribution is
-// skipped. A contribution of an aligned span of ranks enters at its own node. Siblings are folded as they arrive, so at
-// most ceil(ranks / 2) buffers per block are held, and the bits do not depend on the order of arrival. Sparse
-// contributions are combined the same way, key by key.
+// Reduction. Contributions of one clock are combined along a fixed binary tree over rank numbers: leaf r is rank r,
+// node (level l, i) covers ranks [i * 2^l, (i + 1) * 2^l), its value is left + right, and a child without a
+// contribution is skipped. A contribution of an aligned span of ranks enters at its own node. Siblings are folded as
+// they arrive, so at most ceil(ranks / 2) buffers per block are held, and the bits do not depend on the order of
+// arrival. Sparse contributions are combined the same way, key by key.
 //
 // Versions. Version v of a block holds exactly the updates of clocks < v under ROUND; under PUSH it counts the pushes
 // applied. A published version is immutable: reads share it and an update writes into another buffer. The last
@@ -63,16 +63,19 @@ struct BlockExport {
 
 class BlockStore {
  public:
-  // Makes every block that `map` gives to `self`, with its initial values. RESOURCE_EXHAUSTED if memory does not suffice.
+  // Makes every block that `map` gives to `self`, with its initial values. RESOURCE_EXHAUSTED if memory does not
+  // suffice.
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(StoreOptions options);
   virtual ~BlockStore() = default;
 
   // --- ROUND ---------------------------------------------------------------------------------------------------------
   // Takes the contribution of ranks [first, first + span) to a dense block for the round in progress. A contribution
   // that covers nodes already held replaces them (the same ranks, summed elsewhere: the same bits).
-  // INVALID_ARGUMENT, and nothing has changed: payload of the wrong length, NaN or Inf (message: tensor, element, value).
+  // INVALID_ARGUMENT, and nothing has changed: payload of the wrong length, NaN or Inf (message: tensor, element,
+  // value).
   virtual absl::Status Hold(BlockId id, Rank first, uint32_t span, const Payload& values) = 0;
-  // The same for a slot: `payload` is `keys` keys (uint64, unique, ascending, all of this slot), then keys x dim floats.
+  // The same for a slot: `payload` is `keys` keys (uint64, unique, ascending, all of this slot), then keys x dim
+  // floats.
   virtual absl::Status HoldSparse(BlockId id, Rank first, uint32_t span, uint32_t keys, const Payload& payload) = 0;
   // Folds what is held, makes one step on it and publishes version + 1. Nothing held or total_weight == 0: the version
   // advances and the parameters stay. `total_weight` is the sum over all ranks of the round. FAILED_PRECONDITION: the

@@ -1,0 +1,70 @@
+// One block of a dense tensor: its versions, its optimizer state, and the contributions held for the round in progress.
+// The semantics are those of BlockStore (block_store.h).
+//
+// A version is written once, out of place, into a pooled buffer. The buffer into which the round was summed becomes the
+// next version, so a round of several contributions needs no buffer beside those of its contributions; the only
+// contribution of a round of one is applied straight from where it was received.
+//
+// Thread-safety: none. Payloads handed out may be released on any thread.
+#ifndef DESCENT_SERVER_STORE_DENSE_BLOCK_H_
+#define DESCENT_SERVER_STORE_DENSE_BLOCK_H_
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/wire/payload.h"
+#include "server/store/buffer_pool.h"
+#include "server/store/reduction_tree.h"
+#include "server/store/tensor_context.h"
+
+namespace descent {
+
+class DenseBlock {
+ public:
+  DenseBlock(const TensorContext* context, uint32_t index);
+  // Allocates and fills the first version. RESOURCE_EXHAUSTED.
+  absl::Status Init();
+
+  absl::Status Hold(Rank first, uint32_t span, const Payload& values);
+  absl::Status Commit(double total_weight, double* square);
+  absl::Status Apply(double weight, const Payload& values);
+
+  uint64_t version() const { return version_; }
+  absl::StatusOr<Payload> Read(std::optional<uint64_t> version) const;
+  // Parameters (shared), then state vectors (copied) where asked for. RESOURCE_EXHAUSTED.
+  absl::StatusOr<Payload> Image(bool with_state) const;
+
+  size_t elements() const { return elements_; }
+  uint64_t held_bytes() const;
+
+ private:
+  struct Value {  // of a cell of the tree: one of the two
+    FloatBuffer sum;
+    Payload received;
+  };
+
+  absl::Status CheckValues(const Payload& values) const;
+  void Publish(FloatBuffer next);
+  // One step on `gradient` into a version of its own.
+  absl::Status Step(const Payload& gradient, float scale, double* square);
+  float* const* state_pointers() { return state_pointers_.data(); }
+
+  const TensorContext* const context_;
+  const uint32_t index_;
+  const uint64_t begin_;  // of the tensor's elements
+  const size_t elements_;
+  uint64_t version_ = 0;
+  std::deque<FloatBuffer> versions_;  // back: the newest
+  std::vector<FloatBuffer> state_;
+  std::vector<float*> state_pointers_;
+  ReductionTree tree_;
+  std::vector<Value> cells_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_STORE_DENSE_BLOCK_H_

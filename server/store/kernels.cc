@@ -1,0 +1,50 @@
+#include "server/store/kernels.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace descent {
+namespace {
+typedef uint32_t UnalignedWord __attribute__((aligned(1), may_alias));
+}  // namespace
+
+bool AllFinite(size_t n, const float* x) {
+  const auto* words = reinterpret_cast<const UnalignedWord*>(x);
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) largest = std::max<uint32_t>(largest, words[i] & 0x7fffffffu);
+  return largest < 0x7f800000u;
+}
+
+void AddTo(size_t n, const float* x, float* sum) {
+  const UnalignedFloat* in = x;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) sum[i] += in[i];
+}
+
+void SquareSum::Add(size_t begin, size_t n, const float* x, float scale) {
+  const UnalignedFloat* in = x;
+  size_t i = 0;
+  for (; i < n && (begin + i) % 8 != 0; ++i) {
+    const double v = in[i] * scale;
+    lanes_[(begin + i) % 8] += v * v;
+  }
+  double lanes[8];
+  std::memcpy(lanes, lanes_, sizeof(lanes));
+  for (; i + 8 <= n; i += 8) {
+    for (size_t k = 0; k < 8; ++k) {
+      const double v = in[i + k] * scale;
+      lanes[k] += v * v;
+    }
+  }
+  std::memcpy(lanes_, lanes, sizeof(lanes));
+  for (; i < n; ++i) {
+    const double v = in[i] * scale;
+    lanes_[(begin + i) % 8] += v * v;
+  }
+}
+
+double SquareSum::sum() const {
+  return ((lanes_[0] + lanes_[1]) + (lanes_[2] + lanes_[3])) + ((lanes_[4] + lanes_[5]) + (lanes_[6] + lanes_[7]));
+}
+
+}  // namespace descent

@@ -1,0 +1,45 @@
+// What all blocks or slots of one tensor share. A value; owned by the store, which outlives them.
+#ifndef DESCENT_SERVER_STORE_TENSOR_CONTEXT_H_
+#define DESCENT_SERVER_STORE_TENSOR_CONTEXT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "common/base/ids.h"
+#include "common/tensor/tensor_spec.h"
+#include "common/wire/payload.h"
+#include "server/store/buffer_pool.h"
+#include "server/store/update_rule.h"
+
+namespace descent {
+
+struct TensorContext {
+  TensorId id;
+  TensorSpec spec;
+  Geometry geometry;
+  uint64_t seed = 0;
+  uint32_t ranks = 1;
+  std::shared_ptr<const UpdateRule> rule;
+  std::function<float(Clock)> rate;
+  bool trainable = true;
+  float l2 = 0;           // of this tensor: 0 where spec.decay is false
+  bool catch_up = false;  // sparse: rows make the steps they missed
+  bool reduce_sum = false;
+  bool apply_push = false;
+  uint32_t history = 1;
+  BufferPool* pool = nullptr;
+
+  // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
+  absl::Status Scale(double total_weight, float* scale) const;
+};
+
+// INVALID_ARGUMENT if the values of `payload` are not all finite, naming tensor, element (begin + index) and value.
+absl::Status CheckFinite(const TensorContext& context, uint64_t begin, const Payload& payload);
+
+absl::Status NoMemory(const TensorContext& context, uint64_t floats);
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_STORE_TENSOR_CONTEXT_H_
