@@ -1,0 +1,646 @@
+#include "server/coordinator/coordinator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
+#include "common/control/messages.h"
+#include "common/wire/frame.h"
+
+namespace descent {
+namespace {
+
+constexpr size_t kMaxMembers = 16384;
+constexpr size_t kMaxText = 4096;
+
+absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Seconds(seconds > 0 ? seconds : otherwise); }
+
+std::string Clip(absl::string_view text) { return std::string(text.substr(0, kMaxText)); }
+
+std::string Gib(uint64_t bytes) { return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / (1ull << 30)); }
+
+Admission::Rules AdmissionRules(const CoordinatorOptions& options) {
+  Admission::Rules rules;
+  rules.job_fingerprint = options.job_fingerprint;
+  rules.same_numerics = !options.apply_push && !options.job.consistency().allow_mixed_numerics();
+  if (options.job.model().max_bytes() > 0) rules.max_bytes = options.job.model().max_bytes();
+  rules.needs_data = options.job.data().has_train();
+  return rules;
+}
+
+uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
+  switch (optimizer.rule_case()) {
+    case v1::Optimizer::kMomentum:
+    case v1::Optimizer::kAdagrad:
+      return 1;
+    case v1::Optimizer::kAdam:
+      return 2;
+    default:
+      return 0;
+  }
+}
+
+// Two versions, the optimizer's state, and a held contribution for every second rank.
+MemoryPlan EstimateMemory(const CoordinatorOptions& options, ServerId server, const std::vector<TensorSpec>& specs,
+                          const PartitionMap& map) {
+  uint64_t parameters = 0;
+  for (size_t t = 0; t < specs.size(); ++t) {
+    if (specs[t].sparse) continue;
+    for (uint32_t b = 0; b < map.placement[t].size(); ++b) {
+      if (map.placement[t][b] == server) parameters += uint64_t{4} * options.geometry.block_size(specs[t], b);
+    }
+  }
+  const uint64_t held = options.apply_push ? 1 : (options.job.ranks() + 1) / 2;
+  const uint64_t state = OptimizerSlots(options.job.optimizer()) * parameters;
+  return MemoryPlan{2 * parameters + state + held * parameters,
+                    absl::StrCat("parameters in two versions ", Gib(2 * parameters), ", optimizer state ", Gib(state),
+                                 ", held contributions ", Gib(held * parameters))};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(CoordinatorOptions options, absl::Time now) {
+  const v1::JobSpec& job = options.job;
+  if (job.ranks() == 0) return absl::InvalidArgumentError("ranks is 0; a resolved job has at least 1");
+  if (job.batch_size() == 0) return absl::InvalidArgumentError("batch_size is 0; a resolved job has at least 1");
+  if (job.length_case() == v1::JobSpec::LENGTH_NOT_SET) {
+    return absl::InvalidArgumentError("neither epochs nor rounds is set");
+  }
+  return std::unique_ptr<Coordinator>(new Coordinator(std::move(options), now));
+}
+
+Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
+    : options_(std::move(options)),
+      want_servers_(std::max<uint32_t>(1, options_.job.cluster().servers())),
+      want_workers_(std::max<uint32_t>(1, options_.job.cluster().workers())),
+      lease_(SecondsOr(options_.job.cluster().lease_seconds(), 10)),
+      start_timeout_(SecondsOr(options_.job.cluster().start_timeout_seconds(), 600)),
+      stall_timeout_(SecondsOr(options_.job.cluster().stall_timeout_seconds(), 600)),
+      metrics_every_(options_.job.metrics().every_rounds() > 0 ? options_.job.metrics().every_rounds() : 50),
+      created_(now),
+      now_(now),
+      phase_since_(now),
+      admission_(AdmissionRules(options_)),
+      leases_(options_.job.ranks()),
+      ranks_(options_.job.ranks()),
+      advanced_(now),
+      training_(options_.job.ranks(), metrics_every_),
+      evaluation_(options_.job.ranks()),
+      first_(lease_ + absl::Minutes(1)) {
+  if (options_.job.length_case() == v1::JobSpec::kRounds) clocks_ = options_.job.rounds();
+  Log(LogLine::Level::kInfo,
+      absl::StrCat("job '", options_.job.name(), "', run ", absl::Hex(options_.run.value, absl::kZeroPad16), ": ",
+                   ranks_.size(), " ranks; waiting for ", want_servers_, " servers and ", want_workers_, " workers"));
+}
+
+absl::Time Coordinator::Advance(absl::Time now) {
+  now_ = std::max(now_, now);
+  return now_;
+}
+
+void Coordinator::Log(LogLine::Level level, std::string text) { log_.push_back(LogLine{now_, level, std::move(text)}); }
+
+void Coordinator::SetPhase(v1::Phase phase, absl::string_view why) {
+  Log(phase == v1::FAILED ? LogLine::Level::kError : LogLine::Level::kInfo,
+      absl::StrCat("phase ", v1::Phase_Name(phase_), " -> ", v1::Phase_Name(phase), why.empty() ? "" : ": ", why));
+  phase_ = phase;
+  phase_since_ = now_;
+  if (ended()) ended_at_ = now_;
+}
+
+void Coordinator::Fail(std::string cause) {
+  if (ended()) return;
+  first_.Detected(now_, cause);
+  SetPhase(v1::FAILED, first_.Text());
+}
+
+// --- Registration
+// ------------------------------------------------------------------------------------------------------
+
+v1::GetJobReply Coordinator::GetJob() const {
+  v1::GetJobReply reply;
+  *reply.mutable_job() = options_.job;
+  reply.set_job_fingerprint(options_.job_fingerprint);
+  reply.set_run(options_.run.value);
+  reply.set_generation(generation_.value);
+  reply.set_protocol(kProtocolVersion);
+  return reply;
+}
+
+v1::RegisterReply Coordinator::Welcome(const Member& member) const {
+  v1::RegisterReply reply;
+  reply.set_member(member.id.value);
+  reply.set_server(member.server.value);
+  reply.set_run(options_.run.value);
+  reply.set_generation(generation_.value);
+  return reply;
+}
+
+v1::RegisterReply Coordinator::Refuse(std::vector<std::string> mismatch) {
+  v1::RegisterReply reply;
+  reply.set_run(options_.run.value);
+  reply.set_generation(generation_.value);
+  for (std::string& sentence : mismatch) {
+    Log(LogLine::Level::kWarning, absl::StrCat("refused: ", sentence));
+    reply.add_mismatch(std::move(sentence));
+  }
+  return reply;
+}
+
+v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& request, absl::Time now) {
+  Advance(now);
+  for (auto& [id, member] : members_) {
+    if (request.nonce() != 0 && member.is_server && member.nonce == request.nonce()) {
+      member.heard = now_;
+      return Welcome(member);
+    }
+  }
+  const std::string who = absl::StrCat("the server on host ", request.host());
+  if (ended()) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
+  std::vector<std::string> mismatch = admission_.Server(request);
+  uint32_t id = 0;
+  for (bool taken = true; taken; id += taken) {
+    taken = false;
+    for (const auto& [member_id, member] : members_) taken |= member.is_server && member.server.value == id;
+  }
+  for (const auto& [member_id, member] : members_) {
+    if (member.is_server && member.address == request.address()) {
+      mismatch.push_back(absl::StrCat(who, " gives the address ", request.address(), ", which is that of ",
+                                      Name(member), "; expected one of its own"));
+    }
+  }
+  if (mismatch.empty() && (phase_ != v1::STARTING || id >= want_servers_)) {
+    mismatch.push_back(absl::StrCat(who, " is one too many: the job has ", want_servers_, " servers, all registered"));
+  }
+  if (!mismatch.empty()) return Refuse(std::move(mismatch));
+
+  Member member;
+  member.id = MemberId(++last_member_);
+  member.is_server = true;
+  member.server = ServerId(id);
+  member.host = Clip(request.host());
+  member.address = Clip(request.address());
+  member.pid = request.pid();
+  member.nonce = request.nonce();
+  member.memory_bytes = request.memory_bytes();
+  member.registered = member.heard = now_;
+  Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member), " at ", member.address));
+  const v1::RegisterReply reply = Welcome(member);
+  members_.emplace(member.id, std::move(member));
+  Evolve();
+  return reply;
+}
+
+v1::RegisterReply Coordinator::RegisterWorker(const v1::RegisterWorkerRequest& request, absl::Time now) {
+  Advance(now);
+  for (auto& [id, member] : members_) {
+    if (request.nonce() != 0 && !member.is_server && member.nonce == request.nonce()) {
+      member.heard = now_;
+      return Welcome(member);
+    }
+  }
+  const std::string who = absl::StrCat("the worker on host ", request.host());
+  if (phase_ >= v1::SAVING) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
+  if (members_.size() >= kMaxMembers) {
+    return Refuse({absl::StrCat(who, " is one too many: the coordinator keeps ", kMaxMembers, " members at most")});
+  }
+  std::vector<std::string> mismatch = admission_.Worker(request);
+  if (!mismatch.empty()) return Refuse(std::move(mismatch));
+  if (admission_.mixed_numerics() && !mixed_told_) {
+    mixed_told_ = true;
+    Log(LogLine::Level::kWarning, "members differ in build, instruction set or libraries: results may differ in bits");
+  }
+  LearnLength();
+
+  Member member;
+  member.id = MemberId(++last_member_);
+  member.host = Clip(request.host());
+  member.pid = request.pid();
+  member.nonce = request.nonce();
+  member.registered = member.heard = now_;
+  leases_.AddWorker(member.id, request.capacity());
+  Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member)));
+  const v1::RegisterReply reply = Welcome(member);
+  members_.emplace(member.id, std::move(member));
+  if (phase_ == v1::RUNNING) GrantOrphans();
+  Evolve();
+  return reply;
+}
+
+void Coordinator::LearnLength() {
+  if (clocks_per_epoch_ != 0) return;
+  const uint64_t rows = admission_.train_rows();
+  const uint64_t ranks = ranks_.size();
+  const uint64_t batch = options_.job.batch_size();
+  const uint64_t share = rows / ranks + (rows % ranks != 0);
+  clocks_per_epoch_ = std::max<uint64_t>(1, share / batch + (share % batch != 0));
+  if (options_.job.length_case() == v1::JobSpec::kEpochs) {
+    clocks_ = static_cast<uint64_t>(std::ceil(options_.job.epochs() * static_cast<double>(clocks_per_epoch_)));
+    clocks_ = std::max<uint64_t>(1, clocks_);
+  }
+}
+
+// --- Phases
+// --------------------------------------------------------------------------------------------------------------
+
+uint64_t Coordinator::servers_there() const {
+  return static_cast<uint64_t>(
+      std::count_if(members_.begin(), members_.end(), [](const auto& m) { return m.second.is_server; }));
+}
+
+bool Coordinator::Starts() {
+  return servers_there() >= want_servers_ && workers_there() >= want_workers_ && leases_.CanHoldAll();
+}
+
+bool Coordinator::PlanMemory() {
+  std::vector<std::string> refused;
+  uint64_t largest = 0;
+  for (const auto& [id, member] : members_) {
+    if (!member.is_server) continue;
+    const MemoryPlan plan = options_.memory ? options_.memory(member.server, admission_.specs(), *map_)
+                                            : EstimateMemory(options_, member.server, admission_.specs(), *map_);
+    if (plan.bytes >= largest) {
+      largest = plan.bytes;
+      memory_line_ = absl::StrCat("server ", member.server.value, " needs ", Gib(plan.bytes), " of ",
+                                  member.memory_bytes > 0 ? Gib(member.memory_bytes) : "an unlimited budget", " (",
+                                  plan.parts, ")");
+    }
+    if (member.memory_bytes > 0 && plan.bytes > member.memory_bytes) {
+      refused.push_back(absl::StrCat(Name(member), " needs ", Gib(plan.bytes), " (", plan.parts, ") and has ",
+                                     Gib(member.memory_bytes)));
+    }
+  }
+  if (refused.empty()) {
+    Log(LogLine::Level::kInfo, absl::StrCat("memory: ", memory_line_));
+    return true;
+  }
+  Fail(absl::StrCat("the job does not fit into memory: ", absl::StrJoin(refused, "; "),
+                    "; more servers or limits.server_bytes would help"));
+  return false;
+}
+
+void Coordinator::Evolve() {
+  if (phase_ == v1::STARTING && Starts()) {
+    map_ = MakePartitionMap(admission_.specs(), options_.geometry, want_servers_);
+    if (!PlanMemory()) return;
+    SetPhase(v1::PLACING, absl::StrCat(admission_.specs().size(), " tensors on ", want_servers_, " servers"));
+  }
+  if (phase_ == v1::PLACING) {
+    const bool placed = std::all_of(members_.begin(), members_.end(),
+                                    [](const auto& m) { return !m.second.is_server || m.second.ready; });
+    if (!placed) return;
+    SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
+    running_since_ = advanced_ = training_told_ = now_;
+    for (RankState& rank : ranks_) rank.advanced = now_;
+    samples_.assign(1, Totals());
+    LogGrants(leases_.Spread(), "");
+    if (!leases_.Orphans().empty()) orphans_since_ = now_;
+  }
+  if (phase_ == v1::RUNNING) {
+    // Under a stop a rank without a holder is as idle as one whose worker said so.
+    bool idle = true;
+    for (uint32_t r = 0; r < ranks_.size() && idle; ++r) {
+      idle = ranks_[r].done || (stopping_ && !leases_.holder(Rank(r)).has_value());
+    }
+    const bool grace_over = stopping_ && now_ - stop_since_ >= options_.stop_grace;
+    if (idle || grace_over) {
+      SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
+                           : idle     ? "stopped; every worker finished the clock in hand"
+                                      : "stopped; the grace for workers to finish is over");
+    }
+  }
+}
+
+void Coordinator::GrantOrphans() {
+  if (stopping_) return;
+  LogGrants(leases_.Fill(), "moved: ");
+  if (leases_.Orphans().empty()) {
+    orphans_since_.reset();
+  } else if (!orphans_since_.has_value()) {
+    orphans_since_ = now_;
+    Log(LogLine::Level::kWarning, absl::StrCat(leases_.Orphans().size(), " ranks have no worker; waiting for one"));
+  }
+}
+
+void Coordinator::LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what) {
+  std::map<MemberId, std::vector<std::string>> by_worker;
+  for (const LeaseTable::Grant& grant : grants) {
+    ranks_[grant.rank.value].advanced = now_;
+    by_worker[grant.to].push_back(absl::StrCat(grant.rank.value, " (incarnation ", generation_.value, ".", grant.number,
+                                               ", clock ", ranks_[grant.rank.value].clock, ")"));
+  }
+  for (const auto& [id, ranks] : by_worker) {
+    Log(LogLine::Level::kInfo,
+        absl::StrCat("lease ", what, Name(members_.at(id)), " holds ranks ", absl::StrJoin(ranks, ", ")));
+  }
+}
+
+// --- Members that go
+// -----------------------------------------------------------------------------------------------------
+
+void Coordinator::Lose(MemberId id, absl::string_view why) {
+  const auto it = members_.find(id);
+  if (it == members_.end()) return;
+  const Member member = std::move(it->second);
+  members_.erase(it);
+  last_death_ = absl::StrCat(Name(member), ": ", Clip(why));
+  Log(ended() ? LogLine::Level::kInfo : LogLine::Level::kWarning, absl::StrCat("gone: ", last_death_));
+  if (member.is_server) {
+    ServerDied(member, why);
+    return;
+  }
+  for (Rank rank : leases_.RemoveWorker(id)) {
+    RankState& state = ranks_[rank.value];
+    state.examples_before += state.examples;
+    state.examples = 0;
+  }
+  if (phase_ == v1::RUNNING) GrantOrphans();
+  Evolve();
+}
+
+void Coordinator::ServerDied(const Member& server, absl::string_view why) {
+  if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
+  Fail(absl::StrCat(Name(server), " is gone: ", Clip(why),
+                    "; its part of the model is lost, and there is no checkpoint"));
+}
+
+void Coordinator::MemberLost(MemberId member, absl::string_view why, absl::Time now) {
+  Advance(now);
+  Lose(member, why);
+}
+
+void Coordinator::Leave(const v1::LeaveRequest& request, absl::Time now) {
+  Advance(now);
+  Lose(MemberId(request.member()), request.why().empty() ? "left" : absl::StrCat("left: ", request.why()));
+}
+
+Coordinator::Member* Coordinator::FindLike(bool is_server, absl::string_view host, uint64_t pid) {
+  if (pid == 0) return nullptr;
+  for (auto& [id, member] : members_) {
+    if (member.is_server == is_server && member.pid == pid && member.host == host) return &member;
+  }
+  return nullptr;
+}
+
+void Coordinator::ReportFailure(const v1::FailureReport& report, absl::Time now) {
+  Advance(now);
+  const auto it = report.own() ? members_.find(MemberId(report.member())) : members_.end();
+  Member* member =
+      it != members_.end() ? &it->second : FindLike(report.role() == "server", report.host(), report.pid());
+  const std::string who = member != nullptr
+                              ? Name(*member)
+                              : absl::StrCat(report.role().empty() ? "a process" : Clip(report.role()), " on host ",
+                                             Clip(report.host()), " (pid ", report.pid(), ")");
+  const std::string text = absl::StrCat(who, ": ", Clip(report.cause()));
+  absl::Time when = now_;
+  if (report.unix_seconds() > 0) when = std::min(when, absl::UnixEpoch() + absl::Seconds(report.unix_seconds()));
+  Log(LogLine::Level::kError, absl::StrCat("reported as ", report.own() ? "its own failure: " : "a peer's: ", text));
+
+  if (report.own()) {
+    // A standby-to-be that can't even register harms nobody once the job runs.
+    if (member == nullptr && phase_ != v1::STARTING && phase_ != v1::FAILED) return;
+    if (ended() && phase_ != v1::FAILED) return;
+    first_.Own(when, text);
+    Fail(text);
+    return;
+  }
+  // A worker's death is mended by its leases; it explains a failure only where nobody is left, and last_death_ tells
+  // that.
+  if (member == nullptr || member->is_server) first_.Peer(when, text);
+  if (member != nullptr) Lose(member->id, report.cause());
+}
+
+// --- Heartbeats
+// ----------------------------------------------------------------------------------------------------------
+
+v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, absl::Time now) {
+  Advance(now);
+  v1::HeartbeatReply reply;
+  const auto it = members_.find(MemberId(request.member()));
+  if (it == members_.end() || request.run() != options_.run.value || request.generation() != generation_.value) {
+    reply.set_unknown_member(true);
+    reply.set_phase(phase_);
+    reply.set_generation(generation_.value);
+    reply.set_message(it == members_.end()
+                          ? absl::StrCat("member ", request.member(), " is not known: its lease of ",
+                                         absl::FormatDuration(lease_), " ended, or it left; register again")
+                          : absl::StrFormat("run %016x, generation %d; expected run %016x, generation %d",
+                                            request.run(), request.generation(), options_.run.value,
+                                            generation_.value));
+    reply.set_next_ms(NextMs());
+    return reply;
+  }
+  Member& member = it->second;
+  member.heard = now_;
+  if (member.is_server) {
+    if (request.has_load()) {
+      if (request.load().round() > member.load.round()) advanced_ = now_;
+      member.load = request.load();
+    }
+    if (request.ready() && phase_ == v1::PLACING && !member.ready) {
+      Log(LogLine::Level::kInfo, absl::StrCat("placed: ", Name(member), " has made its blocks"));
+    }
+    member.ready = request.ready() && map_.has_value();
+  } else {
+    member.ready = request.ready();
+    if (phase_ == v1::RUNNING || phase_ == v1::SAVING) TakeProgress(member, request);
+  }
+  Evolve();
+
+  reply.set_phase(phase_);
+  reply.set_generation(generation_.value);
+  if (map_.has_value() && !request.ready() && !ended()) {
+    for (const TensorSpec& spec : admission_.specs()) *reply.add_tensors() = ToMessage(spec);
+    *reply.mutable_map() = ToMessage(*map_);
+    for (std::string& address : addresses()) reply.mutable_map()->add_address(std::move(address));
+  }
+  for (uint32_t r = 0; r < ranks_.size() && phase_ == v1::RUNNING; ++r) {
+    if (member.is_server ? leases_.number(Rank(r)) > 0 : leases_.holder(Rank(r)) == member.id) {
+      *reply.add_leases() = ToMessage(Rank(r), Incarnation{generation_, leases_.number(Rank(r))});
+    }
+  }
+  reply.set_stop(stopping_);
+  reply.set_message(Message());
+  reply.set_next_ms(NextMs());
+  reply.set_clocks(clocks_);
+  reply.set_clocks_per_epoch(clocks_per_epoch_);
+  reply.set_train_rows(admission_.train_rows());
+  if (ended()) member.told_end = true;
+  return reply;
+}
+
+void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest& request) {
+  // Of a rank that has moved on, only its holder is believed.
+  const auto held = [&](uint32_t rank) { return rank < ranks_.size() && leases_.holder(Rank(rank)) == worker.id; };
+  for (const v1::RankProgress& progress : request.progress()) {
+    if (!held(progress.rank())) continue;
+    RankState& rank = ranks_[progress.rank()];
+    const uint64_t clock = std::min(progress.clock(), clocks_);
+    if (clock > rank.clock) {
+      rank.clock = clock;
+      rank.advanced = advanced_ = now_;
+    }
+    rank.examples = std::max(rank.examples, progress.examples());
+    if (progress.done() && !rank.done) {
+      rank.done = true;
+      rank.advanced = advanced_ = now_;
+    }
+  }
+  for (const v1::TrainingPart& part : request.training()) {
+    if (!held(part.rank()) || part.first() >= clocks_ || part.clocks() > clocks_ - part.first()) continue;
+    training_.Add(part);
+  }
+  for (const v1::EvaluationPart& part : request.evaluation()) {
+    if (!held(part.rank()) || part.clock() > clocks_) continue;
+    advanced_ = ranks_[part.rank()].advanced = now_;
+    std::vector<std::string> dropped;
+    std::optional<MetricRecord> record = evaluation_.Add(part, &dropped);
+    for (std::string& text : dropped) Log(LogLine::Level::kWarning, std::move(text));
+    if (record.has_value()) EmitEvaluation(*std::move(record));
+  }
+  for (const v1::RankProgress& progress : request.progress()) {
+    if (held(progress.rank()) && progress.done()) training_.Done(Rank(progress.rank()));
+  }
+  EmitTraining();
+}
+
+void Coordinator::EmitTraining() {
+  while (std::optional<MetricRecord> record = training_.Next()) {
+    record->time = now_;
+    record->epoch = EpochOf(record->clock);
+    const uint64_t first = record->clock == 0 ? 0 : (record->clock - 1) / metrics_every_ * metrics_every_;
+    record->rate = options_.rate ? options_.rate(record->clock - 1) : options_.job.learning_rate().constant();
+    const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
+    if (seconds > 0) record->examples_per_second = static_cast<double>(record->weight) / seconds;
+    const std::optional<double> square = scalars_.SquareWithin(first, record->clock);
+    if (square.has_value()) record->gradient_norm = std::sqrt(*square);
+    training_told_ = now_;
+    last_training_ = record;
+    records_.push_back(*std::move(record));
+  }
+}
+
+void Coordinator::EmitEvaluation(MetricRecord record) {
+  record.time = now_;
+  record.epoch = EpochOf(record.clock);
+  last_evaluation_ = record;
+  records_.push_back(std::move(record));
+}
+
+absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarPartials& partials, absl::Time now) {
+  Advance(now);
+  const auto it = members_.find(MemberId(partials.member()));
+  if (it == members_.end() || !it->second.is_server) {
+    return absl::NotFoundError(absl::StrCat("member ", partials.member(), " is not a server of this job"));
+  }
+  if (partials.generation() != generation_.value || !map_.has_value()) {
+    return absl::FailedPreconditionError(absl::StrCat("scalars of generation ", partials.generation(), "; expected ",
+                                                      generation_.value,
+                                                      map_.has_value() ? "" : ", once blocks are placed"));
+  }
+  it->second.heard = now_;
+  const absl::Status added = scalars_.Add(it->second.server, partials, *map_);
+  if (!added.ok()) return added;
+  v1::ScalarTotals totals;
+  if (const std::optional<double> square = scalars_.Square(partials.clock()); square.has_value()) {
+    totals.set_ready(true);
+    totals.set_square(*square);
+  }
+  return totals;
+}
+
+// --- Time and the end
+// ----------------------------------------------------------------------------------------------------
+
+void Coordinator::Tick(absl::Time now) {
+  Advance(now);
+  if (ticked_.has_value() && now_ - *ticked_ > lease_ / 4) {
+    const absl::Duration absence = now_ - *ticked_;
+    for (auto& [id, member] : members_) member.heard = std::min(now_, member.heard + absence);
+    for (RankState& rank : ranks_) rank.advanced = std::min(now_, rank.advanced + absence);
+    advanced_ = std::min(now_, advanced_ + absence);
+    Log(LogLine::Level::kWarning,
+        absl::StrCat("the coordinator did not run for ",
+                     absl::FormatDuration(absl::Trunc(absence, absl::Milliseconds(1))), "; leases are longer by that"));
+  }
+  ticked_ = now_;
+  if (ended()) return;
+
+  std::vector<MemberId> silent;
+  for (const auto& [id, member] : members_) {
+    if (now_ - member.heard > lease_) silent.push_back(id);
+  }
+  for (MemberId id : silent) {
+    const auto it = members_.find(id);
+    if (it == members_.end() || ended()) continue;
+    Lose(id, absl::StrCat("nothing heard for ",
+                          absl::FormatDuration(absl::Trunc(now_ - it->second.heard, absl::Milliseconds(100))),
+                          "; the lease is ", absl::FormatDuration(lease_)));
+  }
+  Evolve();
+  if (ended()) return;
+
+  if (phase_ == v1::STARTING && now_ - created_ > start_timeout_) {
+    Fail(absl::StrCat("the job did not start within ", absl::FormatDuration(start_timeout_), ": ", MissingText()));
+  } else if (phase_ == v1::PLACING && now_ - phase_since_ > start_timeout_) {
+    Fail(absl::StrCat("servers did not make their blocks within ", absl::FormatDuration(start_timeout_), ": ",
+                      MissingText()));
+  } else if (phase_ == v1::RUNNING && !stopping_) {
+    if (orphans_since_.has_value() && now_ - *orphans_since_ > start_timeout_) {
+      Fail(absl::StrCat("no worker is left for ", leases_.Orphans().size(), " of ", ranks_.size(), " ranks since ",
+                        absl::FormatDuration(start_timeout_), "; the last to go was ", last_death_));
+    } else if (!orphans_since_.has_value() && now_ - advanced_ > stall_timeout_) {
+      Fail(StallText());
+    }
+  }
+  if (phase_ == v1::RUNNING && now_ - samples_.back().time >= absl::Milliseconds(500)) {
+    samples_.push_back(Totals());
+    while (samples_.size() > 2 && now_ - samples_.front().time > absl::Seconds(10)) samples_.pop_front();
+  }
+}
+
+void Coordinator::Stop(const v1::StopRequest& request, absl::Time now) {
+  Advance(now);
+  if (ended()) return;
+  if (request.signal() != 0 && stop_signal_ == 0) stop_signal_ = request.signal();
+  const bool nothing_to_save = phase_ == v1::STARTING || phase_ == v1::PLACING;
+  if (request.at_once() || stopping_ || nothing_to_save) {
+    stopping_ = true;
+    SetPhase(v1::STOPPED,
+             nothing_to_save ? "stopped before training began" : "stopped at once, the model is not saved");
+    return;
+  }
+  stopping_ = true;
+  stop_since_ = now_;
+  Log(LogLine::Level::kInfo, absl::StrCat("asked to stop (signal ", request.signal(), "); saving the model"));
+  Evolve();
+}
+
+void Coordinator::SaveFinished(const absl::Status& status, absl::string_view model_dir,
+                               absl::string_view parameters_sha256, absl::string_view state_sha256, absl::Time now) {
+  Advance(now);
+  if (phase_ != v1::SAVING) return;
+  if (!status.ok()) {
+    Fail(absl::StrCat("the model could not be saved: ", status.message()));
+    return;
+  }
+  model_dir_ = std::string(model_dir);
+  parameters_sha256_ = std::string(parameters_sha256);
+  state_sha256_ = std::string(state_sha256);
+  SetPhase(stopping_ ? v1::STOPPED : v1::FINISHED, absl::StrCat("the model is in ", model_dir_));
+}
+
+bool Coordinator::AllGone(absl::Time now) const {
+  if (!ended()) return false;
+  if (now - ended_at_ >= options_.leave_grace) return true;
+  return std::all_of(members_.begin(), members_.end(), [](const auto& m) { return m.second.told_end; });
+}
+
+std::vector<MetricRecord> Coordinator::DrainRecords() { return std::exchange(records_, {}); }
+std::vector<LogLine> Coordinator::DrainLog() { return std::exchange(log_, {}); }
+
+}  // namespace descent

@@ -1,0 +1,213 @@
+// The coordinator: who takes part, who holds which rank, where blocks lie, how far the job is, and why it ended. A pure
+// machine: no threads, no I/O, no clock, no random numbers. Every call takes the time; the same calls give the same
+// answers. The owner calls Tick a few times a second, writes out what DrainRecords and DrainLog give, and saves the
+// model while phase() is SAVING.
+//
+// Phases: STARTING (members register) -> PLACING (servers make their blocks) -> RUNNING -> SAVING -> FINISHED, or
+// FAILED, or STOPPED.
+//
+// Failures. A worker that is silent for a lease, leaves, or is reported dead loses its ranks to living workers,
+// standbys first, under new incarnation numbers. A failure that a member reports as its own ends the job: it would meet
+// the next holder as well. The death of a server ends the job, named; one generation is all there is until cuts exist,
+// and ServerDied is the place where the next would begin.
+//
+// What comes from members is checked, never trusted. Thread-safety: none.
+#ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
+#define DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/tensor/partition_map.h"
+#include "common/tensor/tensor_spec.h"
+#include "descent/v1/coordinator.pb.h"
+#include "server/coordinator/admission.h"
+#include "server/coordinator/first_cause.h"
+#include "server/coordinator/lease_table.h"
+#include "server/coordinator/metric_merge.h"
+
+namespace descent {
+
+// What a server will take at most.
+struct MemoryPlan {
+  uint64_t bytes = 0;
+  std::string parts;  // "parameters 4.0 GiB, state 8.0 GiB, ...": for people
+};
+
+struct CoordinatorOptions {
+  v1::JobSpec job;  // resolved and valid
+  uint64_t job_fingerprint = 0;
+  RunId run;
+  Geometry geometry;
+  bool apply_push = false;
+  // The learning rate of a clock, for the records. Null: job.learning_rate.constant.
+  std::function<double(uint64_t clock)> rate;
+  // Null: an estimate from specs, map and optimizer, dense tensors only.
+  std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&)> memory;
+  absl::Duration stop_grace = absl::Seconds(5);   // for workers to finish the clock in hand
+  absl::Duration leave_grace = absl::Seconds(3);  // for members to hear of the end
+};
+
+struct LogLine {
+  enum class Level { kInfo, kWarning, kError };
+  absl::Time time;
+  Level level = Level::kInfo;
+  std::string text;
+};
+
+class Coordinator {
+ public:
+  // INVALID_ARGUMENT names a field without which there is nothing to coordinate.
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Create(CoordinatorOptions options, absl::Time now);
+
+  // --- The service ---------------------------------------------------------------------------------------------------
+  v1::GetJobReply GetJob() const;
+  v1::RegisterReply RegisterServer(const v1::RegisterServerRequest& request, absl::Time now);
+  v1::RegisterReply RegisterWorker(const v1::RegisterWorkerRequest& request, absl::Time now);
+  v1::HeartbeatReply Heartbeat(const v1::HeartbeatRequest& request, absl::Time now);
+  void Leave(const v1::LeaveRequest& request, absl::Time now);
+  v1::StatusReply Status(absl::Time now) const;
+  // A second stop, or one at once, ends the job without saving.
+  void Stop(const v1::StopRequest& request, absl::Time now);
+  // own: `member`, or else (role, host, pid), failed. Not own: (role, host, pid) is the one that is gone, if it is
+  // known here its ranks move (a worker) or the job fails (a server); and the text may become the first cause.
+  void ReportFailure(const v1::FailureReport& report, absl::Time now);
+  // NOT_FOUND: no such server. FAILED_PRECONDITION: another generation, or no blocks yet. INVALID_ARGUMENT: what does
+  // not fit.
+  absl::StatusOr<v1::ScalarTotals> AgreeScalars(const v1::ScalarPartials& partials, absl::Time now);
+
+  // --- The owner -----------------------------------------------------------------------------------------------------
+  // Leases, time-outs, stalls, the grace of a stop. A gap between two ticks of more than a quarter of a lease is the
+  // coordinator's own absence (a stopped process, a clock set forward) and is charged to no member.
+  void Tick(absl::Time now);
+  // A member's connection is gone for good.
+  void MemberLost(MemberId member, absl::string_view why, absl::Time now);
+  // The model has been saved, or could not be. Ignored unless phase() is SAVING.
+  void SaveFinished(const absl::Status& status, absl::string_view model_dir, absl::string_view parameters_sha256,
+                    absl::string_view state_sha256, absl::Time now);
+  // The job is over, and every member that is left has heard of it, or has had the time to.
+  bool AllGone(absl::Time now) const;
+
+  v1::Phase phase() const { return phase_; }
+  bool ended() const { return phase_ >= v1::FINISHED; }
+  std::string first_cause() const { return first_.Text(); }  // "" unless FAILED
+  int stop_signal() const { return stop_signal_; }           // 0: none
+  uint64_t round() const;                                    // least clock that every rank has completed
+  uint64_t clocks() const { return clocks_; }                // 0: not known yet
+  Generation generation() const { return generation_; }
+  const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
+  const std::optional<PartitionMap>& map() const { return map_; }
+  std::vector<std::string> addresses() const;  // by server id
+  std::vector<MetricRecord> DrainRecords();
+  std::vector<LogLine> DrainLog();
+
+ private:
+  struct Member {
+    MemberId id;
+    bool is_server = false;
+    ServerId server;
+    std::string host, address;
+    uint64_t pid = 0, nonce = 0, memory_bytes = 0;
+    absl::Time registered, heard;
+    bool ready = false;
+    bool told_end = false;
+    v1::ServerLoad load;
+  };
+  struct RankState {
+    uint64_t clock = 0;
+    uint64_t examples = 0;         // of the present lease
+    uint64_t examples_before = 0;  // of earlier leases
+    bool done = false;
+    absl::Time advanced;
+  };
+  struct Sample {
+    absl::Time time;
+    uint64_t examples = 0, round = 0, bytes = 0;
+  };
+
+  Coordinator(CoordinatorOptions options, absl::Time now);
+
+  absl::Time Advance(absl::Time now);  // time never runs backwards here
+  void Log(LogLine::Level level, std::string text);
+  void SetPhase(v1::Phase phase, absl::string_view why);
+  void Fail(std::string cause);
+  void Evolve();  // whatever the present state allows: the next phase, grants
+  bool Starts();
+  void LearnLength();
+  bool PlanMemory();
+  void GrantOrphans();
+  void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
+  void Lose(MemberId id, absl::string_view why);
+  void ServerDied(const Member& server, absl::string_view why);
+  void TakeProgress(const Member& worker, const v1::HeartbeatRequest& request);
+  void EmitTraining();
+  void EmitEvaluation(MetricRecord record);
+  v1::RegisterReply Welcome(const Member& member) const;
+  v1::RegisterReply Refuse(std::vector<std::string> mismatch);
+  Member* FindLike(bool is_server, absl::string_view host, uint64_t pid);
+  std::string Name(const Member& member) const;
+  std::string WaitingText() const;
+  std::string MissingText() const;
+  std::string StallText() const;
+  std::string Message() const;
+  uint32_t NextMs() const;
+  uint64_t servers_there() const;
+  uint64_t workers_there() const { return members_.size() - servers_there(); }
+  Sample Totals() const;
+  double EpochOf(uint64_t clock) const;
+
+  const CoordinatorOptions options_;
+  const uint32_t want_servers_, want_workers_;
+  const absl::Duration lease_, start_timeout_, stall_timeout_;
+  const uint64_t metrics_every_;
+  const absl::Time created_;
+
+  absl::Time now_;
+  std::optional<absl::Time> ticked_;
+  v1::Phase phase_ = v1::STARTING;
+  absl::Time phase_since_;
+  Generation generation_{1};
+  uint64_t last_member_ = 0;
+  std::map<MemberId, Member> members_;  // the living
+  Admission admission_;
+  std::optional<PartitionMap> map_;
+  std::string memory_line_;
+  LeaseTable leases_;
+  std::vector<RankState> ranks_;
+  std::optional<absl::Time> orphans_since_;  // some rank has no holder
+  std::string last_death_;
+  bool mixed_told_ = false;
+
+  uint64_t clocks_ = 0, clocks_per_epoch_ = 0;
+  absl::Time running_since_, ended_at_;
+  absl::Time advanced_;  // any progress at all
+  std::deque<Sample> samples_;
+  TrainingMerge training_;
+  EvaluationMerge evaluation_;
+  ScalarMerge scalars_;
+  absl::Time training_told_;
+  std::optional<MetricRecord> last_training_, last_evaluation_;
+
+  bool stopping_ = false;
+  int stop_signal_ = 0;
+  absl::Time stop_since_;
+  FirstCause first_;
+  std::string model_dir_, parameters_sha256_, state_sha256_;
+
+  std::vector<MetricRecord> records_;
+  std::vector<LogLine> log_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_COORDINATOR_COORDINATOR_H_

@@ -1,0 +1,217 @@
+// What the coordinator tells people: names, messages, status.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "server/coordinator/coordinator.h"
+
+namespace descent {
+
+std::string Coordinator::Name(const Member& member) const {
+  const uint64_t number = member.is_server ? member.server.value : member.id.value;
+  return absl::StrCat(member.is_server ? "server " : "worker ", number, " on host ", member.host, " (pid ", member.pid,
+                      ")");
+}
+
+std::vector<std::string> Coordinator::addresses() const {
+  std::vector<std::string> addresses(want_servers_);
+  for (const auto& [id, member] : members_) {
+    if (member.is_server) addresses[member.server.value] = member.address;
+  }
+  return addresses;
+}
+
+uint64_t Coordinator::round() const {
+  uint64_t least = kUnbounded;
+  for (const RankState& rank : ranks_) least = std::min(least, rank.clock);
+  return least;
+}
+
+Coordinator::Sample Coordinator::Totals() const {
+  Sample sample{now_, 0, round(), 0};
+  for (const RankState& rank : ranks_) sample.examples += rank.examples_before + rank.examples;
+  for (const auto& [id, member] : members_) sample.bytes += member.load.bytes_in() + member.load.bytes_out();
+  return sample;
+}
+
+double Coordinator::EpochOf(uint64_t clock) const {
+  if (admission_.train_rows() == 0 || clocks_per_epoch_ == 0) return 0;
+  return static_cast<double>(clock) / static_cast<double>(clocks_per_epoch_);
+}
+
+std::string Coordinator::WaitingText() const {
+  std::string text = absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - created_), " s: ", servers_there(), "/",
+                                  want_servers_, " servers, ", workers_there(), "/", want_workers_, " workers");
+  if (workers_there() >= want_workers_ && !leases_.CanHoldAll()) {
+    absl::StrAppend(&text, "; they take fewer than the job's ", ranks_.size(), " ranks (--ranks)");
+  }
+  return text;
+}
+
+std::string Coordinator::MissingText() const {
+  std::vector<std::string> missing, there;
+  if (phase_ == v1::PLACING) {
+    for (const auto& [id, member] : members_) {
+      if (member.is_server && !member.ready) missing.push_back(Name(member));
+    }
+    return absl::StrCat("not ready: ", absl::StrJoin(missing, ", "));
+  }
+  const uint64_t servers = servers_there(), workers = workers_there();
+  if (servers < want_servers_)
+    missing.push_back(absl::StrCat(want_servers_ - servers, " of ", want_servers_, " servers"));
+  if (workers < want_workers_)
+    missing.push_back(absl::StrCat(want_workers_ - workers, " of ", want_workers_, " workers"));
+  if (missing.empty()) missing.push_back(absl::StrCat("workers for all of the ", ranks_.size(), " ranks"));
+  for (const auto& [id, member] : members_) {
+    if (there.size() < 16) there.push_back(Name(member));
+  }
+  return absl::StrCat("missing: ", absl::StrJoin(missing, ", "),
+                      "; registered: ", there.empty() ? "nobody" : absl::StrJoin(there, ", "),
+                      last_death_.empty() ? "" : "; gone: ", last_death_);
+}
+
+std::string Coordinator::StallText() const {
+  uint32_t slowest = 0;
+  bool found = false;
+  for (uint32_t r = 0; r < ranks_.size(); ++r) {
+    if (ranks_[r].done || (found && ranks_[r].clock >= ranks_[slowest].clock)) continue;
+    slowest = r;
+    found = true;
+  }
+  const std::optional<MemberId> holder = leases_.holder(Rank(slowest));
+  return absl::StrCat("no rank finished a clock for ", absl::FormatDuration(stall_timeout_), ": waiting for rank ",
+                      slowest, " of ", holder.has_value() ? Name(members_.at(*holder)) : "no worker",
+                      ", whose last finished clock is ", ranks_[slowest].clock);
+}
+
+std::string Coordinator::Message() const {
+  switch (phase_) {
+    case v1::STARTING:
+      return WaitingText();
+    case v1::PLACING:
+      return absl::StrCat("placing ", absl::ToInt64Seconds(now_ - phase_since_), " s: ", MissingText());
+    case v1::RUNNING:
+      if (stopping_) return "stopping: workers finish the clock in hand";
+      if (orphans_since_.has_value()) {
+        return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - *orphans_since_),
+                            " s for a worker: ", leases_.Orphans().size(), " of ", ranks_.size(),
+                            " ranks have none; the last to go was ", last_death_);
+      }
+      for (const auto& [id, member] : members_) {
+        if (now_ - member.heard <= lease_ / 2) continue;
+        return absl::StrCat("nothing heard of ", Name(member), " for ", absl::ToInt64Seconds(now_ - member.heard),
+                            " s");
+      }
+      if (now_ - advanced_ > absl::Seconds(5)) {
+        return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - advanced_), " s for a clock to be finished");
+      }
+      return "";
+    case v1::FAILED:
+      return first_.Text();
+    default:
+      return "";
+  }
+}
+
+uint32_t Coordinator::NextMs() const {
+  const int64_t in_phase = absl::ToInt64Milliseconds(now_ - phase_since_);
+  const int64_t steady = std::min<int64_t>(1000, absl::ToInt64Milliseconds(lease_ / 5));
+  switch (phase_) {
+    case v1::STARTING:
+    case v1::PLACING:
+      return static_cast<uint32_t>(std::min<int64_t>({250, steady, 20 + in_phase / 20}));
+    case v1::RUNNING: {
+      // A job of a second is not held up by a heartbeat of a second; nor is one that is about to end.
+      const bool ending = stopping_ || std::any_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r.done; });
+      return static_cast<uint32_t>(ending ? std::min<int64_t>(50, steady)
+                                          : std::min<int64_t>(steady, 20 + in_phase / 10));
+    }
+    default:
+      return static_cast<uint32_t>(std::min<int64_t>(50, steady));
+  }
+}
+
+v1::StatusReply Coordinator::Status(absl::Time now) const {
+  now = std::max(now, now_);
+  v1::StatusReply status;
+  status.set_job(options_.job.name());
+  status.set_phase(phase_);
+  status.set_run(options_.run.value);
+  status.set_generation(generation_.value);
+  std::map<uint32_t, v1::Waited> waited;
+  for (const auto& [id, member] : members_) {
+    v1::MemberStatus* out = status.add_member();
+    out->set_member(id.value);
+    out->set_role(member.is_server ? "server" : "worker");
+    out->set_host(member.host);
+    out->set_pid(member.pid);
+    out->set_address(member.address);
+    out->set_silent_seconds(absl::ToDoubleSeconds(now - member.heard));
+    out->set_standby(!member.is_server && phase_ >= v1::RUNNING && leases_.RanksOf(id).empty());
+    out->set_server(member.server.value);
+    for (const v1::Waited& w : member.load.waited()) {
+      if (w.rank() >= ranks_.size()) continue;
+      v1::Waited& slot = waited[w.rank()];
+      if (w.seconds() >= slot.seconds()) slot = w;
+    }
+  }
+  uint64_t most = 0;
+  for (uint32_t r = 0; r < ranks_.size(); ++r) {
+    v1::RankStatus* out = status.add_rank();
+    out->set_rank(r);
+    out->set_clock(ranks_[r].clock);
+    const std::optional<MemberId> holder = leases_.holder(Rank(r));
+    if (holder.has_value()) out->set_member(holder->value);
+    out->set_incarnation(leases_.number(Rank(r)));
+    most = std::max(most, ranks_[r].clock);
+  }
+  if (phase_ == v1::RUNNING) {
+    for (auto& [rank, w] : waited) *status.add_waited() = std::move(w);
+  }
+  status.set_clocks(clocks_);
+  status.set_clocks_per_epoch(clocks_per_epoch_);
+  status.set_round(round());
+  status.set_staleness_spread(most - round());
+  if (last_training_.has_value()) status.set_loss(last_training_->loss);
+  if (const std::optional<double> square = scalars_.Last(); square.has_value()) {
+    status.set_gradient_norm(std::sqrt(*square));
+  }
+  if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) {
+    const absl::Time end = ended() ? ended_at_ : now;
+    status.set_seconds(absl::ToDoubleSeconds(end - running_since_));
+    Sample last = Totals();
+    last.time = end;
+    // Recently while it runs; over all once it is over.
+    const Sample first = ended() ? Sample{running_since_, 0, 0, 0} : samples_.front();
+    const double seconds = absl::ToDoubleSeconds(last.time - first.time);
+    if (seconds > 0) {
+      status.set_examples_per_second(static_cast<double>(last.examples - std::min(last.examples, first.examples)) /
+                                     seconds);
+      status.set_bytes_per_second(static_cast<double>(last.bytes - std::min(last.bytes, first.bytes)) / seconds);
+      if (last.round > first.round && !ended()) {
+        status.set_seconds_left(static_cast<double>(clocks_ - last.round) * seconds /
+                                static_cast<double>(last.round - first.round));
+      }
+    }
+  }
+  status.set_batch_size(options_.job.batch_size());
+  status.set_message(Message());
+  if (last_evaluation_.has_value()) {
+    const MetricRecord& e = *last_evaluation_;
+    std::string line = absl::StrFormat("clock %d, epoch %.4g: loss %.6g", e.clock, e.epoch, e.loss);
+    if (e.accuracy.has_value()) absl::StrAppendFormat(&line, ", accuracy %.4f", *e.accuracy);
+    if (e.objective.has_value()) absl::StrAppendFormat(&line, ", objective %.10g", *e.objective);
+    if (e.fuzzy) absl::StrAppend(&line, " (of a moving model)");
+    status.set_last_evaluation(line);
+  }
+  if (phase_ == v1::FAILED) status.set_first_cause(first_.Text());
+  status.set_model_dir(model_dir_);
+  status.set_parameters_sha256(parameters_sha256_);
+  status.set_state_sha256(state_sha256_);
+  status.set_memory(memory_line_);
+  return status;
+}
+
+}  // namespace descent

@@ -1,0 +1,153 @@
+#include "server/coordinator/metric_merge.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace descent {
+
+std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped) {
+  if (part.rank() >= ranks_) return std::nullopt;
+  if (last_.has_value() && part.clock() <= *last_) return std::nullopt;
+  auto& ranks = pending_[part.clock()];
+  ranks.emplace(part.rank(), part);
+  const auto drop = [&](std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>>::iterator it) {
+    std::vector<uint32_t> missing;
+    for (uint32_t r = 0; r < ranks_ && missing.size() < 8; ++r) {
+      if (!it->second.contains(r)) missing.push_back(r);
+    }
+    dropped->push_back(absl::StrCat("the evaluation at clock ", it->first, " stays incomplete: ranks ",
+                                    absl::StrJoin(missing, ", "), " did not report"));
+    return pending_.erase(it);
+  };
+  if (ranks.size() < ranks_) {
+    if (pending_.size() > kMaxPending) drop(pending_.begin());
+    return std::nullopt;
+  }
+  while (pending_.begin()->first < part.clock()) drop(pending_.begin());
+  last_ = part.clock();
+
+  MetricRecord record;
+  record.kind = MetricRecord::Kind::kEvaluation;
+  record.clock = part.clock();
+  double loss = 0, weight = 0, correct = 0, regularizer = 0, train_loss = 0, train_weight = 0;
+  bool classification = false;
+  for (const auto& [rank, p] : pending_.begin()->second) {
+    loss += p.loss();
+    weight += p.weight();
+    correct += p.correct();
+    regularizer += p.regularizer();
+    train_loss += p.train_loss();
+    train_weight += p.train_weight();
+    record.fuzzy |= p.fuzzy();
+    classification |= p.classification();
+  }
+  record.weight = static_cast<uint64_t>(weight);
+  record.loss = weight > 0 ? loss / weight : 0;
+  if (classification && weight > 0) record.accuracy = correct / weight;
+  if (train_weight > 0) record.objective = train_loss / train_weight + regularizer;
+  pending_.erase(pending_.begin());
+  return record;
+}
+
+void TrainingMerge::Add(const v1::TrainingPart& part) {
+  if (part.rank() >= below_.size() || part.clocks() == 0 || part.first() > kUnbounded - part.clocks()) return;
+  uint64_t& below = below_[part.rank()];
+  if (part.first() < below) return;
+  below = part.first() + part.clocks();
+  // Workers cut their parts at window ends; one that reaches over counts where it ends.
+  Sum& sum = windows_[(below - 1) / every_][part.rank()];
+  sum.loss += part.loss();
+  sum.weight += part.weight();
+  sum.end = below;
+  if (windows_.size() > kMaxPending) windows_.erase(windows_.begin());
+}
+
+std::optional<MetricRecord> TrainingMerge::Next() {
+  if (windows_.empty()) return std::nullopt;
+  const auto& [window, sums] = *windows_.begin();
+  const uint64_t end = (window + 1) * every_;
+  for (size_t r = 0; r < below_.size(); ++r) {
+    if (!done_[r] && below_[r] < end) return std::nullopt;
+  }
+  MetricRecord record;
+  record.kind = MetricRecord::Kind::kTraining;
+  double loss = 0, weight = 0;
+  for (const auto& [rank, sum] : sums) {
+    loss += sum.loss;
+    weight += sum.weight;
+    record.clock = std::max(record.clock, sum.end);
+  }
+  record.loss = weight > 0 ? loss / weight : 0;
+  record.weight = static_cast<uint64_t>(weight);
+  windows_.erase(windows_.begin());
+  return record;
+}
+
+absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
+  const uint64_t clock = partials.clock();
+  if (agreed_.contains(clock)) return absl::OkStatus();
+  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
+  std::vector<std::pair<BlockId, double>> parts;
+  for (const v1::TensorPartials& tensor : partials.tensor()) {
+    if (tensor.tensor() >= map.placement.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
+                                                     "; there are ", map.placement.size()));
+    }
+    if (tensor.block_size() != tensor.square_size()) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(),
+                                                     " scalars for ", tensor.block_size(), " blocks of tensor ",
+                                                     tensor.tensor()));
+    }
+    const std::vector<ServerId>& placement = map.placement[tensor.tensor()];
+    for (int i = 0; i < tensor.block_size(); ++i) {
+      const uint32_t block = tensor.block(i);
+      if (block >= placement.size() || placement[block] != from) {
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
+                                                       " of tensor ", tensor.tensor(), ", which it does not hold"));
+      }
+      if (!(tensor.square(i) >= 0)) {
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ",
+                                                       tensor.square(i), " of block ", block, " of tensor ",
+                                                       tensor.tensor(), "; expected a number of at least 0"));
+      }
+      parts.emplace_back(BlockId{TensorId(tensor.tensor()), block}, tensor.square(i));
+    }
+  }
+  Pending& pending = pending_[clock];
+  if (!pending.from.insert(from).second) return absl::OkStatus();
+  pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
+  if (pending.from.size() < map.servers) {
+    if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
+    return absl::OkStatus();
+  }
+  std::sort(pending.parts.begin(), pending.parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  double sum = 0;
+  for (const auto& [id, square] : pending.parts) sum += square;
+  pending_.erase(clock);
+  agreed_[clock] = sum;
+  if (agreed_.size() > kMaxKept) agreed_.erase(agreed_.begin());
+  return absl::OkStatus();
+}
+
+std::optional<double> ScalarMerge::Square(uint64_t clock) const {
+  const auto it = agreed_.find(clock);
+  if (it == agreed_.end()) return std::nullopt;
+  return it->second;
+}
+
+std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) const {
+  auto it = agreed_.lower_bound(end);
+  if (it == agreed_.begin()) return std::nullopt;
+  --it;
+  if (it->first < first) return std::nullopt;
+  return it->second;
+}
+
+std::optional<double> ScalarMerge::Last() const {
+  if (agreed_.empty()) return std::nullopt;
+  return agreed_.rbegin()->second;
+}
+
+}  // namespace descent

@@ -1,0 +1,105 @@
+// What ranks and servers report in parts, put together: evaluations and training losses in rank order, squared gradient
+// norms in (tensor, block) order, all in double, so that the sums do not depend on who reported first. A part that
+// comes twice (a heartbeat sent again, a rank that moved) counts once. Pure; thread-safety: none; memory bounded.
+#ifndef DESCENT_SERVER_COORDINATOR_METRIC_MERGE_H_
+#define DESCENT_SERVER_COORDINATOR_METRIC_MERGE_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/tensor/partition_map.h"
+#include "descent/v1/coordinator.pb.h"
+
+namespace descent {
+
+// One line of metrics.jsonl.
+struct MetricRecord {
+  enum class Kind { kTraining, kEvaluation };
+  Kind kind = Kind::kTraining;
+  absl::Time time;
+  uint64_t clock = 0;   // the updates of the clocks below are in it
+  double epoch = 0;     // of training data seen, from 0; 0 without data
+  double loss = 0;      // mean
+  uint64_t weight = 0;  // examples
+  // Training.
+  double rate = 0;
+  double examples_per_second = 0;
+  std::optional<double> gradient_norm;  // of the window's first clock
+  // Evaluation.
+  std::optional<double> accuracy;   // of a classifier
+  std::optional<double> objective;  // mean training loss + regularizer, where the job asks for it
+  bool fuzzy = false;
+};
+
+class EvaluationMerge {
+ public:
+  explicit EvaluationMerge(uint32_t ranks) : ranks_(ranks) {}
+
+  // Fills in clock, loss, weight, accuracy, objective, fuzzy once the last rank of that clock has reported. Evaluations
+  // come out in ascending clocks; an incomplete one that a later one overtakes is dropped and told in *dropped.
+  std::optional<MetricRecord> Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped);
+  size_t pending() const { return pending_.size(); }
+
+ private:
+  static constexpr size_t kMaxPending = 256;
+  uint32_t ranks_;
+  std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>> pending_;  // [clock][rank]
+  std::optional<uint64_t> last_;
+};
+
+// Windows of `every` clocks, the last one shorter.
+class TrainingMerge {
+ public:
+  TrainingMerge(uint32_t ranks, uint64_t every) : every_(every), below_(ranks, 0), done_(ranks, false) {}
+
+  void Add(const v1::TrainingPart& part);
+  // This rank has reported all it will.
+  void Done(Rank rank) { done_[rank.value] = true; }
+  // The next window that every rank has gone past: clock (its end), loss and weight are filled in.
+  std::optional<MetricRecord> Next();
+  size_t pending() const { return windows_.size(); }
+
+ private:
+  struct Sum {
+    double loss = 0, weight = 0;
+    uint64_t end = 0;  // of the last part
+  };
+  static constexpr size_t kMaxPending = 1024;  // ranks may run far apart without a bound on staleness
+  uint64_t every_;
+  std::vector<uint64_t> below_;  // per rank: the parts of the clocks below are in, or lost with a worker
+  std::vector<bool> done_;
+  std::map<uint64_t, std::map<uint32_t, Sum>> windows_;  // [window][rank]
+};
+
+class ScalarMerge {
+ public:
+  // INVALID_ARGUMENT names what does not fit: a block of another server, lists of different lengths, a number that is
+  // negative or NaN.
+  absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
+  // The sum of squares of a clock that every server has reported.
+  std::optional<double> Square(uint64_t clock) const;
+  // Of the newest agreed clock within [first, end).
+  std::optional<double> SquareWithin(uint64_t first, uint64_t end) const;
+  std::optional<double> Last() const;
+
+ private:
+  static constexpr size_t kMaxKept = 64;
+  struct Pending {
+    std::set<ServerId> from;
+    std::vector<std::pair<BlockId, double>> parts;
+  };
+  std::map<uint64_t, Pending> pending_;
+  std::map<uint64_t, double> agreed_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_COORDINATOR_METRIC_MERGE_H_
