@@ -392,6 +392,7 @@ class Trainer::Impl {
     RankEvaluation evaluation;
     evaluation.rank = rank;
     evaluation.clock = clock;
+    evaluation.classification = model_->classifier();
     evaluation.fuzzy = options_.consistency.apply_push && !ReadsAll(clock);
     if (validation_ != nullptr) {
       DESCENT_ASSIGN_OR_RETURN(evaluation.validation, EvaluateShare(*validation_, rank, clock));

@@ -41,6 +41,7 @@ struct RankEvaluation {
   BatchResult train;       // weight 0 where the objective was not asked for
   double regularizer = 0;  // lambda/2 ||w||^2 of the dense tensors, from rank 0 alone
   bool fuzzy = false;      // under PUSH others went on while it read
+  bool classification = false;
 };
 
 // What the loop asks of the coordinator's side. Thread-safe.

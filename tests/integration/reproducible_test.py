@@ -1,0 +1,77 @@
+"""One job, one model, bit for bit: for any number of servers and worker processes, under random delays."""
+import unittest
+
+from harness import BIN, ClusterTest, write_csv, write_libsvm
+
+MLP = """
+name: "mlp"
+seed: {seed}
+ranks: 4
+batch_size: 16
+epochs: 3
+block_elements: 256
+data {{ train {{ csv {{ path: "train.csv" label: "y" header: true }} }} }}
+model {{ mlp {{ hidden: 96 hidden: 64 activation: TANH classes: 2 }} }}
+consistency {{ {consistency} }}
+optimizer {{ adam {{}} }}
+learning_rate {{ constant: 0.003 }}
+l2: 1e-4
+"""
+
+SPARSE = """
+name: "sparse"
+seed: {seed}
+ranks: 4
+batch_size: 8
+epochs: 2
+data {{ train {{ libsvm {{ path: "train.svm.gz" }} }} }}
+model {{ logistic {{ sparse_table: true }} }}
+optimizer {{ {rule} }}
+learning_rate {{ constant: 0.1 }}
+l2: 1e-5
+"""
+
+
+class ReproducibleTest(ClusterTest):
+    def hashes(self, text, layouts, repeat=2, **fields):
+        job = self.job(text.format(seed=fields.pop("seed", 1), **fields))
+        # Workers that wait at random before they push, so that arrival orders differ from run to run.
+        wrapper = self.folder / "delayed_worker"
+        wrapper.write_text(f'#!/bin/sh\nexec "{BIN}/descent_worker" "$@" --inject-delay-ms 2\n')
+        wrapper.chmod(0o755)
+        found = {}
+        for servers, workers in layouts:
+            for _ in range(repeat):
+                result = self.succeed(job, servers=servers, workers=workers, args=["--worker-binary", wrapper])
+                summary = result.summary
+                found.setdefault((summary["parameters_sha256"], summary["state_sha256"]), []).append((servers, workers))
+        return found
+
+    LAYOUTS = [(s, w) for s in (1, 2, 3) for w in (1, 2, 4)]
+
+    def test_mlp(self):
+        write_csv(self.folder / "train.csv", 1237, 20)
+        found = self.hashes(MLP, self.LAYOUTS, consistency="mode: SYNC")
+        self.assertEqual(len(found), 1, found)
+        print("mlp", *next(iter(found)))
+        # The general path with the same two switches is the same mode.
+        general = self.hashes(MLP, [(2, 2)], 1, consistency="mode: CUSTOM staleness: 0 apply: ROUND")
+        self.assertEqual(general.keys(), found.keys())
+        other = self.hashes(MLP, [(2, 2)], 1, seed=2, consistency="mode: SYNC")
+        self.assertNotEqual(other.keys(), found.keys())
+        # A fixed read version makes rounds with staleness reproducible too, to another model.
+        stale = self.hashes(MLP, [(1, 1), (2, 3), (3, 2)], 1, consistency="mode: CUSTOM staleness: 2 apply: ROUND")
+        self.assertEqual(len(stale), 1, stale)
+        self.assertNotEqual(stale.keys(), found.keys())
+
+    def test_sparse(self):
+        write_libsvm(self.folder / "train.svm.gz", 3001, 1_000_000, 40)
+        found = self.hashes(SPARSE, self.LAYOUTS, rule="adagrad {}")
+        self.assertEqual(len(found), 1, found)
+        print("sparse", *next(iter(found)))
+        other = self.hashes(SPARSE, [(2, 2)], 1, seed=2, rule="adagrad {}")
+        self.assertNotEqual(other.keys(), found.keys())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

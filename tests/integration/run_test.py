@@ -1,0 +1,165 @@
+"""descent run from outside: what it writes, what it returns, how it stops."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import BIN, DEADLINE, SOURCE, ClusterTest, write_csv
+
+LOGISTIC = """
+name: "small"
+seed: 3
+ranks: 4
+batch_size: 16
+epochs: {epochs}
+data {{
+  train {{ csv {{ path: "train.csv" label: "y" header: true }} }}
+  validation {{ csv {{ path: "valid.csv" label: "y" header: true }} }}
+}}
+model {{ logistic {{}} }}
+optimizer {{ sgd {{}} }}
+learning_rate {{ constant: 0.5 }}
+l2: 1e-4
+evaluation {{ every_epochs: 1 objective: true }}
+metrics {{ every_rounds: 5 }}
+"""
+
+
+class RunTest(ClusterTest):
+    def setUp(self):
+        super().setUp()
+        write_csv(self.folder / "train.csv", 500, 8)
+        write_csv(self.folder / "valid.csv", 200, 8)
+
+    def test_quadratic_ends_at_the_closed_form(self):
+        result = self.succeed(SOURCE / "examples/quadratic/quadratic.textproto", servers=2, workers=2)
+        import numpy
+        model = numpy.load(result.run_dir / "model/model.npz")
+        values = numpy.concatenate([model[name].ravel() for name in model.files])
+        self.assertEqual(values.dtype, numpy.float32)
+        self.assertTrue((abs(values - (3 + 7 * 0.8**100)) < 1e-5).all(), values)
+
+    def test_what_a_run_leaves_behind(self):
+        result = self.succeed(self.job(LOGISTIC.format(epochs=4)), servers=2, workers=3)
+        names = sorted(p.name for p in result.run_dir.iterdir())
+        for name in ("job.textproto", "logs", "metrics.jsonl", "model", "summary.json"):
+            self.assertIn(name, names)
+        summary = result.summary
+        self.assertRegex(summary["parameters_sha256"], "^[0-9a-f]{64}$")
+        self.assertRegex(summary["state_sha256"], "^[0-9a-f]{64}$")
+        self.assertGreater(summary["accuracy"], 0.8)
+        evaluations = [m for m in result.metrics if m["kind"] == "evaluation"]
+        self.assertEqual([m["clock"] for m in evaluations], [8, 16, 24, 32])
+        self.assertLess(evaluations[-1]["objective"], evaluations[0]["objective"])
+        self.assertIn("accuracy", evaluations[0])
+        training = [m for m in result.metrics if m["kind"] == "training"]
+        self.assertEqual([m["clock"] for m in training], [5, 10, 15, 20, 25, 30, 32])
+        self.assertGreater(training[0]["gradient_norm"], 0)
+        self.assertIn(summary["parameters_sha256"], result.output)
+        self.assertIn("model", result.output)
+        validate = self.command("descent", "validate", result.run_dir / "job.textproto")
+        self.assertEqual(validate.returncode, 0, validate.stdout)
+
+    def test_predict_reads_what_was_trained(self):
+        result = self.succeed(self.job(LOGISTIC.format(epochs=4)))
+        predicted = self.command("descent", "predict", "--model", result.run_dir / "model", "--data",
+                                 self.folder / "valid.csv")
+        self.assertEqual(predicted.returncode, 0, predicted.stdout)
+        lines = [line for line in predicted.stdout.splitlines() if line[:1] in "01"]
+        self.assertEqual(len(lines), 200, predicted.stdout[-500:])
+        truth = [row.rsplit(",", 1)[1] for row in (self.folder / "valid.csv").read_text().splitlines()[1:]]
+        right = sum(line.split()[0] == label for line, label in zip(lines, truth))
+        self.assertAlmostEqual(right / 200, result.summary["accuracy"], places=6)
+        from_stdin = self.command("descent", "predict", "--model", result.run_dir / "model", "--data", "-",
+                                  stdin=(self.folder / "valid.csv").read_text())
+        self.assertEqual([l for l in from_stdin.stdout.splitlines() if l[:1] in "01"], lines)
+
+    def test_a_run_directory_is_not_overwritten(self):
+        job = self.job(LOGISTIC.format(epochs=1))
+        first = self.succeed(job)
+        again = self.command("descent", "run", job, "--run-dir", first.run_dir)
+        self.assertEqual(again.returncode, 2, again.stdout)
+        self.assertIn(str(first.run_dir), again.stdout)
+
+    def interrupted(self, number):
+        job = self.job(LOGISTIC.format(epochs=1000000))
+        run_dir = self.folder / "interrupted"
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        process.send_signal(number)
+        status = process.wait(DEADLINE)
+        self.assertEqual(status, 128 + number, process.log())
+        self.assertTrue((run_dir / "model/model.npz").exists(), process.log())
+        self.assert_nobody_left(run_dir)
+
+    def wait_for(self, condition, process):
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            self.assertIsNone(process.poll(), process.log())
+            self.assertLess(time.monotonic(), deadline, process.log())
+            try:
+                process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                pass
+
+    def assert_nobody_left(self, run_dir):
+        left = subprocess.run(["pgrep", "-af", str(run_dir)], stdout=subprocess.PIPE, text=True).stdout
+        self.assertEqual(left, "")
+
+    def test_sigint_saves_the_model(self):
+        self.interrupted(signal.SIGINT)
+
+    def test_sigterm_saves_the_model(self):
+        self.interrupted(signal.SIGTERM)
+
+    def test_killed_supervisor_leaves_nobody(self):
+        job = self.job(LOGISTIC.format(epochs=1000000))
+        run_dir = self.folder / "killed"
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        process.kill()
+        process.wait(DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while subprocess.run(["pgrep", "-f", str(run_dir)], stdout=subprocess.DEVNULL).returncode == 0:
+            self.assertLess(time.monotonic(), deadline)
+
+    def children(self, run_dir, role):
+        out = subprocess.run(["pgrep", "-f", f"descent_{role}.*{run_dir}"], stdout=subprocess.PIPE, text=True).stdout
+        return [int(pid) for pid in out.split()]
+
+    def test_a_dead_server_is_the_first_cause(self):
+        job = self.job(LOGISTIC.format(epochs=1000000))
+        run_dir = self.folder / "dead"
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        victim = [pid for pid in self.children(run_dir, "server")
+                  if "--coordinator" in pathlib.Path(f"/proc/{pid}/cmdline").read_text()][0]
+        os.kill(victim, signal.SIGKILL)
+        self.assertEqual(process.wait(DEADLINE), 1, process.log())
+        last = "\n".join(process.log().splitlines()[-6:])
+        self.assertRegex(last, "(?i)server 1.*(signal 9|SIGKILL|killed)")
+        self.assert_nobody_left(run_dir)
+
+    def test_a_dead_worker_is_replaced(self):
+        undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=300)), servers=2, workers=2)
+        job = self.job(LOGISTIC.format(epochs=300))
+        run_dir = self.folder / "worker"
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        os.kill(self.children(run_dir, "worker")[0], signal.SIGKILL)
+        self.assertEqual(process.wait(DEADLINE), 0, process.log())
+        summary = json.loads((run_dir / "summary.json").read_text())
+        self.assertEqual(summary["parameters_sha256"], undisturbed.summary["parameters_sha256"])
+
+    def test_first_round_comes_quickly(self):
+        # A bound loose enough for a busy machine; the figure itself is in docs/performance.md.
+        began = time.monotonic()
+        self.succeed(SOURCE / "examples/quadratic/quadratic.textproto")
+        self.assertLess(time.monotonic() - began, 30)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,249 @@
+#include "worker/loop/control_link.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+
+namespace descent {
+
+ControlLink::ControlLink(Options options, ControlCalls calls, v1::RegisterWorkerRequest registration,
+                         const TimeSource* time)
+    : options_(options), calls_(std::move(calls)), registration_(std::move(registration)), time_(time) {
+  clocks_ = options.clocks;
+}
+
+ControlLink::~ControlLink() {
+  {
+    MutexLock lock(&mu_);
+    end_ = true;
+    changed_.SignalAll();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status ControlLink::Register() {
+  DESCENT_ASSIGN_OR_RETURN(const v1::RegisterReply reply, calls_.register_worker(registration_));
+  if (reply.mismatch_size() > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the coordinator refused this worker:\n  ", absl::StrJoin(reply.mismatch(), "\n  ")));
+  }
+  MutexLock lock(&mu_);
+  member_ = reply.member();
+  run_ = reply.run();
+  generation_ = reply.generation();
+  leases_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status ControlLink::Start() {
+  DESCENT_RETURN_IF_ERROR(Register());
+  thread_ = std::thread([this] { Loop(); });
+  return absl::OkStatus();
+}
+
+v1::HeartbeatRequest ControlLink::MakeBeat() {
+  v1::HeartbeatRequest beat;
+  beat.set_member(member_);
+  beat.set_run(run_);
+  beat.set_generation(generation_);
+  beat.set_ready(placed_);
+  for (const auto& [rank, progress] : progress_) {
+    v1::RankProgress* out = beat.add_progress();
+    out->set_rank(rank.value);
+    out->set_clock(progress.clock);
+    out->set_examples(progress.examples);
+    out->set_done(progress.done);
+  }
+  for (const auto& part : training_) *beat.add_training() = part;
+  for (const auto& part : evaluation_) *beat.add_evaluation() = part;
+  return beat;
+}
+
+void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
+  phase_ = reply.phase();
+  message_ = reply.message();
+  told_to_stop_ |= reply.stop();
+  if (reply.clocks() > 0) clocks_ = reply.clocks();
+  if (!placed_ && reply.phase() >= v1::RUNNING && reply.has_map()) {
+    placement_ = reply;
+    placed_ = true;
+  }
+  std::vector<LeasedRank> leases;
+  for (const v1::Lease& lease : reply.leases()) {
+    leases.push_back({Rank(lease.rank()), Incarnation{Generation(lease.generation()), lease.number()}});
+  }
+  std::sort(leases.begin(), leases.end(), [](const LeasedRank& a, const LeasedRank& b) { return a.rank < b.rank; });
+  // Progress of a rank that is somebody else's now is theirs to tell.
+  std::erase_if(progress_, [&](const auto& entry) {
+    return std::none_of(leases.begin(), leases.end(), [&](const LeasedRank& l) { return l.rank == entry.first; });
+  });
+  leases_ = std::move(leases);
+}
+
+void ControlLink::Loop() {
+  absl::Time heard = time_->Now();
+  while (true) {
+    v1::HeartbeatRequest beat;
+    uint64_t number;
+    {
+      MutexLock lock(&mu_);
+      if (end_) return;
+      beat = MakeBeat();
+      number = ++beats_begun_;
+      urgent_ = false;
+    }
+    absl::StatusOr<v1::HeartbeatReply> reply = calls_.heartbeat(beat);
+    absl::Duration pause = absl::Milliseconds(100);
+    if (reply.ok() && reply->unknown_member()) {
+      calls_.log("the coordinator does not know this worker any more (silent for too long); registering again");
+      if (absl::Status again = Register(); !again.ok() && !absl::IsUnavailable(again)) reply = again;
+    } else if (reply.ok()) {
+      pause = absl::Milliseconds(std::max<uint32_t>(1, reply->next_ms()));
+    }
+    MutexLock lock(&mu_);
+    if (reply.ok()) {
+      heard = time_->Now();
+      if (!reply->unknown_member()) {
+        training_.erase(training_.begin(), training_.begin() + beat.training_size());
+        evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
+        TakeNews(*reply);
+      }
+      beats_answered_ = number;
+    } else if (absl::IsInvalidArgument(reply.status())) {
+      lost_ = reply.status();
+    } else if (time_->Now() - heard > options_.give_up_after) {
+      lost_ = absl::UnavailableError(absl::StrCat(
+          "no word from the coordinator for ",
+          absl::FormatDuration(absl::Trunc(time_->Now() - heard, absl::Seconds(1))), ": ", reply.status().message()));
+    }
+    changed_.SignalAll();
+    const absl::Time next = time_->Now() + pause;
+    while (!end_ && !urgent_ && time_->Now() < next) changed_.WaitUntil(&mu_, next);
+  }
+}
+
+absl::Status ControlLink::StateLocked() const {
+  if (phase_ == v1::FAILED) return absl::FailedPreconditionError(message_);
+  if (!lost_.ok()) return lost_;
+  if (told_to_stop_ || phase_ >= v1::SAVING) return absl::CancelledError("the coordinator said stop");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::HeartbeatReply> ControlLink::AwaitRunning() {
+  MutexLock lock(&mu_);
+  std::string told;
+  while (!placed_) {
+    DESCENT_RETURN_IF_ERROR(StateLocked());
+    changed_.WaitUntil(&mu_, time_->Now() + absl::Seconds(1));
+  }
+  return placement_;
+}
+
+void ControlLink::RequestStop() {
+  MutexLock lock(&mu_);
+  told_to_stop_ = true;
+  changed_.SignalAll();
+}
+
+v1::Phase ControlLink::phase() const {
+  MutexLock lock(&mu_);
+  return phase_;
+}
+
+uint64_t ControlLink::member() const {
+  MutexLock lock(&mu_);
+  return member_;
+}
+
+void ControlLink::Flush(absl::Duration timeout) {
+  MutexLock lock(&mu_);
+  const absl::Time deadline = time_->Now() + timeout;
+  const uint64_t wanted = beats_begun_ + 1;
+  while (!end_ && beats_answered_ < wanted && time_->Now() < deadline) {
+    urgent_ = true;
+    changed_.SignalAll();
+    changed_.WaitUntil(&mu_, deadline);
+  }
+}
+
+absl::Status ControlLink::AwaitEnd(absl::Time deadline) {
+  MutexLock lock(&mu_);
+  while (phase_ < v1::FINISHED) {
+    if (!lost_.ok()) return lost_;
+    if (time_->Now() >= deadline) return absl::DeadlineExceededError("the coordinator did not say how the job ended");
+    changed_.WaitUntil(&mu_, deadline);
+  }
+  return phase_ == v1::FAILED ? absl::FailedPreconditionError(message_) : absl::OkStatus();
+}
+
+std::vector<LeasedRank> ControlLink::Leases() {
+  MutexLock lock(&mu_);
+  return leases_;
+}
+
+absl::Status ControlLink::State() {
+  MutexLock lock(&mu_);
+  return StateLocked();
+}
+
+void ControlLink::WaitForChange(absl::Time deadline) {
+  MutexLock lock(&mu_);
+  const std::vector<LeasedRank> before = leases_;
+  const v1::Phase phase = phase_;
+  while (leases_ == before && phase_ == phase && StateLocked().ok() && time_->Now() < deadline) {
+    changed_.WaitUntil(&mu_, deadline);
+  }
+}
+
+void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
+  MutexLock lock(&mu_);
+  Progress& progress = progress_[rank];
+  progress.clock = clock.value + 1;
+  progress.examples += static_cast<uint64_t>(batch.weight);
+  v1::TrainingPart& window = progress.window;
+  if (window.clocks() == 0) {
+    window.set_rank(rank.value);
+    window.set_first(clock.value);
+  }
+  window.set_clocks(window.clocks() + 1);
+  window.set_loss(window.loss() + batch.loss);
+  window.set_weight(window.weight() + batch.weight);
+  if (progress.clock % options_.window == 0 || progress.clock == clocks_) {
+    training_.push_back(window);
+    window.Clear();
+  }
+}
+
+void ControlLink::Evaluated(const RankEvaluation& evaluation) {
+  v1::EvaluationPart part;
+  part.set_rank(evaluation.rank.value);
+  part.set_clock(evaluation.clock.value);
+  // Without validation data the training data are what there is to tell.
+  const BatchResult& told = evaluation.validation.weight > 0 ? evaluation.validation : evaluation.train;
+  part.set_loss(told.loss);
+  part.set_weight(told.weight);
+  part.set_correct(told.correct);
+  part.set_train_loss(evaluation.train.loss);
+  part.set_train_weight(evaluation.train.weight);
+  part.set_regularizer(evaluation.regularizer);
+  part.set_fuzzy(evaluation.fuzzy);
+  part.set_classification(evaluation.classification);
+  MutexLock lock(&mu_);
+  evaluation_.push_back(part);
+  urgent_ = true;
+  changed_.SignalAll();
+}
+
+void ControlLink::Done(Rank rank) {
+  MutexLock lock(&mu_);
+  Progress& progress = progress_[rank];
+  progress.clock = std::max(progress.clock, clocks_);
+  progress.done = true;
+  urgent_ = true;
+  changed_.SignalAll();
+}
+
+}  // namespace descent
