@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define DESCENT_RETURN_IF_ERROR(expression)                         \
-  do {                                                              \
+#define DESCENT_RETURN_IF_ERROR(expression)                                                         \
+  do {                                                                                              \
     if (absl::Status descent_status_ = (expression); !descent_status_.ok()) return descent_status_; \
   } while (false)
 

@@ -1,8 +1,8 @@
 #include "common/base/stop_signals.h"
 
-#include <csignal>
 #include <unistd.h>
 
+#include <csignal>
 #include <utility>
 
 namespace descent {
