@@ -1,5 +1,5 @@
-// The client's end of the parameter service: one connection per server. Implementations: gRPC (grpc_client_transport.h),
-// in one process (tests), simulated.
+// The client's end of the parameter service: one connection per server. Implementations: gRPC
+// (grpc_client_transport.h), in one process (tests), simulated.
 #ifndef DESCENT_COMMON_NET_TRANSPORT_H_
 #define DESCENT_COMMON_NET_TRANSPORT_H_
 
