@@ -35,7 +35,8 @@ class Model {
   virtual size_t outputs() const = 0;  // numbers per example that Predict writes
 
   // parameters[i] points to tensor i, aligned to 64 bytes. Of a sparse table it points to the rows of batch.keys, in
-  // their order. gradient[i], of the same shape, is overwritten with the SUM of the examples' gradients.
+  // their order. gradient[i], of the same shape and alignment, is overwritten with the SUM of the examples' gradients.
+  // NaN and Inf in the parameters show in the gradient or the loss.
   virtual BatchResult Gradient(const Batch& batch, absl::Span<const T* const> parameters,
                                absl::Span<T* const> gradient) = 0;
   // The loss alone.
