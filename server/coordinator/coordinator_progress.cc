@@ -1,0 +1,151 @@
+// Heartbeats: leases renewed, progress taken in, metrics merged, and the news given back.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/control/messages.h"
+#include "server/coordinator/coordinator.h"
+
+namespace descent {
+
+// ----------------------------------------------------------------------------------------------------------
+
+v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, absl::Time now) {
+  Advance(now);
+  v1::HeartbeatReply reply;
+  const auto it = members_.find(MemberId(request.member()));
+  if (it == members_.end() || request.run() != options_.run.value || request.generation() != generation_.value) {
+    reply.set_unknown_member(true);
+    reply.set_phase(phase_);
+    reply.set_generation(generation_.value);
+    reply.set_message(it == members_.end()
+                          ? absl::StrCat("member ", request.member(), " is not known: its lease of ",
+                                         absl::FormatDuration(lease_), " ended, or it left; register again")
+                          : absl::StrFormat("run %016x, generation %d; expected run %016x, generation %d",
+                                            request.run(), request.generation(), options_.run.value,
+                                            generation_.value));
+    reply.set_next_ms(NextMs());
+    return reply;
+  }
+  Member& member = it->second;
+  member.heard = now_;
+  if (member.is_server) {
+    if (request.has_load()) {
+      if (request.load().round() > member.load.round()) advanced_ = now_;
+      member.load = request.load();
+    }
+    if (request.ready() && phase_ == v1::PLACING && !member.ready) {
+      Log(LogLine::Level::kInfo, absl::StrCat("placed: ", Name(member), " has made its blocks"));
+    }
+    member.ready = request.ready() && map_.has_value();
+  } else {
+    member.ready = request.ready();
+    if (phase_ == v1::RUNNING || phase_ == v1::SAVING) TakeProgress(member, request);
+  }
+  Evolve();
+
+  reply.set_phase(phase_);
+  reply.set_generation(generation_.value);
+  if (map_.has_value() && !request.ready() && !ended()) {
+    for (const TensorSpec& spec : admission_.specs()) *reply.add_tensors() = ToMessage(spec);
+    *reply.mutable_map() = ToMessage(*map_);
+    for (std::string& address : addresses()) reply.mutable_map()->add_address(std::move(address));
+  }
+  for (uint32_t r = 0; r < ranks_.size() && phase_ == v1::RUNNING; ++r) {
+    if (member.is_server ? leases_.number(Rank(r)) > 0 : leases_.holder(Rank(r)) == member.id) {
+      *reply.add_leases() = ToMessage(Rank(r), Incarnation{generation_, leases_.number(Rank(r))});
+    }
+  }
+  reply.set_stop(stopping_);
+  reply.set_message(Message());
+  reply.set_next_ms(NextMs());
+  reply.set_clocks(clocks_);
+  reply.set_clocks_per_epoch(clocks_per_epoch_);
+  reply.set_train_rows(admission_.train_rows());
+  if (ended()) member.told_end = true;
+  return reply;
+}
+
+void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest& request) {
+  // Of a rank that has moved on, only its holder is believed.
+  const auto held = [&](uint32_t rank) { return rank < ranks_.size() && leases_.holder(Rank(rank)) == worker.id; };
+  for (const v1::RankProgress& progress : request.progress()) {
+    if (!held(progress.rank())) continue;
+    RankState& rank = ranks_[progress.rank()];
+    const uint64_t clock = std::min(progress.clock(), clocks_);
+    if (clock > rank.clock) {
+      rank.clock = clock;
+      rank.advanced = advanced_ = now_;
+    }
+    rank.examples = std::max(rank.examples, progress.examples());
+    if (progress.done() && !rank.done) {
+      rank.done = true;
+      rank.advanced = advanced_ = now_;
+    }
+  }
+  for (const v1::TrainingPart& part : request.training()) {
+    if (!held(part.rank()) || part.first() >= clocks_ || part.clocks() > clocks_ - part.first()) continue;
+    training_.Add(part);
+  }
+  for (const v1::EvaluationPart& part : request.evaluation()) {
+    if (!held(part.rank()) || part.clock() > clocks_) continue;
+    advanced_ = ranks_[part.rank()].advanced = now_;
+    std::vector<std::string> dropped;
+    std::optional<MetricRecord> record = evaluation_.Add(part, &dropped);
+    for (std::string& text : dropped) Log(LogLine::Level::kWarning, std::move(text));
+    if (record.has_value()) EmitEvaluation(*std::move(record));
+  }
+  for (const v1::RankProgress& progress : request.progress()) {
+    if (held(progress.rank()) && progress.done()) training_.Done(Rank(progress.rank()));
+  }
+  EmitTraining();
+}
+
+void Coordinator::EmitTraining() {
+  while (std::optional<MetricRecord> record = training_.Next()) {
+    record->time = now_;
+    record->epoch = EpochOf(record->clock);
+    const uint64_t first = record->clock == 0 ? 0 : (record->clock - 1) / metrics_every_ * metrics_every_;
+    record->rate = options_.rate ? options_.rate(record->clock - 1) : options_.job.learning_rate().constant();
+    const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
+    if (seconds > 0) record->examples_per_second = static_cast<double>(record->weight) / seconds;
+    const std::optional<double> square = scalars_.SquareWithin(first, record->clock);
+    if (square.has_value()) record->gradient_norm = std::sqrt(*square);
+    training_told_ = now_;
+    last_training_ = record;
+    records_.push_back(*std::move(record));
+  }
+}
+
+void Coordinator::EmitEvaluation(MetricRecord record) {
+  record.time = now_;
+  record.epoch = EpochOf(record.clock);
+  last_evaluation_ = record;
+  records_.push_back(std::move(record));
+}
+
+absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarPartials& partials, absl::Time now) {
+  Advance(now);
+  const auto it = members_.find(MemberId(partials.member()));
+  if (it == members_.end() || !it->second.is_server) {
+    return absl::NotFoundError(absl::StrCat("member ", partials.member(), " is not a server of this job"));
+  }
+  if (partials.generation() != generation_.value || !map_.has_value()) {
+    return absl::FailedPreconditionError(absl::StrCat("scalars of generation ", partials.generation(), "; expected ",
+                                                      generation_.value,
+                                                      map_.has_value() ? "" : ", once blocks are placed"));
+  }
+  it->second.heard = now_;
+  const absl::Status added = scalars_.Add(it->second.server, partials, *map_);
+  if (!added.ok()) return added;
+  v1::ScalarTotals totals;
+  if (const std::optional<double> square = scalars_.Square(partials.clock()); square.has_value()) {
+    totals.set_ready(true);
+    totals.set_square(*square);
+  }
+  return totals;
+}
+
+}  // namespace descent

@@ -1,0 +1,51 @@
+// The coordinator behind gRPC: the machine under a lock, and a service whose calls decode, step and answer at once.
+// Nothing blocks under the lock and nothing is written: the owner ticks, drains records and log, and saves the model.
+// Thread-safe.
+#ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_SERVICE_H_
+#define DESCENT_SERVER_COORDINATOR_COORDINATOR_SERVICE_H_
+
+#include <memory>
+#include <utility>
+
+#include "common/base/mutex.h"
+#include "common/base/time_source.h"
+#include "server/coordinator/coordinator.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace descent {
+
+class CoordinatorHost {
+ public:
+  // `time` outlives the host.
+  CoordinatorHost(std::unique_ptr<Coordinator> coordinator, const TimeSource* time);
+  ~CoordinatorHost();
+
+  // For ServerBuilder::RegisterService. Lives as long as the host; shut the gRPC server down first.
+  grpc::Service* service();
+
+  // Calls f(Coordinator&, absl::Time now) under the lock: for the process that hosts the coordinator. f must not block.
+  template <typename F>
+  auto With(F&& f) {
+    MutexLock lock(&mu_);
+    return std::forward<F>(f)(*coordinator_, time_->Now());
+  }
+  // At least every 100 ms.
+  void Tick() {
+    With([](Coordinator& coordinator, absl::Time now) { coordinator.Tick(now); });
+  }
+
+ private:
+  class Service;
+
+  const TimeSource* const time_;
+  Mutex mu_;
+  const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mu_);
+  const std::unique_ptr<Service> service_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_COORDINATOR_COORDINATOR_SERVICE_H_

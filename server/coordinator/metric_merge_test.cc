@@ -1,0 +1,210 @@
+#include "server/coordinator/metric_merge.h"
+
+#include <cmath>
+#include <limits>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace descent {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::EvaluationPart Evaluation(uint32_t rank, uint64_t clock, double loss, double weight, double correct) {
+  v1::EvaluationPart part;
+  part.set_rank(rank);
+  part.set_clock(clock);
+  part.set_loss(loss);
+  part.set_weight(weight);
+  part.set_correct(correct);
+  part.set_classification(true);
+  return part;
+}
+
+v1::TrainingPart Training(uint32_t rank, uint64_t first, uint64_t clocks, double loss, double weight) {
+  v1::TrainingPart part;
+  part.set_rank(rank);
+  part.set_first(first);
+  part.set_clocks(clocks);
+  part.set_loss(loss);
+  part.set_weight(weight);
+  return part;
+}
+
+TEST(EvaluationMergeTest, TheSumIsInRankOrderWhoeverReportsFirst) {
+  // 1e16 + 1 - 1e16 is 0 or 1, by the order.
+  const double losses[] = {1e16, 1, -1e16};
+  std::vector<std::string> dropped;
+  double first = 0;
+  for (const auto& order : std::vector<std::vector<uint32_t>>{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {2, 0, 1}}) {
+    EvaluationMerge merge(3);
+    std::optional<MetricRecord> record;
+    for (uint32_t r : order) {
+      EXPECT_FALSE(record.has_value());
+      record = merge.Add(Evaluation(r, 10, losses[r], 1, 0), &dropped);
+    }
+    ASSERT_TRUE(record.has_value());
+    if (order[0] == 0) first = record->loss;
+    EXPECT_EQ(record->loss, first);
+  }
+  EXPECT_EQ(first, ((1e16 + 1) - 1e16) / 3);
+}
+
+TEST(EvaluationMergeTest, MeansAccuracyAndObjective) {
+  EvaluationMerge merge(2);
+  std::vector<std::string> dropped;
+  v1::EvaluationPart a = Evaluation(0, 5, 6, 4, 3), b = Evaluation(1, 5, 2, 4, 4);
+  a.set_train_loss(10);
+  a.set_train_weight(20);
+  a.set_regularizer(0.25);
+  b.set_train_loss(20);
+  b.set_train_weight(40);
+  b.set_fuzzy(true);
+  EXPECT_FALSE(merge.Add(a, &dropped).has_value());
+  EXPECT_FALSE(merge.Add(a, &dropped).has_value()) << "the same part again is no other rank's";
+  const std::optional<MetricRecord> record = merge.Add(b, &dropped);
+  ASSERT_TRUE(record.has_value());
+  EXPECT_EQ(record->loss, 1.0);
+  EXPECT_EQ(record->weight, 8u);
+  EXPECT_EQ(record->accuracy, 7.0 / 8);
+  EXPECT_EQ(record->objective, 0.75);
+  EXPECT_TRUE(record->fuzzy);
+  EXPECT_FALSE(merge.Add(a, &dropped).has_value()) << "an old clock is over";
+  EXPECT_EQ(merge.pending(), 0u);
+}
+
+TEST(EvaluationMergeTest, ALossThatIsNoClassifiersHasNoAccuracyAndWithoutTrainingSumsNoObjective) {
+  EvaluationMerge merge(1);
+  std::vector<std::string> dropped;
+  v1::EvaluationPart part = Evaluation(0, 1, 3, 2, 0);
+  part.set_classification(false);
+  const std::optional<MetricRecord> record = merge.Add(part, &dropped);
+  ASSERT_TRUE(record.has_value());
+  EXPECT_FALSE(record->accuracy.has_value());
+  EXPECT_FALSE(record->objective.has_value());
+}
+
+TEST(EvaluationMergeTest, AnIncompleteOneIsDroppedAloudWhenALaterOneIsComplete) {
+  EvaluationMerge merge(2);
+  std::vector<std::string> dropped;
+  merge.Add(Evaluation(0, 5, 1, 1, 0), &dropped);
+  merge.Add(Evaluation(0, 10, 1, 1, 0), &dropped);
+  EXPECT_TRUE(merge.Add(Evaluation(1, 10, 1, 1, 0), &dropped).has_value());
+  ASSERT_EQ(dropped.size(), 1u);
+  EXPECT_EQ(dropped[0], "the evaluation at clock 5 stays incomplete: ranks 1 did not report");
+  EXPECT_EQ(merge.pending(), 0u);
+}
+
+TEST(EvaluationMergeTest, MemoryIsBounded) {
+  EvaluationMerge merge(2);
+  std::vector<std::string> dropped;
+  for (uint64_t c = 1; c <= 5000; ++c) merge.Add(Evaluation(0, c, 1, 1, 0), &dropped);
+  EXPECT_LE(merge.pending(), 256u);
+  EXPECT_FALSE(merge.Add(Evaluation(7, 1, 1, 1, 0), &dropped).has_value()) << "no such rank";
+}
+
+TEST(TrainingMergeTest, AWindowIsOutWhenEveryRankIsPastIt) {
+  TrainingMerge merge(2, 10);
+  merge.Add(Training(0, 0, 4, 4, 8));
+  merge.Add(Training(0, 4, 6, 2, 12));
+  merge.Add(Training(0, 10, 10, 1, 1));
+  EXPECT_FALSE(merge.Next().has_value());
+  merge.Add(Training(1, 0, 10, 14, 20));
+  const std::optional<MetricRecord> record = merge.Next();
+  ASSERT_TRUE(record.has_value());
+  EXPECT_EQ(record->clock, 10u);
+  EXPECT_EQ(record->loss, 20.0 / 40);
+  EXPECT_EQ(record->weight, 40u);
+  EXPECT_FALSE(merge.Next().has_value());
+}
+
+TEST(TrainingMergeTest, PartsSentAgainCountOnceAndARankThatMovedMayLeaveAGap) {
+  TrainingMerge merge(2, 10);
+  merge.Add(Training(0, 0, 5, 5, 5));
+  merge.Add(Training(0, 0, 5, 5, 5));
+  merge.Add(Training(0, 8, 2, 2, 2));  // 5 to 7 went with the worker
+  merge.Add(Training(1, 0, 10, 0, 3));
+  const std::optional<MetricRecord> record = merge.Next();
+  ASSERT_TRUE(record.has_value());
+  EXPECT_EQ(record->weight, 10u);
+  EXPECT_EQ(record->loss, 0.7);
+}
+
+TEST(TrainingMergeTest, TheLastWindowIsShorter) {
+  TrainingMerge merge(1, 10);
+  merge.Add(Training(0, 0, 10, 1, 1));
+  merge.Add(Training(0, 10, 3, 6, 3));
+  EXPECT_EQ(merge.Next()->clock, 10u);
+  EXPECT_FALSE(merge.Next().has_value());
+  merge.Done(Rank(0));
+  const std::optional<MetricRecord> record = merge.Next();
+  ASSERT_TRUE(record.has_value());
+  EXPECT_EQ(record->clock, 13u);
+  EXPECT_EQ(record->loss, 2);
+}
+
+TEST(TrainingMergeTest, NonsenseIsIgnoredAndMemoryBounded) {
+  TrainingMerge merge(2, 1);
+  merge.Add(Training(5, 0, 1, 1, 1));
+  merge.Add(Training(0, 0, 0, 1, 1));
+  merge.Add(Training(0, std::numeric_limits<uint64_t>::max(), 2, 1, 1));
+  EXPECT_EQ(merge.pending(), 0u);
+  for (uint64_t c = 0; c < 5000; ++c) merge.Add(Training(0, c, 1, 1, 1));
+  EXPECT_LE(merge.pending(), 1024u);
+}
+
+v1::ScalarPartials Partials(uint64_t clock, std::vector<std::pair<uint32_t, double>> blocks) {
+  v1::ScalarPartials partials;
+  partials.set_clock(clock);
+  v1::TensorPartials* tensor = partials.add_tensor();
+  for (const auto& [block, square] : blocks) {
+    tensor->add_block(block);
+    tensor->add_square(square);
+  }
+  return partials;
+}
+
+PartitionMap TwoServers() {
+  PartitionMap map;
+  map.servers = 2;
+  map.placement = {{ServerId(0), ServerId(1), ServerId(0)}};
+  return map;
+}
+
+TEST(ScalarMergeTest, SumsInBlockOrderOnceEveryServerHasReported) {
+  // In block order (1e16 + 1) + -; by server it would be (1e16 + 1) + 1 with another rounding.
+  const double expected = (1e16 + 1) + 1;
+  for (bool swap : {false, true}) {
+    ScalarMerge merge;
+    const auto a = Partials(7, {{0, 1e16}, {2, 1}}), b = Partials(7, {{1, 1}});
+    ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
+    EXPECT_FALSE(merge.Square(7).has_value());
+    ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
+    EXPECT_FALSE(merge.Square(7).has_value()) << "one server twice is not two";
+    ASSERT_TRUE(merge.Add(ServerId(swap ? 0 : 1), swap ? a : b, TwoServers()).ok());
+    EXPECT_EQ(merge.Square(7), expected);
+    EXPECT_EQ(merge.SquareWithin(0, 8), expected);
+    EXPECT_FALSE(merge.SquareWithin(0, 7).has_value());
+    EXPECT_FALSE(merge.SquareWithin(8, 20).has_value());
+  }
+}
+
+TEST(ScalarMergeTest, RefusesWhatDoesNotFit) {
+  ScalarMerge merge;
+  const PartitionMap map = TwoServers();
+  EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{1, 1}}), map).message(), HasSubstr("block 1 of tensor 0"));
+  EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{9, 1}}), map).message(), HasSubstr("block 9"));
+  EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{0, std::nan("")}}), map).message(), HasSubstr("nan"));
+  EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{0, -1}}), map).message(), HasSubstr("at least 0"));
+  v1::ScalarPartials ragged = Partials(1, {{0, 1}});
+  ragged.mutable_tensor(0)->add_block(2);
+  EXPECT_THAT(merge.Add(ServerId(0), ragged, map).message(), HasSubstr("1 scalars for 2 blocks"));
+  v1::ScalarPartials unknown = Partials(1, {{0, 1}});
+  unknown.mutable_tensor(0)->set_tensor(4);
+  EXPECT_THAT(merge.Add(ServerId(0), unknown, map).message(), HasSubstr("tensor 4"));
+  EXPECT_EQ(merge.Add(ServerId(0), unknown, map).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace descent
