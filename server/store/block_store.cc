@@ -1,12 +1,15 @@
 #include "server/store/block_store.h"
 
 #include <algorithm>
+#include <deque>
+#include <set>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "server/store/buffer_pool.h"
 #include "server/store/dense_block.h"
+#include "server/store/slab_arena.h"
+#include "server/store/sparse_slot.h"
 #include "server/store/tensor_context.h"
 
 namespace descent {
@@ -22,8 +25,11 @@ class Store final : public BlockStore {
   absl::Status Init(StoreOptions options) {
     DESCENT_CHECK(options.ranks > 0 && options.rule != nullptr && options.rate != nullptr);
     DESCENT_CHECK(options.map.placement.size() == options.tensors.size());
+    history_ = options.history;
     contexts_.resize(options.tensors.size());
     dense_.resize(options.tensors.size());
+    slots_.resize(options.tensors.size());
+    tables_.resize(options.tensors.size());
     for (uint32_t t = 0; t < options.tensors.size(); ++t) {
       const TensorSpec& spec = options.tensors[t];
       TensorContext& context = contexts_[t];
@@ -43,7 +49,12 @@ class Store final : public BlockStore {
       context.pool = &pool_;
       const std::vector<ServerId>& placement = options.map.placement[t];
       if (spec.sparse) {
-        return absl::UnimplementedError(absl::StrCat("tensor '", spec.name, "': sparse tables"));
+        tables_[t] = std::make_unique<SparseTable>(&context, &arena_);
+        slots_[t].resize(placement.size());
+        for (uint32_t slot = 0; slot < placement.size(); ++slot) {
+          if (placement[slot] == options.self) slots_[t][slot] = std::make_unique<SparseSlot>(tables_[t].get(), slot);
+        }
+        continue;
       }
       dense_[t].resize(placement.size());
       for (uint32_t b = 0; b < placement.size(); ++b) {
@@ -58,58 +69,136 @@ class Store final : public BlockStore {
   }
 
   absl::Status Hold(BlockId id, Rank first, uint32_t span, const Payload& values) override {
-    return dense(id).Hold(first, span, values);
+    DenseBlock& block = dense(id);
+    const uint64_t before = block.held_bytes();
+    const absl::Status status = block.Hold(first, span, values);
+    held_bytes_ += block.held_bytes() - before;
+    return status;
   }
   absl::Status HoldSparse(BlockId id, Rank first, uint32_t span, uint32_t keys, const Payload& payload) override {
-    return absl::UnimplementedError("sparse tables");
+    SparseSlot& slot = sparse(id);
+    const uint64_t before = slot.held_bytes();
+    const absl::Status status = slot.Hold(first, span, keys, payload);
+    held_bytes_ += slot.held_bytes() - before;
+    if (status.ok()) held_slots_.insert(id);
+    return status;
   }
   absl::Status Commit(BlockId id, double total_weight, double* square) override {
-    return dense(id).Commit(total_weight, square);
+    if (!is_sparse(id)) {
+      DenseBlock& block = dense(id);
+      const Clock clock(block.version());
+      held_bytes_ -= block.held_bytes();
+      const absl::Status status = block.Commit(total_weight, square);
+      held_bytes_ += block.held_bytes();
+      if (status.ok() && total_weight == 0) SkipStep(clock);
+      return status;
+    }
+    SparseSlot& slot = sparse(id);
+    const uint64_t version = slot.version();
+    held_bytes_ -= slot.held_bytes();
+    const absl::Status status = slot.Commit(total_weight, square);
+    held_bytes_ += slot.held_bytes();
+    if (!status.ok()) return status;
+    held_slots_.erase(id);
+    if (total_weight == 0) SkipStep(Clock(version));
+    if (history_ > 0) stepped_.emplace_back(version, id);
+    return status;
   }
-  std::vector<BlockId> HeldSlots() const override { return {}; }
-  void AdvanceSlots(uint64_t round) override {}
+  std::vector<BlockId> HeldSlots() const override { return {held_slots_.begin(), held_slots_.end()}; }
+  void AdvanceSlots(uint64_t round) override {
+    for (const auto& table : tables_) {
+      if (table != nullptr) table->steps = round;
+    }
+    const uint64_t oldest = round - std::min<uint64_t>(round, history_);
+    for (; !stepped_.empty() && stepped_.front().first < oldest; stepped_.pop_front()) {
+      sparse(stepped_.front().second).Forget(oldest);
+    }
+  }
+  void SkipStep(Clock clock) override {
+    for (const auto& table : tables_) {
+      if (table != nullptr && table->context->catch_up) table->missed.Skip(clock.value);
+    }
+  }
 
   absl::Status Apply(BlockId id, double weight, const Payload& values) override {
     return dense(id).Apply(weight, values);
   }
   absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) override {
-    return absl::UnimplementedError("sparse tables");
+    return sparse(id).Apply(weight, keys, payload);
   }
-  void AdvanceSlotsByPush() override {}
+  void AdvanceSlotsByPush() override {
+    for (const auto& table : tables_) {
+      if (table != nullptr) ++table->steps;
+    }
+  }
 
-  uint64_t version(BlockId id) const override { return dense(id).version(); }
+  uint64_t version(BlockId id) const override { return is_sparse(id) ? sparse(id).version() : dense(id).version(); }
   absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const override {
     return dense(id).Read(version);
   }
   absl::StatusOr<Payload> ReadSparse(BlockId id, uint32_t count, const Payload& keys,
                                      std::optional<uint64_t> version) override {
-    return absl::UnimplementedError("sparse tables");
+    return sparse(id).Read(count, keys, version);
   }
   absl::StatusOr<BlockExport> Export(BlockId id, bool with_state) override {
-    const DenseBlock& block = dense(id);
-    absl::StatusOr<Payload> image = block.Image(with_state);
-    if (!image.ok()) return image.status();
     BlockExport out;
     out.id = id;
-    out.version = out.steps = block.version();
-    out.state_slots = static_cast<uint32_t>(image->size() / sizeof(float) / block.elements() - 1);
+    out.version = out.steps = version(id);
+    absl::StatusOr<Payload> image;
+    const TensorContext& context = contexts_[id.tensor.value];
+    if (is_sparse(id)) {
+      SparseSlot& slot = sparse(id);
+      out.keys = static_cast<uint32_t>(slot.rows());
+      if (context.apply_push) out.steps = tables_[id.tensor.value]->steps;
+      image = slot.Image(with_state);
+    } else {
+      image = dense(id).Image(with_state);
+    }
+    if (!image.ok()) return image.status();
+    if (with_state && context.trainable) out.state_slots = static_cast<uint32_t>(context.rule->state_slots());
     out.payload = *std::move(image);
     return out;
   }
 
   absl::Span<const BlockId> dense_blocks() const override { return dense_ids_; }
-  uint64_t parameter_bytes() const override { return dense_bytes_; }
-  uint64_t held_bytes() const override {
-    uint64_t bytes = 0;
-    for (BlockId id : dense_ids_) bytes += dense(id).held_bytes();
+  uint64_t parameter_bytes() const override {
+    uint64_t bytes = dense_bytes_;
+    ForEachSlot(
+        [&](const SparseTable& table, const SparseSlot& slot) { bytes += slot.rows() * table.dim * sizeof(float); });
     return bytes;
   }
-  uint64_t total_bytes() const override { return pool_.allocated_bytes(); }
+  uint64_t held_bytes() const override { return held_bytes_; }
+  uint64_t total_bytes() const override {
+    uint64_t bytes = pool_.allocated_bytes() + arena_.allocated_bytes();
+    for (const auto& table : tables_) {
+      if (table != nullptr) bytes += table->scratch_bytes();
+    }
+    ForEachSlot([&](const SparseTable&, const SparseSlot& slot) { bytes += sizeof(slot) + slot.other_bytes(); });
+    return bytes;
+  }
 
  private:
   static uint64_t KeepBytes(const StoreOptions& options) {
     const StoreBudget budget = PlanStore(options);
     return budget.versions + budget.contributions + kReplyBytes;
+  }
+  bool is_sparse(BlockId id) const {
+    DESCENT_CHECK(id.tensor.value < contexts_.size());
+    return contexts_[id.tensor.value].spec.sparse;
+  }
+  SparseSlot& sparse(BlockId id) const {
+    DESCENT_CHECK(id.tensor.value < slots_.size() && id.index < slots_[id.tensor.value].size());
+    SparseSlot* slot = slots_[id.tensor.value][id.index].get();
+    DESCENT_CHECK(slot != nullptr);
+    return *slot;
+  }
+  template <typename F>
+  void ForEachSlot(F&& f) const {
+    for (size_t t = 0; t < slots_.size(); ++t) {
+      for (const auto& slot : slots_[t]) {
+        if (slot != nullptr) f(*tables_[t], *slot);
+      }
+    }
   }
   DenseBlock& dense(BlockId id) const {
     DESCENT_CHECK(id.tensor.value < dense_.size() && id.index < dense_[id.tensor.value].size());
@@ -119,10 +208,17 @@ class Store final : public BlockStore {
   }
 
   BufferPool pool_;
+  SlabArena arena_;
   std::vector<TensorContext> contexts_;
+  std::vector<std::unique_ptr<SparseTable>> tables_;             // [tensor], null where dense
+  std::vector<std::vector<std::unique_ptr<SparseSlot>>> slots_;  // [tensor][slot], null where another server has it
   std::vector<std::vector<std::unique_ptr<DenseBlock>>> dense_;  // [tensor][block], null where another server has it
   std::vector<BlockId> dense_ids_;
   uint64_t dense_bytes_ = 0;
+  uint64_t held_bytes_ = 0;
+  uint32_t history_ = 0;
+  std::set<BlockId> held_slots_;
+  std::deque<std::pair<uint64_t, BlockId>> stepped_;  // slots with undo records, by version
 };
 
 }  // namespace

@@ -86,12 +86,15 @@ class BlockStore {
   virtual std::vector<BlockId> HeldSlots() const = 0;
   // Every slot of every table is at version `round` from now on; call after Commit of all HeldSlots.
   virtual void AdvanceSlots(uint64_t round) = 0;
+  // The round of `clock` has no weight at all and makes no step: rows that are caught up leave it out. Before
+  // AdvanceSlots. A Commit with total_weight == 0 says the same, so only a server that commits nothing needs it.
+  virtual void SkipStep(Clock clock) = 0;
 
   // --- PUSH ----------------------------------------------------------------------------------------------------------
   // One step on one contribution; errors as Hold.
   virtual absl::Status Apply(BlockId id, double weight, const Payload& values) = 0;
   virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) = 0;
-  // A push is complete on this server: rows that it did not touch have missed one step.
+  // A push with a weight is complete on this server: rows that it did not touch have missed one step.
   virtual void AdvanceSlotsByPush() = 0;
 
   // --- Reads ---------------------------------------------------------------------------------------------------------

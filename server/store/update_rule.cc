@@ -13,14 +13,7 @@
 namespace descent {
 namespace {
 
-// What a step multiplies with, made once per step. `first` and `second` are bias corrections.
-struct Factors {
-  float rate = 0;
-  float scale = 1;
-  float l2 = 0;
-  float first = 1;
-  float second = 1;
-};
+using Factors = StepFactors;
 
 Factors PlainFactors(const Step& step) { return {step.rate, step.scale, step.l2, 1, 1}; }
 
@@ -217,22 +210,21 @@ class RuleOf final : public UpdateRule {
     }
   }
 
-  void Replay(absl::Span<const Step> steps, size_t dim, size_t count, float* const* rows,
+  StepFactors Prepare(const Step& step) const override { return rule_.Prepare(step); }
+
+  void Replay(absl::Span<const StepFactors> steps, size_t dim, size_t count, float* const* rows,
               const uint32_t* first) const override {
-    if (steps.empty() || count == 0) return;
-    std::vector<Factors> factors;
-    factors.reserve(steps.size());
-    for (const Step& step : steps) factors.push_back(rule_.Prepare(step));
+    if (steps.empty()) return;
     if (steps.front().l2 != 0) {
-      ReplayRows<true>(factors, dim, count, rows, first);
+      ReplayRows<true>(steps, dim, count, rows, first);
     } else {
-      ReplayRows<false>(factors, dim, count, rows, first);
+      ReplayRows<false>(steps, dim, count, rows, first);
     }
   }
 
  private:
   template <bool kL2>
-  void ReplayRows(const std::vector<Factors>& factors, size_t dim, size_t count, float* const* rows,
+  void ReplayRows(absl::Span<const Factors> factors, size_t dim, size_t count, float* const* rows,
                   const uint32_t* first) const {
     const Factors* end = factors.data() + factors.size();
     for (size_t r = 0; r < count; ++r) {

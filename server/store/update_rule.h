@@ -31,6 +31,15 @@ struct Step {
   float l2 = 0;
 };
 
+// What the arithmetic of a step multiplies with: made once per step, the bias corrections in double.
+struct StepFactors {
+  float rate = 0;
+  float scale = 1;
+  float l2 = 0;
+  float first = 1;   // 1 / (1 - b1^t)
+  float second = 1;  // 1 / (1 - b2^t)
+};
+
 class UpdateRule {
  public:
   // INVALID_ARGUMENT names the field that is out of range. No rule set: SGD.
@@ -49,7 +58,8 @@ class UpdateRule {
   // One step on each of rows[0, count), in place; g holds count x dim floats at any address. The bits of Apply.
   virtual void ApplyRows(const Step& step, size_t dim, size_t count, float* const* rows, const float* g) const = 0;
   // Row i takes steps[first[i]], steps[first[i] + 1], ... to the last, each with g == 0. The bits of Apply.
-  virtual void Replay(absl::Span<const Step> steps, size_t dim, size_t count, float* const* rows,
+  virtual StepFactors Prepare(const Step& step) const = 0;
+  virtual void Replay(absl::Span<const StepFactors> steps, size_t dim, size_t count, float* const* rows,
                       const uint32_t* first) const = 0;
 };
 

@@ -161,7 +161,9 @@ TEST(UpdateRule, RowsAndReplayHaveTheBitsOfApply) {
                         model.pointers(r * dim).data(), g.data());
           }
         }
-        rule->Replay(missed, dim, kRows, pointers.data(), first.data());
+        std::vector<StepFactors> factors;
+        for (const Step& step : missed) factors.push_back(rule->Prepare(step));
+        rule->Replay(factors, dim, kRows, pointers.data(), first.data());
         for (size_t i = 0; i < g.size(); ++i) g[i] = Draw(5, i);
         const Step step{21, 0.1f, 0.5f, l2};
         rule->Apply(step, g.size(), model.w.data(), model.w.data(), model.pointers().data(), g.data());

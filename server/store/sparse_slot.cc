@@ -1,0 +1,436 @@
+#include "server/store/sparse_slot.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/tensor/initial_value.h"
+#include "server/store/kernels.h"
+
+namespace descent {
+namespace {
+
+constexpr size_t kGroup = 64;          // rows stepped together
+constexpr size_t kPrefetchAhead = 16;  // keys between a prefetch and its use
+
+// Bytes [offset, offset + size) of a payload in one piece: where they lie, or copied to `copy`.
+const std::byte* Flat(const Payload& payload, size_t offset, size_t size, std::vector<std::byte>* copy) {
+  size_t begin = 0;
+  for (const Payload::Piece& piece : payload.pieces()) {
+    if (offset >= begin && offset + size <= begin + piece.size) return piece.data + (offset - begin);
+    begin += piece.size;
+  }
+  copy->resize(size);
+  PayloadReader reader(payload);
+  reader.Skip(offset);
+  reader.CopyTo(copy->data(), size);
+  return copy->data();
+}
+
+bool StartsAtZero(const Initializer& initializer) {
+  return initializer.kind == Initializer::Kind::kZero || static_cast<float>(initializer.scale) == 0;
+}
+
+}  // namespace
+
+SparseTable::SparseTable(const TensorContext* the_context, SlabArena* the_arena)
+    : context(the_context),
+      arena(the_arena),
+      dim(context->spec.dim()),
+      states(context->trainable ? context->rule->state_slots() : 0),
+      stride(dim * (1 + states) + (context->catch_up ? sizeof(uint64_t) / sizeof(float) : 0)),
+      starts_at_zero(StartsAtZero(context->spec.initializer)),
+      missed(context) {}
+
+uint64_t SparseTable::scratch_bytes() const {
+  return bytes.capacity() + value_bytes.capacity() + buckets.capacity() * sizeof(uint32_t) +
+         rows.capacity() * sizeof(RowTable::Row) + copies.capacity() * sizeof(float) +
+         pointers.capacity() * sizeof(float*) + last.capacity() * sizeof(uint64_t) + missed.bytes();
+}
+
+SparseSlot::SparseSlot(SparseTable* table, uint32_t index)
+    : table_(table), index_(index), rows_(table->arena, table->stride), tree_(table->context->ranks) {}
+
+uint64_t SparseSlot::Batch::key(size_t i) const {
+  uint64_t key;
+  std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
+  return key;
+}
+
+uint64_t SparseSlot::version() const {
+  return table_->context->apply_push ? version_ : std::max(version_, table_->steps);
+}
+
+uint64_t SparseSlot::LastOf(const float* row) const {
+  uint64_t last;
+  std::memcpy(&last, row + table_->dim * (1 + table_->states), sizeof(last));
+  return last;
+}
+
+void SparseSlot::SetLast(float* row, uint64_t last) const {
+  std::memcpy(row + table_->dim * (1 + table_->states), &last, sizeof(last));
+}
+
+void SparseSlot::InitialRowTo(uint64_t key, float* row) const {
+  const TensorContext& context = *table_->context;
+  const size_t dim = table_->dim;
+  InitialRow(context.seed, context.id, context.spec.initializer, key, absl::MakeSpan(row, dim));
+  for (size_t s = 0; s < table_->states; ++s) {
+    std::fill_n(row + (1 + s) * dim, dim, context.rule->initial_state(static_cast<int>(s)));
+  }
+  // A row of zeros rests: the steps it missed leave it as it is.
+  if (context.catch_up) SetLast(row, !table_->starts_at_zero ? 0 : context.apply_push ? table_->steps : version());
+}
+
+// --- What comes in ---------------------------------------------------------------------------------------------------
+
+absl::Status SparseSlot::Parse(uint32_t count, const Payload& payload, bool with_values, Batch* batch) {
+  const uint64_t key_bytes = uint64_t{count} * sizeof(uint64_t);
+  const uint64_t value_bytes = with_values ? uint64_t{count} * table_->dim * sizeof(float) : 0;
+  if (payload.size() != key_bytes + value_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("table '", table_->context->spec.name, "', slot ", index_, ": expected ", key_bytes + value_bytes,
+                     " bytes for ", count, " keys", with_values ? absl::StrCat(" and rows of ", table_->dim) : "",
+                     ", got ", payload.size()));
+  }
+  batch->count = count;
+  batch->keys = Flat(payload, 0, key_bytes, &table_->bytes);
+  if (with_values) {
+    batch->values = reinterpret_cast<const float*>(Flat(payload, key_bytes, value_bytes, &table_->value_bytes));
+  }
+  if (absl::Status status = CheckKeys(*batch); !status.ok()) return status;
+  return with_values ? CheckValues(*batch) : absl::OkStatus();
+}
+
+absl::Status SparseSlot::CheckKeys(const Batch& batch) {
+  std::vector<uint32_t>& buckets = table_->buckets;
+  buckets.resize(batch.count);
+  const uint64_t mask = table_->context->geometry.slots - 1;
+  uint64_t wrong = 0;
+  uint64_t previous = 0;
+  for (size_t i = 0; i < batch.count; ++i) {
+    const uint64_t key = batch.key(i);
+    const uint64_t hash = HashKey(key);
+    buckets[i] = RowTable::Bucket(hash);
+    wrong |= (hash & mask) ^ index_;
+    wrong |= static_cast<uint64_t>(i > 0 && key <= previous);
+    previous = key;
+  }
+  if (wrong == 0) return absl::OkStatus();
+  for (size_t i = 0; i < batch.count; ++i) {
+    const uint64_t key = batch.key(i);
+    if ((HashKey(key) & mask) != index_) {
+      return absl::InvalidArgumentError(absl::StrCat("table '", table_->context->spec.name, "', slot ", index_,
+                                                     ": key ", key, " is of slot ", HashKey(key) & mask));
+    }
+    if (i > 0 && key <= batch.key(i - 1)) {
+      return absl::InvalidArgumentError(absl::StrCat("table '", table_->context->spec.name, "', slot ", index_,
+                                                     ": keys must be unique and ascending, but ", key, " follows ",
+                                                     batch.key(i - 1)));
+    }
+  }
+  DESCENT_CHECK(false);
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::CheckValues(const Batch& batch) const {
+  const size_t n = batch.count * table_->dim;
+  if (AllFinite(n, batch.values)) return absl::OkStatus();
+  const UnalignedFloat* values = batch.values;
+  for (size_t i = 0; i < n; ++i) {
+    const float value = values[i];
+    if (std::isfinite(value)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("table '", table_->context->spec.name, "', key ",
+                                                   batch.key(i / table_->dim), ", column ", i % table_->dim,
+                                                   ": expected a finite number, got ", value));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::Hold(Rank first, uint32_t span, uint32_t keys, const Payload& payload) {
+  Batch batch;
+  if (absl::Status status = Parse(keys, payload, true, &batch); !status.ok()) return status;
+  const TensorContext& context = *table_->context;
+  const size_t floats = size_t{keys} * table_->dim;
+  SparseSum sum;
+  sum.keys.resize(keys);
+  if (keys > 0) std::memcpy(sum.keys.data(), batch.keys, keys * sizeof(uint64_t));
+  sum.values = context.pool->Take(floats);
+  if (sum.values == nullptr) return NoMemory(context, floats);
+  if (floats > 0) std::memcpy(sum.values.get(), batch.values, floats * sizeof(float));
+  const ReductionTree::Arrival arrival = tree_.Insert(first, span);
+  if (arrival.covered) return absl::OkStatus();
+  for (ReductionTree::Cell cell : arrival.replaced) cells_[cell] = SparseSum();
+  for (ReductionTree::Cell cell : arrival.folds) {
+    sum = AddSparse(sum, cells_[cell], table_->dim, context.pool);
+    DESCENT_CHECK(sum.values != nullptr);
+    cells_[cell] = SparseSum();
+  }
+  if (arrival.cell >= cells_.size()) cells_.resize(arrival.cell + 1);
+  cells_[arrival.cell] = std::move(sum);
+  held_bytes_ = CountHeld();
+  return absl::OkStatus();
+}
+
+uint64_t SparseSlot::CountHeld() const {
+  uint64_t bytes = 0;
+  for (const SparseSum& sum : cells_) bytes += sum.bytes(table_->dim);
+  return bytes;
+}
+
+// --- Steps -----------------------------------------------------------------------------------------------------------
+
+absl::Status SparseSlot::Commit(double total_weight, double* square) {
+  const TensorContext& context = *table_->context;
+  float scale = 1;
+  if (absl::Status status = context.Scale(total_weight, &scale); !status.ok()) return status;
+  for (const ReductionTree::Fold& fold : tree_.Close()) {
+    cells_[fold.into] = AddSparse(cells_[fold.into], cells_[fold.from], table_->dim, context.pool);
+    DESCENT_CHECK(cells_[fold.into].values != nullptr);
+    cells_[fold.from] = SparseSum();
+  }
+  held_bytes_ = CountHeld();
+  const uint64_t now = version();
+  const std::optional<ReductionTree::Cell> root = tree_.root();
+  if (root.has_value() && total_weight > 0 && context.trainable && !cells_[*root].keys.empty()) {
+    SparseSum& sum = cells_[*root];
+    Batch batch{static_cast<uint32_t>(sum.keys.size()), reinterpret_cast<const std::byte*>(sum.keys.data()),
+                sum.values.get()};
+    if (absl::Status status = CheckKeys(batch); !status.ok()) return status;
+    if (absl::Status status = CheckValues(batch); !status.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat("the sum of all ranks: ", status.message()));
+    }
+    Undo undo;
+    if (context.history > 0) {
+      undo.version = now;
+      undo.rows = context.pool->Take(sum.keys.size() * table_->stride);
+      if (undo.rows == nullptr) return NoMemory(context, sum.keys.size() * table_->stride);
+    }
+    if (absl::Status status = Step(batch, scale, now, context.history > 0 ? &undo : nullptr); !status.ok()) {
+      return status;
+    }
+    if (square != nullptr) {
+      SquareSum squares;
+      squares.Add(0, sum.keys.size() * table_->dim, sum.values.get(), scale);
+      *square += squares.sum();
+    }
+    if (context.history > 0) {
+      undo.keys = std::move(sum.keys);
+      undo_.push_back(std::move(undo));
+    }
+  } else if (total_weight == 0 && context.catch_up) {
+    table_->missed.Skip(now);
+  }
+  version_ = now + 1;
+  if (version_ > context.history) Forget(version_ - context.history);
+  tree_.Clear();
+  cells_.clear();
+  held_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payload) {
+  const TensorContext& context = *table_->context;
+  float scale = 1;
+  if (absl::Status status = context.Scale(weight, &scale); !status.ok()) return status;
+  Batch batch;
+  if (absl::Status status = Parse(keys, payload, true, &batch); !status.ok()) return status;
+  if (weight > 0 && context.trainable) {
+    if (absl::Status status = Step(batch, scale, table_->steps, nullptr); !status.ok()) return status;
+  }
+  ++version_;
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::FindOrMakeRows(const Batch& batch) {
+  const std::vector<uint32_t>& buckets = table_->buckets;
+  std::vector<RowTable::Row>& rows = table_->rows;
+  rows.resize(batch.count);
+  for (size_t i = 0; i < std::min<size_t>(kPrefetchAhead, batch.count); ++i) rows_.Prefetch(buckets[i]);
+  for (size_t i = 0; i < batch.count; ++i) {
+    if (i + kPrefetchAhead < batch.count) rows_.Prefetch(buckets[i + kPrefetchAhead]);
+    const uint64_t key = batch.key(i);
+    RowTable::Row row = rows_.Find(buckets[i], key);
+    if (row == RowTable::kAbsent) {
+      row = rows_.Insert(buckets[i], key);
+      if (row == RowTable::kAbsent) return NoMemory(*table_->context, table_->stride);
+      InitialRowTo(key, rows_.row(row));
+    }
+    rows[i] = row;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::Step(const Batch& batch, float scale, uint64_t now, Undo* undo) {
+  // Made first: a new row with its initial values reads as an absent one, so this can fail and change nothing.
+  if (absl::Status status = FindOrMakeRows(batch); !status.ok()) return status;
+  const std::vector<RowTable::Row>& rows = table_->rows;
+  const size_t stride = table_->stride;
+  table_->pointers.resize(kGroup);
+  float** const pointers = table_->pointers.data();
+  const size_t head = std::min<size_t>(kGroup, batch.count);
+  for (size_t i = 0; i < head; ++i) rows_.PrefetchRow(rows[i]);
+  for (size_t begin = 0; begin < batch.count; begin += kGroup) {
+    const size_t count = std::min<size_t>(kGroup, batch.count - begin);
+    const size_t ahead = std::min<size_t>(begin + 2 * kGroup, batch.count);
+    for (size_t i = begin + kGroup; i < ahead; ++i) rows_.PrefetchRow(rows[i]);
+    for (size_t i = 0; i < count; ++i) pointers[i] = rows_.row(rows[begin + i]);
+    if (undo != nullptr) {
+      float* out = undo->rows.get() + begin * stride;
+      for (size_t i = 0; i < count; ++i) std::memcpy(out + i * stride, pointers[i], stride * sizeof(float));
+    }
+    const auto* values = reinterpret_cast<const std::byte*>(batch.values) + begin * table_->dim * sizeof(float);
+    StepGroup(count, reinterpret_cast<const float*>(values), scale, now);
+  }
+  return absl::OkStatus();
+}
+
+void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint64_t now) {
+  const TensorContext& context = *table_->context;
+  const size_t dim = table_->dim;
+  float** const pointers = table_->pointers.data();
+  if (!context.catch_up) {
+    const descent::Step step{now + 1, context.rate(Clock(now)), scale, context.l2};
+    context.rule->ApplyRows(step, dim, count, pointers, values);
+    return;
+  }
+  std::vector<uint64_t>& last = table_->last;
+  last.resize(count);
+  for (size_t i = 0; i < count; ++i) last[i] = LastOf(pointers[i]);
+  table_->missed.CatchUp(now, count, pointers, last.data());
+  // Under PUSH a row may be ahead of its table by pushes that are not complete; rows of one count step together.
+  for (size_t begin = 0; begin < count;) {
+    const uint64_t clock = std::max(now, last[begin]);
+    size_t end = begin + 1;
+    while (end < count && std::max(now, last[end]) == clock) ++end;
+    const descent::Step step{clock + 1, context.rate(Clock(clock)), scale, context.l2};
+    const auto* g = reinterpret_cast<const std::byte*>(values) + begin * dim * sizeof(float);
+    context.rule->ApplyRows(step, dim, end - begin, pointers + begin, reinterpret_cast<const float*>(g));
+    for (size_t i = begin; i < end; ++i) SetLast(pointers[i], clock + 1);
+    begin = end;
+  }
+}
+
+void SparseSlot::Forget(uint64_t oldest) {
+  while (!undo_.empty() && undo_.front().version < oldest) undo_.pop_front();
+}
+
+// --- What goes out ---------------------------------------------------------------------------------------------------
+
+void SparseSlot::CopyRows(const Batch& batch, uint64_t version) {
+  const size_t stride = table_->stride;
+  std::vector<float>& copies = table_->copies;
+  copies.resize(batch.count * stride);
+  const auto at = [&](size_t i) { return copies.data() + i * stride; };
+  for (size_t i = 0; i < batch.count; ++i) {
+    const RowTable::Row row = table_->rows[i];
+    if (row == RowTable::kAbsent) {
+      InitialRowTo(batch.key(i), at(i));
+    } else {
+      std::memcpy(at(i), rows_.row(row), stride * sizeof(float));
+    }
+  }
+  // From the newest back to the step that followed the version asked for.
+  for (auto undo = undo_.rbegin(); undo != undo_.rend() && undo->version >= version; ++undo) {
+    size_t j = 0;
+    for (size_t i = 0; i < batch.count && j < undo->keys.size(); ++i) {
+      const uint64_t key = batch.key(i);
+      while (j < undo->keys.size() && undo->keys[j] < key) ++j;
+      if (j < undo->keys.size() && undo->keys[j] == key) {
+        std::memcpy(at(i), undo->rows.get() + j * stride, stride * sizeof(float));
+      }
+    }
+  }
+  if (!table_->context->catch_up) return;
+  table_->pointers.resize(std::max<size_t>(kGroup, batch.count));
+  table_->last.resize(batch.count);
+  for (size_t i = 0; i < batch.count; ++i) {
+    table_->pointers[i] = at(i);
+    table_->last[i] = LastOf(at(i));
+  }
+  table_->missed.CatchUp(version, batch.count, table_->pointers.data(), table_->last.data());
+}
+
+absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, std::optional<uint64_t> wanted) {
+  const TensorContext& context = *table_->context;
+  const uint64_t newest = version();
+  if (wanted.has_value() && !context.apply_push && (*wanted > newest || newest - *wanted > context.history)) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "table '", context.spec.name, "', slot ", index_, ": version ", *wanted, " was asked for, versions ",
+        newest - std::min<uint64_t>(newest, context.history), " to ", newest, " are there"));
+  }
+  Batch batch;
+  if (absl::Status status = Parse(count, keys, false, &batch); !status.ok()) return status;
+  const size_t dim = table_->dim;
+  FloatBuffer out = context.pool->Take(count * dim);
+  if (out == nullptr) return NoMemory(context, count * dim);
+  const std::vector<uint32_t>& buckets = table_->buckets;
+  std::vector<RowTable::Row>& rows = table_->rows;
+  rows.resize(count);
+  for (size_t i = 0; i < std::min<size_t>(kPrefetchAhead, count); ++i) rows_.Prefetch(buckets[i]);
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kPrefetchAhead < count) rows_.Prefetch(buckets[i + kPrefetchAhead]);
+    rows[i] = rows_.Find(buckets[i], batch.key(i));
+    if (rows[i] != RowTable::kAbsent) rows_.PrefetchRow(rows[i]);
+  }
+  const uint64_t version = context.apply_push ? table_->steps : wanted.value_or(newest);
+  if (!context.catch_up && (context.apply_push || version == newest)) {
+    for (size_t i = 0; i < count; ++i) {
+      float* to = out.get() + i * dim;
+      if (rows[i] == RowTable::kAbsent) {
+        InitialRow(context.seed, context.id, context.spec.initializer, batch.key(i), absl::MakeSpan(to, dim));
+      } else {
+        std::memcpy(to, rows_.row(rows[i]), dim * sizeof(float));
+      }
+    }
+  } else {
+    CopyRows(batch, version);
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(out.get() + i * dim, table_->copies.data() + i * table_->stride, dim * sizeof(float));
+    }
+  }
+  Payload payload;
+  payload.Append(out.get(), count * dim * sizeof(float), out);
+  return payload;
+}
+
+absl::StatusOr<Payload> SparseSlot::Image(bool with_state) {
+  const TensorContext& context = *table_->context;
+  const std::vector<std::pair<uint64_t, RowTable::Row>> sorted = rows_.Sorted();
+  const size_t count = sorted.size(), dim = table_->dim;
+  std::vector<uint64_t> keys;
+  keys.reserve(count);
+  table_->rows.clear();
+  for (const auto& [key, row] : sorted) {
+    keys.push_back(key);
+    table_->rows.push_back(row);
+  }
+  Batch batch{static_cast<uint32_t>(count), reinterpret_cast<const std::byte*>(keys.data()), nullptr};
+  CopyRows(batch, context.apply_push ? table_->steps : version());
+  const size_t vectors = 1 + (with_state ? table_->states : 0);
+  const size_t floats = count * (sizeof(uint64_t) / sizeof(float) + vectors * dim);
+  FloatBuffer out = context.pool->Take(floats);
+  if (out == nullptr) return NoMemory(context, floats);
+  if (count > 0) std::memcpy(out.get(), keys.data(), count * sizeof(uint64_t));
+  float* to = out.get() + count * (sizeof(uint64_t) / sizeof(float));
+  for (size_t v = 0; v < vectors; ++v) {
+    for (size_t i = 0; i < count; ++i, to += dim) {
+      std::memcpy(to, table_->copies.data() + i * table_->stride + v * dim, dim * sizeof(float));
+    }
+  }
+  Payload payload;
+  payload.Append(out.get(), floats * sizeof(float), out);
+  return payload;
+}
+
+uint64_t SparseSlot::other_bytes() const {
+  uint64_t bytes = 0;
+  for (const Undo& undo : undo_) bytes += undo.keys.capacity() * sizeof(uint64_t);
+  for (const SparseSum& sum : cells_) bytes += sum.keys.capacity() * sizeof(uint64_t);
+  return bytes;
+}
+
+}  // namespace descent

@@ -1,0 +1,112 @@
+// One slot of a sparse table: its rows with their optimizer state, undo records for its last versions, and the
+// contributions held for the round in progress. The semantics are those of BlockStore (block_store.h).
+//
+// A row is made by the first step on it. Where rows decay without a gradient (TensorContext::catch_up) each remembers
+// which steps it has made, and makes the missed ones when it is next touched, read or exported; elsewhere a step
+// touches the rows of its keys only, which for momentum and Adam is their lazy form.
+//
+// Thread-safety: none. Payloads handed out may be released on any thread.
+#ifndef DESCENT_SERVER_STORE_SPARSE_SLOT_H_
+#define DESCENT_SERVER_STORE_SPARSE_SLOT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/wire/payload.h"
+#include "server/store/missed_steps.h"
+#include "server/store/reduction_tree.h"
+#include "server/store/row_table.h"
+#include "server/store/sparse_sum.h"
+#include "server/store/tensor_context.h"
+
+namespace descent {
+
+// What the slots of a table share.
+struct SparseTable {
+  SparseTable(const TensorContext* context, SlabArena* arena);
+
+  const TensorContext* const context;
+  SlabArena* const arena;
+  const size_t dim;
+  const size_t states;
+  const size_t stride;  // of a row: parameters, state vectors, and where catch_up the clock below which it has stepped
+  const bool starts_at_zero;
+  MissedSteps missed;
+  uint64_t steps = 0;  // of the table: ROUND: clocks that are complete; PUSH: complete pushes
+
+  // Buffers of a batch, kept for the next.
+  std::vector<std::byte> bytes;
+  std::vector<std::byte> value_bytes;
+  std::vector<uint32_t> buckets;
+  std::vector<RowTable::Row> rows;
+  std::vector<float> copies;
+  std::vector<float*> pointers;
+  std::vector<uint64_t> last;
+  uint64_t scratch_bytes() const;
+};
+
+class SparseSlot {
+ public:
+  SparseSlot(SparseTable* table, uint32_t index);
+
+  absl::Status Hold(Rank first, uint32_t span, uint32_t keys, const Payload& payload);
+  absl::Status Commit(double total_weight, double* square);
+  absl::Status Apply(double weight, uint32_t keys, const Payload& payload);
+
+  uint64_t version() const;
+  absl::StatusOr<Payload> Read(uint32_t count, const Payload& keys, std::optional<uint64_t> version);
+  // Keys, parameters, and state vectors where asked for.
+  absl::StatusOr<Payload> Image(bool with_state);
+  // Versions below this will not be read any more.
+  void Forget(uint64_t oldest);
+
+  size_t rows() const { return rows_.size(); }
+  uint64_t held_bytes() const { return held_bytes_; }
+  uint64_t other_bytes() const;  // beside arena and pool
+
+ private:
+  struct Batch {
+    uint32_t count = 0;
+    const std::byte* keys = nullptr;
+    const float* values = nullptr;  // at any address
+    uint64_t key(size_t i) const;
+  };
+  struct Undo {  // of the step that made version + 1 of `version`
+    uint64_t version = 0;
+    std::vector<uint64_t> keys;  // ascending
+    FloatBuffer rows;            // as they were, `stride` floats each
+  };
+
+  // Points into the payload, or into the table's buffers where its pieces are split; fills table->buckets.
+  absl::Status Parse(uint32_t count, const Payload& payload, bool with_values, Batch* batch);
+  absl::Status CheckKeys(const Batch& batch);
+  absl::Status CheckValues(const Batch& batch) const;
+  // One step on the rows of a batch that has been checked, as step `now` (from 0) of the table.
+  absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo);
+  absl::Status FindOrMakeRows(const Batch& batch);
+  void StepGroup(size_t count, const float* values, float scale, uint64_t now);
+  // Rows as of `version`, caught up, `stride` floats each, in table->copies.
+  void CopyRows(const Batch& batch, uint64_t version);
+  void InitialRowTo(uint64_t key, float* row) const;
+  uint64_t LastOf(const float* row) const;
+  void SetLast(float* row, uint64_t last) const;
+  uint64_t CountHeld() const;
+
+  SparseTable* const table_;
+  const uint32_t index_;
+  RowTable rows_;
+  uint64_t version_ = 0;  // ROUND: at least this, and what the table says; PUSH: pushes applied
+  std::deque<Undo> undo_;
+  ReductionTree tree_;
+  std::vector<SparseSum> cells_;
+  uint64_t held_bytes_ = 0;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_STORE_SPARSE_SLOT_H_
