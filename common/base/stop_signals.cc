@@ -27,7 +27,9 @@ StopSignals::StopSignals() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
-StopSignals::~StopSignals() {
+StopSignals::~StopSignals() { Stop(); }
+
+void StopSignals::Stop() {
   if (!thread_.joinable()) return;
   pthread_kill(thread_.native_handle(), kQuit);
   thread_.join();

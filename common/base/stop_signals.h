@@ -14,6 +14,8 @@ class StopSignals {
   ~StopSignals();
   // `first` is called on the first signal, with its number. On the second the process ends at once with 128 + number.
   void Start(std::function<void(int)> first);
+  // No call comes after it returns. Idempotent; the destructor does it too.
+  void Stop();
 
  private:
   std::thread thread_;

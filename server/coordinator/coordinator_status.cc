@@ -185,6 +185,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     last.time = end;
     // Recently while it runs; over all once it is over.
     const Sample first = ended() ? Sample{running_since_, 0, 0, 0} : samples_.front();
+    status.set_payload_bytes(last.bytes);
     const double seconds = absl::ToDoubleSeconds(last.time - first.time);
     if (seconds > 0) {
       status.set_examples_per_second(static_cast<double>(last.examples - std::min(last.examples, first.examples)) /

@@ -1,6 +1,7 @@
 #include "server/coordinator/metric_merge.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -46,7 +47,10 @@ std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part,
   record.weight = static_cast<uint64_t>(weight);
   record.loss = weight > 0 ? loss / weight : 0;
   if (classification && weight > 0) record.accuracy = correct / weight;
-  if (train_weight > 0) record.objective = train_loss / train_weight + regularizer;
+  if (train_weight > 0) {
+    record.train_loss = train_loss / train_weight;
+    if (std::isfinite(regularizer)) record.objective = *record.train_loss + regularizer;
+  }
   pending_.erase(pending_.begin());
   return record;
 }

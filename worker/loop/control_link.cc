@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
 
 namespace descent {
@@ -24,12 +23,8 @@ ControlLink::~ControlLink() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::Status ControlLink::Register() {
-  DESCENT_ASSIGN_OR_RETURN(const v1::RegisterReply reply, calls_.register_worker(registration_));
-  if (reply.mismatch_size() > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the coordinator refused this worker:\n  ", absl::StrJoin(reply.mismatch(), "\n  ")));
-  }
+absl::Status ControlLink::Register(bool again) {
+  DESCENT_ASSIGN_OR_RETURN(const v1::RegisterReply reply, calls_.register_worker(registration_, again));
   MutexLock lock(&mu_);
   member_ = reply.member();
   run_ = reply.run();
@@ -39,7 +34,7 @@ absl::Status ControlLink::Register() {
 }
 
 absl::Status ControlLink::Start() {
-  DESCENT_RETURN_IF_ERROR(Register());
+  DESCENT_RETURN_IF_ERROR(Register(false));
   thread_ = std::thread([this] { Loop(); });
   return absl::OkStatus();
 }
@@ -99,7 +94,7 @@ void ControlLink::Loop() {
     absl::Duration pause = absl::Milliseconds(100);
     if (reply.ok() && reply->unknown_member()) {
       calls_.log("the coordinator does not know this worker any more (silent for too long); registering again");
-      if (absl::Status again = Register(); !again.ok() && !absl::IsUnavailable(again)) reply = again;
+      if (absl::Status again = Register(true); absl::IsFailedPrecondition(again)) reply = again;
     } else if (reply.ok()) {
       pause = absl::Milliseconds(std::max<uint32_t>(1, reply->next_ms()));
     }
@@ -112,7 +107,7 @@ void ControlLink::Loop() {
         TakeNews(*reply);
       }
       beats_answered_ = number;
-    } else if (absl::IsInvalidArgument(reply.status())) {
+    } else if (absl::IsFailedPrecondition(reply.status())) {
       lost_ = reply.status();
     } else if (time_->Now() - heard > options_.give_up_after) {
       lost_ = absl::UnavailableError(absl::StrCat(

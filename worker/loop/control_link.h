@@ -25,7 +25,8 @@ namespace descent {
 
 // The coordinator's calls, as functions: the real ones block for a few seconds at most.
 struct ControlCalls {
-  std::function<absl::StatusOr<v1::RegisterReply>(const v1::RegisterWorkerRequest&)> register_worker;
+  // again: as a new member, after the coordinator has forgotten this one.
+  std::function<absl::StatusOr<v1::RegisterReply>(const v1::RegisterWorkerRequest&, bool again)> register_worker;
   std::function<absl::StatusOr<v1::HeartbeatReply>(const v1::HeartbeatRequest&)> heartbeat;
   std::function<void(const std::string&)> log;
 };
@@ -41,7 +42,7 @@ class ControlLink final : public TrainerControl {
   ControlLink(Options options, ControlCalls calls, v1::RegisterWorkerRequest registration, const TimeSource* time);
   ~ControlLink() override;  // joins the thread
 
-  // Registers. INVALID_ARGUMENT: refused, one line per mismatch.
+  // Registers. FAILED_PRECONDITION: refused, one line per mismatch.
   absl::Status Start();
 
   // Waits until training runs and gives the news that came with it: tensors, map, length. CANCELLED or
@@ -75,7 +76,7 @@ class ControlLink final : public TrainerControl {
   };
 
   void Loop();
-  absl::Status Register() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Register(bool again) ABSL_LOCKS_EXCLUDED(mu_);
   v1::HeartbeatRequest MakeBeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeNews(const v1::HeartbeatReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -220,7 +221,12 @@ class Trainer::Impl {
     if (options_.consistency.apply_push) {
       for (Rank rank : group) spans.push_back({rank, 1});
     } else {
-      spans = AlignedSpans(group, options_.ranks);
+      // One push carries one incarnation; ranks that moved here hold others.
+      std::map<Incarnation, std::vector<Rank>> by_incarnation;
+      for (Rank rank : group) by_incarnation[IncarnationOf(rank)].push_back(rank);
+      for (const auto& [incarnation, ranks] : by_incarnation) {
+        for (const Span& span : AlignedSpans(ranks, options_.ranks)) spans.push_back(span);
+      }
     }
     results_.clear();
     std::optional<Ticket> pulled;
@@ -280,6 +286,12 @@ class Trainer::Impl {
     return ReadsAll(clock) ? Clock(clock.value + options_.consistency.staleness) : clock;
   }
 
+  Incarnation IncarnationOf(Rank rank) const {
+    auto lease = std::find_if(leases_.begin(), leases_.end(), [&](const LeasedRank& l) { return l.rank == rank; });
+    DESCENT_CHECK(lease != leases_.end());
+    return lease->incarnation;
+  }
+
   // A batch is asked for twice: for its keys, then for its gradient.
   absl::StatusOr<std::shared_ptr<const Batch>> BatchOf(Rank rank, Clock clock) {
     auto& [at, batch] = batch_of_[rank];
@@ -324,9 +336,7 @@ class Trainer::Impl {
     push.clock = clock;
     const uint64_t s = options_.consistency.staleness;
     push.read_clock = options_.consistency.apply_push || s == 0 ? clock : Clock(clock.value - std::min(clock.value, s));
-    for (const LeasedRank& lease : leases_) {
-      if (lease.rank == span.first) push.incarnation = lease.incarnation;
-    }
+    push.incarnation = IncarnationOf(span.first);
     push.weight = sum.weight;
     if (sum.empty) return push;
     for (float* values : sum.dense) push.dense.push_back(values);
@@ -445,7 +455,8 @@ class Trainer::Impl {
   double Regularizer() const {
     double square = 0;
     for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (tensors_[i].sparse || !tensors_[i].decay) continue;
+      if (!tensors_[i].decay || options_.l2 == 0) continue;
+      if (tensors_[i].sparse) return std::numeric_limits<double>::quiet_NaN();  // no worker sees all rows
       const float* values = parameters_.dense[i];
       for (uint64_t k = 0; k < tensors_[i].elements(); ++k) square += static_cast<double>(values[k]) * values[k];
     }

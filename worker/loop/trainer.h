@@ -39,7 +39,7 @@ struct RankEvaluation {
   Clock clock;
   BatchResult validation;
   BatchResult train;       // weight 0 where the objective was not asked for
-  double regularizer = 0;  // lambda/2 ||w||^2 of the dense tensors, from rank 0 alone
+  double regularizer = 0;  // lambda/2 ||w||^2, from rank 0 alone; NaN where tables have a part in it
   bool fuzzy = false;      // under PUSH others went on while it read
   bool classification = false;
 };

@@ -1,0 +1,126 @@
+#include "server/process/coordinator_runner.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/job/job.h"
+#include "server/process/model_saver.h"
+
+namespace descent {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(20);
+
+// Names this run among all: runs that meet on one address must not be mistaken for each other.
+uint64_t NewRunId() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(const v1::JobSpec& job,
+                                                                             std::unique_ptr<RunDirectory> directory,
+                                                                             const Logger* log,
+                                                                             const TimeSource* time) {
+  CoordinatorOptions options;
+  options.job = job;
+  options.job_fingerprint = JobFingerprint(job);
+  options.run = RunId(NewRunId());
+  options.geometry = GeometryOf(job);
+  options.apply_push = ConsistencyOf(job).apply_push;
+  options.rate = [job](uint64_t clock) { return static_cast<double>(LearningRateAt(job, clock)); };
+  DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
+                           Coordinator::Create(std::move(options), time->Now()));
+  return std::unique_ptr<CoordinatorRunner>(
+      new CoordinatorRunner(job, std::move(coordinator), std::move(directory), log, time));
+}
+
+void CoordinatorRunner::Drain() {
+  auto [lines, records] = host_.With([](Coordinator& coordinator, absl::Time) {
+    return std::pair(coordinator.DrainLog(), coordinator.DrainRecords());
+  });
+  for (const LogLine& line : lines) {
+    const char* level = line.level == LogLine::Level::kError     ? "error: "
+                        : line.level == LogLine::Level::kWarning ? "warning: "
+                                                                 : "";
+    log_->Log(absl::StrCat(level, line.text));
+  }
+  for (const MetricRecord& record : records) {
+    (record.kind == MetricRecord::Kind::kTraining ? summary_.training : summary_.evaluation) = record;
+    absl::Status written = directory_->Append(record);
+    if (!written.ok() && !std::exchange(disk_complained_, true)) {
+      log_->Log(absl::StrCat("warning: metrics are not written any more: ", written.message()));
+    }
+  }
+}
+
+void CoordinatorRunner::Save() {
+  SaveModelRequest request;
+  request.job = job_;
+  request.directory = directory_->model_dir();
+  host_.With([&](Coordinator& coordinator, absl::Time) {
+    request.envelope.job = JobFingerprint(job_);
+    request.envelope.run = RunId(coordinator.GetJob().run());
+    request.envelope.generation = coordinator.generation();
+    request.tensors = coordinator.specs();
+    if (coordinator.map().has_value()) {
+      request.map = *coordinator.map();
+      request.envelope.map_epoch = request.map.epoch;
+    }
+    request.addresses = coordinator.addresses();
+  });
+  absl::StatusOr<SavedModelInfo> saved = SaveModel(request);
+  if (saved.ok() && summary_.evaluation.has_value() && summary_.evaluation->train_loss.has_value()) {
+    summary_.objective = *summary_.evaluation->train_loss + 0.5 * job_.l2() * saved->decayed_square;
+  }
+  host_.With([&](Coordinator& coordinator, absl::Time now) {
+    coordinator.SaveFinished(saved.status(), directory_->model_dir(), saved.ok() ? saved->parameters_sha256 : "",
+                             saved.ok() ? saved->state_sha256 : "", now);
+  });
+}
+
+v1::Phase CoordinatorRunner::Run() {
+  bool summarised = false;
+  while (true) {
+    host_.Tick();
+    Drain();
+    const v1::Phase phase = host_.With([](Coordinator& coordinator, absl::Time) { return coordinator.phase(); });
+    if (phase == v1::SAVING) {
+      Save();
+      continue;
+    }
+    if (phase >= v1::FINISHED && !summarised) {
+      summarised = true;
+      Drain();
+      const v1::StatusReply status =
+          host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.Status(now); });
+      for (const v1::MemberStatus& member : status.member()) {
+        ++(member.role() == "server" ? summary_.servers : summary_.workers);
+      }
+      summary_.payload_bytes = status.payload_bytes();
+      if (absl::Status written = directory_->WriteSummary(status, summary_); !written.ok()) {
+        log_->Log(absl::StrCat("warning: no summary: ", written.message()));
+      }
+    }
+    if (host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.AllGone(now); })) {
+      Drain();
+      return phase;
+    }
+    absl::SleepFor(kTick);
+  }
+}
+
+void CoordinatorRunner::Stop(int signal) {
+  v1::StopRequest request;
+  request.set_signal(signal);
+  host_.With([&](Coordinator& coordinator, absl::Time now) { coordinator.Stop(request, now); });
+}
+
+int CoordinatorRunner::stop_signal() {
+  return host_.With([](Coordinator& coordinator, absl::Time) { return coordinator.stop_signal(); });
+}
+
+}  // namespace descent

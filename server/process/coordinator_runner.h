@@ -1,0 +1,55 @@
+// The coordinator's half of the first server: ticks the machine, prints its log, writes its records into the run
+// directory, saves the model when training is over, writes the summary.
+//
+// Thread-safety: Run is called once, on a thread of its own; Stop from any thread.
+#ifndef DESCENT_SERVER_PROCESS_COORDINATOR_RUNNER_H_
+#define DESCENT_SERVER_PROCESS_COORDINATOR_RUNNER_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/log.h"
+#include "common/base/time_source.h"
+#include "descent/v1/job.pb.h"
+#include "server/coordinator/coordinator_service.h"
+#include "server/process/run_directory.h"
+
+namespace descent {
+
+class CoordinatorRunner {
+ public:
+  // `job` is resolved and valid. `log` and `time` outlive the runner.
+  static absl::StatusOr<std::unique_ptr<CoordinatorRunner>> Create(const v1::JobSpec& job,
+                                                                   std::unique_ptr<RunDirectory> directory,
+                                                                   const Logger* log, const TimeSource* time);
+
+  CoordinatorHost& host() { return host_; }
+
+  // Returns when the run has ended and every member has heard of it. The phase it ended with.
+  v1::Phase Run();
+  // Asks the run to save and end, as `descent stop` does.
+  void Stop(int signal);
+  int stop_signal();
+
+ private:
+  CoordinatorRunner(const v1::JobSpec& job, std::unique_ptr<Coordinator> coordinator,
+                    std::unique_ptr<RunDirectory> directory, const Logger* log, const TimeSource* time)
+      : job_(job), host_(std::move(coordinator), time), directory_(std::move(directory)), log_(log) {}
+
+  void Drain();
+  void Save();
+
+  const v1::JobSpec job_;
+  CoordinatorHost host_;
+  const std::unique_ptr<RunDirectory> directory_;
+  const Logger* const log_;
+  RunSummary summary_;
+  bool disk_complained_ = false;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_COORDINATOR_RUNNER_H_

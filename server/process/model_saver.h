@@ -1,0 +1,36 @@
+// The final model: every block and slot read from the servers that hold them, in canonical order, hashed and written.
+#ifndef DESCENT_SERVER_PROCESS_MODEL_SAVER_H_
+#define DESCENT_SERVER_PROCESS_MODEL_SAVER_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/tensor/partition_map.h"
+#include "common/tensor/tensor_spec.h"
+#include "common/wire/frame.h"
+#include "descent/v1/job.pb.h"
+
+namespace descent {
+
+struct SaveModelRequest {
+  Envelope envelope;
+  v1::JobSpec job;
+  std::vector<TensorSpec> tensors;
+  PartitionMap map;
+  std::vector<std::string> addresses;  // of server i
+  std::string directory;               // appears whole or not at all
+};
+
+struct SavedModelInfo {
+  std::string parameters_sha256;
+  std::string state_sha256;
+  double decayed_square = 0;  // sum of squares of the parameters that L2 applies to
+};
+
+// Streams, so that a model larger than memory can be saved. UNAVAILABLE: a server could not be read, named.
+absl::StatusOr<SavedModelInfo> SaveModel(const SaveModelRequest& request);
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_MODEL_SAVER_H_

@@ -1,0 +1,91 @@
+#include "server/process/run_directory.h"
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/files/file.h"
+#include "common/job/job.h"
+
+namespace descent {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Create(const std::string& path, const v1::JobSpec& job) {
+  DESCENT_RETURN_IF_ERROR(MakeDirs(path));
+  for (const char* name : {"metrics.jsonl", "model", "summary.json"}) {
+    if (IdentifyFile(JoinPath(path, name)).ok()) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("run directory ", path, " holds another run's ", name, "; name a new one with --run-dir"));
+    }
+  }
+  DESCENT_RETURN_IF_ERROR(WriteFileAtomically(JoinPath(path, "job.textproto"), JobText(job)));
+  const std::string metrics = JoinPath(path, "metrics.jsonl");
+  std::FILE* file = std::fopen(metrics.c_str(), "ae");
+  if (file == nullptr) return ErrnoStatus(errno, metrics);
+  return std::unique_ptr<RunDirectory>(new RunDirectory(path, file));
+}
+
+RunDirectory::~RunDirectory() { std::fclose(metrics_); }
+
+absl::Status RunDirectory::Append(const MetricRecord& record) {
+  const bool training = record.kind == MetricRecord::Kind::kTraining;
+  Json line;
+  line["kind"] = training ? "training" : "evaluation";
+  line["clock"] = record.clock;
+  line["epoch"] = record.epoch;
+  line["loss"] = record.loss;
+  line["examples"] = record.weight;
+  if (training) {
+    line["rate"] = record.rate;
+    line["examples_per_second"] = record.examples_per_second;
+    if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
+  } else {
+    if (record.accuracy.has_value()) line["accuracy"] = *record.accuracy;
+    if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;
+    if (record.objective.has_value()) line["objective"] = *record.objective;
+    line["snapshot"] = absl::StrCat("clock ", record.clock);
+    line["fuzzy"] = record.fuzzy;
+  }
+  line["time"] = UnixSeconds(record.time);
+  const std::string text = line.dump() + "\n";
+  if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
+    return ErrnoStatus(errno, JoinPath(path_, "metrics.jsonl"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const RunSummary& summary) {
+  Json json;
+  json["job"] = status.job();
+  json["result"] = v1::Phase_Name(status.phase());
+  if (!status.first_cause().empty()) json["first_cause"] = status.first_cause();
+  json["clocks"] = status.round();
+  if (status.clocks_per_epoch() > 0) {
+    json["epochs"] = static_cast<double>(status.round()) / static_cast<double>(status.clocks_per_epoch());
+  }
+  if (summary.training.has_value()) json["training_loss"] = summary.training->loss;
+  if (summary.evaluation.has_value()) {
+    json["evaluated_at_clock"] = summary.evaluation->clock;
+    json["loss"] = summary.evaluation->loss;
+    if (summary.evaluation->accuracy.has_value()) json["accuracy"] = *summary.evaluation->accuracy;
+  }
+  if (summary.objective.has_value()) json["objective"] = *summary.objective;
+  json["wall_seconds"] = status.seconds();
+  json["examples_per_second"] = status.examples_per_second();
+  json["payload_bytes"] = summary.payload_bytes;
+  json["servers"] = summary.servers;
+  json["workers"] = summary.workers;
+  json["ranks"] = status.rank_size();
+  json["parameters_sha256"] = status.parameters_sha256();
+  json["state_sha256"] = status.state_sha256();
+  return WriteFileAtomically(JoinPath(path_, "summary.json"), json.dump(2) + "\n");
+}
+
+}  // namespace descent

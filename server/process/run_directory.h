@@ -1,0 +1,53 @@
+// What a run leaves on disk, in the coordinator's run directory: job.textproto (as resolved), metrics.jsonl, model/,
+// summary.json. Files appear whole or not at all, but for metrics.jsonl, which grows by whole lines.
+//
+// Thread-safety: none; the coordinator's host thread owns it.
+#ifndef DESCENT_SERVER_PROCESS_RUN_DIRECTORY_H_
+#define DESCENT_SERVER_PROCESS_RUN_DIRECTORY_H_
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "descent/v1/coordinator.pb.h"
+#include "descent/v1/job.pb.h"
+#include "server/coordinator/metric_merge.h"
+
+namespace descent {
+
+// What summary.json says beyond the coordinator's status.
+struct RunSummary {
+  std::optional<MetricRecord> training;  // the last of each
+  std::optional<MetricRecord> evaluation;
+  std::optional<double> objective;  // of the saved model
+  uint64_t payload_bytes = 0;       // moved by all servers, both ways
+  uint32_t servers = 0;
+  uint32_t workers = 0;
+};
+
+class RunDirectory {
+ public:
+  // Makes the folder where it is not there. ALREADY_EXISTS: it holds another run's metrics, model or summary.
+  static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job);
+  ~RunDirectory();
+
+  absl::Status Append(const MetricRecord& record);
+  absl::Status WriteSummary(const v1::StatusReply& status, const RunSummary& summary);
+
+  const std::string& path() const { return path_; }
+  std::string model_dir() const { return path_ + "/model"; }
+
+ private:
+  RunDirectory(std::string path, std::FILE* metrics) : path_(std::move(path)), metrics_(metrics) {}
+
+  const std::string path_;
+  std::FILE* const metrics_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_RUN_DIRECTORY_H_

@@ -1,0 +1,85 @@
+// One server as a member of its cluster: registers, makes its blocks when it is told which, beats, reports its load,
+// and leaves when the run is over.
+//
+// Thread-safety: none; Run is called once.
+#ifndef DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
+#define DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/log.h"
+#include "common/base/mutex.h"
+#include "common/control/control_client.h"
+#include "descent/v1/coordinator.pb.h"
+#include "server/node/server_node.h"
+#include "server/rpc/parameter_service.h"
+
+namespace descent {
+
+struct ServerMemberOptions {
+  std::string address;  // where others reach this server
+  std::string host;
+  uint64_t memory_bytes = 0;  // 0: the job's limit, else 90 % of the machine's
+  std::string numerics_profile;
+  absl::Duration wait = absl::Minutes(10);  // for the coordinator
+};
+
+// The parameter service of this process and what its node reports, to be picked up by the member. Made first: a server
+// binds before it knows the address to register. Thread-safe.
+class ServerServices {
+ public:
+  struct Scalars {
+    Clock clock;
+    std::vector<BlockSquare> squares;
+  };
+
+  ServerServices();
+  ParameterService* service() { return service_.get(); }
+
+  // Waits until there is something to take, or the deadline.
+  void Wait(absl::Time deadline, bool failure_known);
+  std::vector<Scalars> TakeScalars();
+  absl::Status failure() const;
+
+ private:
+  mutable Mutex mu_;
+  CondVar changed_;
+  std::vector<Scalars> scalars_ ABSL_GUARDED_BY(mu_);  // at most kMaxScalars
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<ParameterService> service_;  // last: its thread calls into the fields above
+};
+
+class ServerMember {
+ public:
+  // Pointers outlive the member.
+  ServerMember(ServerMemberOptions options, ControlClient* control, ServerServices* services, const Logger* log)
+      : options_(std::move(options)), control_(control), services_(services), log_(log) {}
+
+  // Takes part until the run is over. The phase it ended with, or why it could not go on.
+  absl::StatusOr<v1::Phase> Run();
+
+ private:
+  absl::Status Register();
+  absl::Status Place(const v1::HeartbeatReply& news);
+  v1::ServerLoad Load();
+  void SendScalars();
+  void ReportOwnFailure(const absl::Status& cause);
+
+  const ServerMemberOptions options_;
+  ControlClient* const control_;
+  ServerServices* const services_;
+  const Logger* const log_;
+  v1::GetJobReply job_;
+  v1::RegisterReply registration_;
+  bool ready_ = false;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_

@@ -1,0 +1,106 @@
+#include "worker/loop/worker_data.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/control/messages.h"
+#include "common/job/job.h"
+#include "worker/data/batch_plan.h"
+#include "worker/data/prefetcher.h"
+
+namespace descent {
+namespace {
+
+SamplingKind SamplingOf(v1::Sampling sampling) {
+  switch (sampling) {
+    case v1::WITH_REPLACEMENT:
+      return SamplingKind::kWithReplacement;
+    case v1::SEQUENTIAL:
+      return SamplingKind::kSequential;
+    default:
+      return SamplingKind::kWithoutReplacement;
+  }
+}
+
+class PrefetchedSource final : public BatchSource {
+ public:
+  PrefetchedSource(const Dataset* data, std::unique_ptr<BatchPlan> plan) : prefetcher_(data, std::move(plan)) {}
+  void Request(Rank rank, Clock clock) override { prefetcher_.Request(rank, clock); }
+  absl::StatusOr<std::shared_ptr<const Batch>> Get(Rank rank, Clock clock) override {
+    return prefetcher_.Get(rank, clock);
+  }
+  void Forget(Rank rank) override { prefetcher_.Forget(rank); }
+
+ private:
+  Prefetcher prefetcher_;
+};
+
+}  // namespace
+
+void WorkerData::Describe(v1::RegisterWorkerRequest* request) const {
+  for (const TensorSpec& spec : model->tensors()) *request->add_tensors() = ToMessage(spec);
+  for (const Dataset* data : {train.get(), validation.get()}) {
+    if (data == nullptr) continue;
+    for (const DataFileInfo& file : data->files()) {
+      v1::DataFile* out = request->add_files();
+      out->set_name(file.name);
+      out->set_bytes(file.bytes);
+      out->set_rows(file.rows);
+      out->set_crc32c(file.crc32c);
+    }
+  }
+  request->set_train_rows(train != nullptr ? train->rows() : 0);
+  request->set_validation_rows(validation != nullptr ? validation->rows() : 0);
+}
+
+absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::string& root, const std::string& cache_dir,
+                                          const CustomModels& custom) {
+  DESCENT_ASSIGN_OR_RETURN(const ModelNeeds needs, NeedsOf(job.model()));
+  WorkerData out;
+  ModelInput input;
+  if (job.model().has_custom()) {
+    input.options = {job.model().custom().options().begin(), job.model().custom().options().end()};
+  }
+  if (!needs.data) {
+    DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+    out.batches = std::make_unique<NoDataSource>();
+    return out;
+  }
+  DatasetOptions options;
+  options.root = root.empty() ? job.data().root() : root;
+  options.cache_dir = cache_dir;
+  options.cache_bytes = job.data().cache_bytes();
+  options.shard_rows = job.data().shard_rows();
+  options.labels = needs.labels;
+  options.classes = needs.classes;
+  options.keys = needs.keys;
+  options.geometry = GeometryOf(job);
+  DESCENT_ASSIGN_OR_RETURN(out.train, Dataset::Open(job.data().train(), options));
+  if (job.data().has_validation()) {
+    DESCENT_ASSIGN_OR_RETURN(out.validation, Dataset::Open(job.data().validation(), options));
+    if (out.validation->features() != out.train->features() || out.validation->sparse() != out.train->sparse()) {
+      return absl::InvalidArgumentError(absl::StrCat("the validation data have ", out.validation->features(),
+                                                     " features, the training data ", out.train->features()));
+    }
+  }
+  input.features = out.train->features();
+  input.sparse = out.train->sparse();
+  DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+
+  BatchPlanOptions plan;
+  plan.seed = job.seed();
+  plan.sampling = SamplingOf(job.data().sampling());
+  plan.ranks = job.ranks();
+  plan.batch_size = job.batch_size();
+  plan.window_shards = job.data().window_shards();
+  for (uint32_t s = 0; s <= out.train->shards(); ++s) plan.shard_begin.push_back(out.train->shard_begin(s));
+  std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
+  out.clocks_per_epoch = batches->clocks_per_epoch();
+  out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches));
+  return out;
+}
+
+}  // namespace descent

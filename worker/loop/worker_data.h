@@ -1,0 +1,38 @@
+// What a worker trains on: the job's data sets opened on this host, the model made for them, and the batches of every
+// (rank, clock).
+#ifndef DESCENT_WORKER_LOOP_WORKER_DATA_H_
+#define DESCENT_WORKER_LOOP_WORKER_DATA_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "descent/v1/coordinator.pb.h"
+#include "descent/v1/job.pb.h"
+#include "worker/data/dataset.h"
+#include "worker/loop/trainer.h"
+#include "worker/models/model_factory.h"
+
+namespace descent {
+
+struct WorkerData {
+  std::unique_ptr<Dataset> train;       // null: the model needs no data
+  std::unique_ptr<Dataset> validation;  // null: the job has none
+  std::unique_ptr<Model<float>> model;
+  std::unique_ptr<BatchSource> batches;
+  uint64_t clocks_per_epoch = 1;
+
+  // Tensors, data files and row counts, as registration wants them.
+  void Describe(v1::RegisterWorkerRequest* request) const;
+};
+
+// `root`: where this host has the data, in the place of the job's data.root; empty: as the job says.
+// Errors as Dataset::Open and MakeModel.
+absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::string& root, const std::string& cache_dir,
+                                          const CustomModels& custom);
+
+}  // namespace descent
+
+#endif  // DESCENT_WORKER_LOOP_WORKER_DATA_H_

@@ -1,0 +1,247 @@
+#include "worker/loop/worker_main.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/base/stop_signals.h"
+#include "common/base/time_source.h"
+#include "common/control/control_client.h"
+#include "common/control/messages.h"
+#include "common/job/job.h"
+#include "common/net/grpc_client_transport.h"
+#include "common/net/heap.h"
+#include "common/numerics/fingerprint.h"
+#include "common/random/philox.h"
+#include "worker/loop/control_link.h"
+#include "worker/loop/trainer.h"
+#include "worker/loop/worker_data.h"
+
+namespace descent {
+namespace {
+
+struct Flags {
+  std::string coordinator;
+  uint32_t ranks = 0;
+  std::string data_root;
+  std::string cache_dir;
+  std::string numerics_profile;
+  double wait_seconds = 600;
+  uint32_t inject_delay_ms = 0;
+};
+
+std::string HostName() {
+  char name[256] = "unknown";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+// Where this user keeps caches, if the job and the flags leave it open.
+std::string DefaultCacheDir() {
+  for (const auto& [variable, suffix] :
+       {std::pair{"XDG_CACHE_HOME", "/descent"}, std::pair{"HOME", "/.cache/descent"}}) {
+    const char* value = std::getenv(variable);
+    if (value != nullptr && *value != '\0') return absl::StrCat(value, suffix);
+  }
+  const char* tmp = std::getenv("TMPDIR");
+  return absl::StrCat(tmp != nullptr && *tmp != '\0' ? tmp : "/tmp", "/descent-cache");
+}
+
+// Batches that come late at random, so that tests see every order of arrival. Changes no result.
+class DelayedSource final : public BatchSource {
+ public:
+  DelayedSource(BatchSource* source, uint32_t mean_ms)
+      : source_(source), mean_ms_(mean_ms), stream_(static_cast<uint64_t>(getpid()), Purpose::kTest, 0, 0) {}
+  void Request(Rank rank, Clock clock) override { source_->Request(rank, clock); }
+  absl::StatusOr<std::shared_ptr<const Batch>> Get(Rank rank, Clock clock) override {
+    std::this_thread::sleep_for(std::chrono::microseconds(stream_.Below(drawn_++, 2000 * mean_ms_ + 1)));
+    return source_->Get(rank, clock);
+  }
+  void Forget(Rank rank) override { source_->Forget(rank); }
+
+ private:
+  BatchSource* const source_;
+  const uint32_t mean_ms_;
+  const RandomStream stream_;
+  uint64_t drawn_ = 0;
+};
+
+uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch) {
+  if (evaluation.every_rounds() > 0) return evaluation.every_rounds();
+  if (evaluation.every_epochs() <= 0) return 0;
+  return std::max<uint64_t>(
+      1, static_cast<uint64_t>(evaluation.every_epochs() * static_cast<double>(clocks_per_epoch) + 0.5));
+}
+
+// Joins the run, trains, and tells how it ended. *link is set once there is one.
+absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& log, ControlClient* control,
+                  const std::function<void(ControlLink*)>& joined) {
+  const RealTimeSource time;
+  DESCENT_ASSIGN_OR_RETURN(const v1::GetJobReply reply, control->WaitForJob(absl::Seconds(flags.wait_seconds)));
+  const v1::JobSpec& job = reply.job();
+  const std::string cache = !flags.cache_dir.empty()          ? flags.cache_dir
+                            : !job.data().cache_dir().empty() ? job.data().cache_dir()
+                                                              : DefaultCacheDir();
+  DESCENT_ASSIGN_OR_RETURN(WorkerData data, OpenWorkerData(job, flags.data_root, cache, custom));
+
+  v1::RegisterWorkerRequest registration;
+  registration.set_protocol(kProtocolVersion);
+  registration.set_job_fingerprint(JobFingerprint(job));
+  const NumericsFingerprint numerics = ComputeNumericsFingerprint(flags.numerics_profile);
+  registration.mutable_numerics()->set_build(numerics.build);
+  registration.mutable_numerics()->set_instruction_set(numerics.instruction_set);
+  registration.mutable_numerics()->set_probe(numerics.probe);
+  registration.set_host(HostName());
+  registration.set_pid(static_cast<uint64_t>(getpid()));
+  registration.set_capacity(flags.ranks);
+  data.Describe(&registration);
+
+  ControlCalls calls;
+  calls.register_worker = [control](const v1::RegisterWorkerRequest& request, bool again) {
+    if (again) control->ForgetRegistration();
+    return control->RegisterWorker(request);
+  };
+  calls.heartbeat = [control](const v1::HeartbeatRequest& request) { return control->Heartbeat(request); };
+  calls.log = [&log](const std::string& line) { log.Log(line); };
+  ControlLink::Options link_options;
+  link_options.window = job.metrics().every_rounds();
+  link_options.give_up_after = absl::Seconds(job.cluster().lease_seconds());
+  ControlLink link(link_options, calls, registration, &time);
+  DESCENT_RETURN_IF_ERROR(link.Start());
+  joined(&link);
+  log.Log(absl::StrCat("registered as member ", link.member(), "; ", registration.train_rows(), " training rows"));
+
+  const absl::Status trained = [&]() -> absl::Status {
+    DESCENT_ASSIGN_OR_RETURN(const v1::HeartbeatReply news, link.AwaitRunning());
+    ClientOptions client;
+    client.envelope.job = reply.job_fingerprint();
+    client.envelope.run = RunId(reply.run());
+    client.envelope.generation = Generation(news.generation());
+    client.envelope.map_epoch = news.map().epoch();
+    client.geometry = GeometryOf(job);
+    client.tensors = data.model->tensors();
+    DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
+    const std::vector<std::string> servers(news.map().address().begin(), news.map().address().end());
+
+    TrainerOptions options;
+    options.consistency = ConsistencyOf(job);
+    options.geometry = client.geometry;
+    options.ranks = job.ranks();
+    options.clocks = news.clocks();
+    options.evaluate_every = EvaluateEvery(job.evaluation(), news.clocks_per_epoch());
+    options.objective = job.evaluation().objective();
+    options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
+    options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
+    options.l2 = job.l2();
+    std::unique_ptr<BatchSource> delayed;
+    BatchSource* batches = data.batches.get();
+    if (flags.inject_delay_ms > 0) {
+      delayed = std::make_unique<DelayedSource>(batches, flags.inject_delay_ms);
+      batches = delayed.get();
+    }
+    Trainer trainer(
+        options, data.model.get(), batches, data.train.get(), data.validation.get(),
+        [&client, &servers, &time] {
+          Connection connection;
+          GrpcClientOptions transport;
+          transport.servers = servers;
+          connection.transport = MakeGrpcClientTransport(transport);
+          connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
+          return connection;
+        },
+        &link, &time);
+    DESCENT_RETURN_IF_ERROR(trainer.Run());
+    const ClientStats stats = trainer.client_stats();
+    log.Log(absl::StrCat("pushed ", stats.payload_bytes_out, " bytes, pulled ", stats.payload_bytes_in, ", ",
+                         stats.resends, " resends"));
+    return absl::OkStatus();
+  }();
+  if (trained.ok() && link.phase() < v1::FINISHED && !absl::IsCancelled(link.AwaitEnd(time.Now() + absl::Hours(1)))) {
+    log.Log("done");
+  }
+  const absl::Status state = trained.ok() && link.phase() == v1::FAILED ? link.State() : trained;
+  const v1::Phase phase = link.phase();
+  if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) {
+    v1::FailureReport report;
+    report.set_member(link.member());
+    report.set_role("worker");
+    report.set_host(HostName());
+    report.set_pid(static_cast<uint64_t>(getpid()));
+    report.set_own(true);
+    report.set_cause(std::string(state.message()));
+    report.set_unix_seconds(absl::ToDoubleSeconds(time.Now() - absl::UnixEpoch()));
+    control->ReportFailure(report).IgnoreError();
+  }
+  control->Leave(link.member(), state.ok() ? "the run is over" : std::string(state.message())).IgnoreError();
+  joined(nullptr);
+  if (state.ok() && phase == v1::STOPPED) return absl::CancelledError("the run was stopped");
+  return state;
+}
+
+}  // namespace
+
+int WorkerMain(int argc, char** argv, const CustomModels& models) {
+  KeepHeap();
+  StopSignals signals;
+  Flags flags;
+  CLI::App app("A worker of a Descent cluster: leases ranks, computes gradients, pushes and pulls.");
+  app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator (the first server)")
+      ->required()
+      ->envname("DESCENT_COORDINATOR");
+  app.add_option("--ranks", flags.ranks, "the most ranks to take; 0: any number");
+  app.add_option("--data-root", flags.data_root, "where this host has the job's data, in the place of data.root");
+  app.add_option("--cache-dir", flags.cache_dir, "where data shards are kept");
+  app.add_option("--wait", flags.wait_seconds, "seconds to wait for the coordinator")->capture_default_str();
+  app.add_option("--numerics-profile", flags.numerics_profile, "mixed into the fingerprint of this build's arithmetic");
+  app.add_option("--inject-delay-ms", flags.inject_delay_ms, "for tests: delay batches at random by this on average");
+  app.allow_config_extras(false);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+
+  const Logger log(absl::StrCat("worker ", getpid()));
+  ControlClientOptions options;
+  options.address = flags.coordinator;
+  options.progress = [&log](const std::string& line) { log.Log(line); };
+  const std::unique_ptr<ControlClient> control = ControlClient::Create(options);
+
+  // A stop leaves the run: what this worker holds goes to the others.
+  Mutex mu;
+  ControlLink* link = nullptr;
+  int stopped_by = 0;
+  signals.Start([&](int signal) {
+    log.Log(absl::StrCat("signal ", signal, ": leaving"));
+    MutexLock lock(&mu);
+    stopped_by = signal;
+    if (link != nullptr) {
+      link->RequestStop();
+    } else {
+      control->Cancel();
+    }
+  });
+  const absl::Status status = Work(flags, models, log, control.get(), [&](ControlLink* now) {
+    MutexLock lock(&mu);
+    link = now;
+    if (link != nullptr && stopped_by != 0) link->RequestStop();
+  });
+  signals.Stop();
+  MutexLock lock(&mu);
+  if (stopped_by != 0) return 128 + stopped_by;
+  if (status.ok()) return 0;
+  if (absl::IsCancelled(status)) return 143;
+  log.Log(absl::StrCat("failed: ", status.message()));
+  return 1;
+}
+
+}  // namespace descent

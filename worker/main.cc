@@ -1,0 +1,3 @@
+#include "worker/loop/worker_main.h"
+
+int main(int argc, char** argv) { return descent::WorkerMain(argc, argv, {}); }
