@@ -2,12 +2,12 @@
 // completion queue and owns the node, so nothing on the data path takes a lock.
 //
 // A service has no node at first: calls are then refused with UNAVAILABLE "not placed yet"; a stream waits up to 2 s
-// for a node before it is. Installing another node (a new generation) ends all calls of the one before with UNAVAILABLE;
-// clients connect again.
+// for a node before it is. Installing another node (a new generation) ends all calls of the one before with
+// UNAVAILABLE; clients connect again.
 //
-// Bounded: of each stream one message is read at a time, and none while `max_unsent` of its replies have not left. While
-// the node holds more than max_held_bytes of contributions each message is answered by a pause of held_pause before the
-// next of its stream is read (never for good: the missing contribution may be behind it).
+// Bounded: of each stream one message is read at a time, and none while `max_unsent` of its replies have not left.
+// While the node holds more than max_held_bytes of contributions each message is answered by a pause of held_pause
+// before the next of its stream is read (never for good: the missing contribution may be behind it).
 #ifndef DESCENT_SERVER_RPC_PARAMETER_SERVICE_H_
 #define DESCENT_SERVER_RPC_PARAMETER_SERVICE_H_
 

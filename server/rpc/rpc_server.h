@@ -36,7 +36,8 @@ class RpcServer {
   virtual uint16_t port() const = 0;  // the one bound
   // Answers the health service: SERVING or NOT_SERVING, for "" and for the parameter service.
   virtual void SetHealthy(bool healthy) = 0;
-  // Takes no new call, gives those under way `grace` to end, cancels the rest, and stops the parameter service's thread.
+  // Takes no new call, gives those under way `grace` to end, cancels the rest, and stops the parameter service's
+  // thread.
   virtual void Stop(absl::Duration grace) = 0;
 };
 

@@ -1,0 +1,98 @@
+#include "server/rpc/rpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/net/grpc_channel.h"
+#include "common/net/grpc_time.h"
+#include "server/rpc/parameter_service.h"
+
+namespace descent {
+namespace {
+
+constexpr char kServiceName[] = "descent.v1.ParameterService";
+
+// gRPC tells only that it could not bind; the system says why.
+std::string WhyNotBound(const Endpoint& endpoint) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo(endpoint.host.c_str(), std::to_string(endpoint.port).c_str(), &hints, &found);
+  if (error != 0) return gai_strerror(error);
+  std::string why;
+  for (const addrinfo* at = found; at != nullptr && why.empty(); at = at->ai_next) {
+    const int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol);
+    if (fd < 0) continue;
+    const int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (bind(fd, at->ai_addr, at->ai_addrlen) != 0 || listen(fd, 1) != 0) why = std::strerror(errno);
+    close(fd);
+  }
+  freeaddrinfo(found);
+  return why.empty() ? "it was taken a moment ago" : why;
+}
+
+class RpcServerImpl final : public RpcServer {
+ public:
+  RpcServerImpl(std::unique_ptr<grpc::Server> server, ParameterService* parameters, int port)
+      : server_(std::move(server)), parameters_(parameters), port_(static_cast<uint16_t>(port)) {}
+  ~RpcServerImpl() override { Stop(absl::ZeroDuration()); }
+
+  uint16_t port() const override { return port_; }
+  void SetHealthy(bool healthy) override {
+    grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+    if (health == nullptr) return;
+    health->SetServingStatus(healthy);
+    health->SetServingStatus(kServiceName, healthy);
+  }
+  void Stop(absl::Duration grace) override {
+    if (stopped_) return;
+    stopped_ = true;
+    server_->Shutdown(ToGprTime(absl::Now() + grace));
+    parameters_->Stop();
+    server_->Wait();
+  }
+
+ private:
+  const std::unique_ptr<grpc::Server> server_;
+  ParameterService* const parameters_;
+  const uint16_t port_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
+                                                            ParameterService* parameters,
+                                                            const std::vector<grpc::Service*>& others) {
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  ApplyServerSettings(&builder);
+  const std::string address = options.bind.ToString();
+  int port = 0;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  parameters->Register(&builder);
+  for (grpc::Service* service : others) builder.RegisterService(service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    if (server != nullptr) server->Shutdown();
+    parameters->Stop();
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", WhyNotBound(options.bind)));
+  }
+  parameters->Start();
+  auto out = std::make_unique<RpcServerImpl>(std::move(server), parameters, port);
+  out->SetHealthy(true);
+  return out;
+}
+
+}  // namespace descent
