@@ -71,6 +71,7 @@ void CoordinatorRunner::Save() {
       request.envelope.map_epoch = request.map.epoch;
     }
     request.addresses = coordinator.addresses();
+    request.clock = coordinator.round();
   });
   absl::StatusOr<SavedModelInfo> saved = SaveModel(request);
   if (saved.ok() && summary_.evaluation.has_value() && summary_.evaluation->train_loss.has_value()) {
