@@ -6,7 +6,8 @@ namespace descent {
 
 ClientSession::ClientSession(ClientOptions options, ClientFaults faults)
     : options_(std::move(options)),
-      layout_(std::make_shared<ModelLayout>(options_.tensors, options_.geometry, options_.map)),
+      layout_(
+          std::make_shared<ModelLayout>(options_.tensors, options_.geometry, options_.map, options_.max_payload_bytes)),
       core_(ClientCore::Options{options_.envelope, options_.map.servers, options_.resend_after, faults}) {}
 
 Ticket ClientSession::Exchange(const std::optional<PushSpec>& push, const std::optional<PullSpec>& pull,

@@ -20,8 +20,8 @@ constexpr uint64_t kKeyBytes = sizeof(uint64_t);
 
 }  // namespace
 
-ModelLayout::ModelLayout(std::vector<TensorSpec> s, Geometry g, PartitionMap m)
-    : specs(std::move(s)), geometry(g), map(std::move(m)), dense(map.servers) {
+ModelLayout::ModelLayout(std::vector<TensorSpec> s, Geometry g, PartitionMap m, size_t max_payload)
+    : specs(std::move(s)), geometry(g), map(std::move(m)), max_payload_bytes(max_payload), dense(map.servers) {
   for (uint32_t t = 0; t < specs.size(); ++t) {
     if (specs[t].sparse) continue;
     const uint32_t blocks = geometry.blocks(specs[t]);
@@ -100,9 +100,9 @@ absl::Status ForEachSlot(const Geometry& geometry, absl::Span<const uint64_t> ke
 
 }  // namespace
 
-ExchangePlan::Message& ExchangePlan::Room(Leg& leg, uint64_t bytes) {
+ExchangePlan::Message& ExchangePlan::Room(Leg& leg, uint64_t bytes) const {
   const auto fits = [&](const Message& m) {
-    return m.bytes + bytes <= kMaxPayloadBytes && m.header + kPartHeader <= kMaxHeaderBytes;
+    return m.bytes + bytes <= layout_->max_payload_bytes && m.header + kPartHeader <= kMaxHeaderBytes;
   };
   if (leg.messages.empty()) {
     leg.messages.emplace_back();
@@ -203,7 +203,7 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
           const uint64_t keys = count * kKeyBytes, rows = count * dim * sizeof(float);
           if (std::max(keys, rows) > kMaxPartBytes) return TooLarge(*layout_, id, count, std::max(keys, rows));
           Leg& leg = legs_[layout_->map.server(id).value];
-          if (leg.chunks == 0 || leg.chunk_bytes + keys > kMaxPayloadBytes ||
+          if (leg.chunks == 0 || leg.chunk_bytes + keys > layout_->max_payload_bytes ||
               leg.chunk_header + kPartHeader > kMaxHeaderBytes) {
             ++leg.chunks;
             leg.chunk_bytes = leg.chunk_header = 0;

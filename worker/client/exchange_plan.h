@@ -32,11 +32,13 @@ struct ModelLayout {
     uint64_t begin = 0;  // element of the tensor
     uint32_t size = 0;   // elements
   };
-  ModelLayout(std::vector<TensorSpec> specs, Geometry geometry, PartitionMap map);
+  ModelLayout(std::vector<TensorSpec> specs, Geometry geometry, PartitionMap map,
+              size_t max_payload_bytes = kMaxPayloadBytes);
 
   std::vector<TensorSpec> specs;
   Geometry geometry;
   PartitionMap map;
+  size_t max_payload_bytes;
   std::vector<std::vector<DenseBlock>> dense;  // per server, ascending by id
 };
 
@@ -112,7 +114,7 @@ class ExchangePlan {
   absl::Status AddPush(const PushSpec& push);
   absl::Status AddPull(const PullSpec& pull);
   absl::Status CheckTable(TensorId table, absl::Span<const uint64_t> keys, std::vector<bool>* seen) const;
-  static Message& Room(Leg& leg, uint64_t bytes);
+  Message& Room(Leg& leg, uint64_t bytes) const;
   uint64_t PartBytes(BlockId id, uint32_t keys) const;
 
   std::shared_ptr<const ModelLayout> layout_;

@@ -62,6 +62,7 @@ struct ClientOptions {
   Geometry geometry;
   PartitionMap map;
   absl::Duration resend_after = absl::Seconds(5);  // a request without any answer, Waiting included
+  size_t max_payload_bytes = kMaxPayloadBytes;     // messages are filled up to this
 };
 
 struct ClientStats {
@@ -83,8 +84,11 @@ class ParameterClient {
   // Blocks until the ticket is done, the deadline has passed (DEADLINE_EXCEEDED: whom the servers wait for, since when,
   // as last told; the ticket goes on) or it failed:
   //   ABORTED            fenced, or the generation is over: register again
-  //   INVALID_ARGUMENT   refused by a server, with its text
+  //   INVALID_ARGUMENT   refused by a server, with its text; or keys out of order
+  //   RESOURCE_EXHAUSTED one slot's keys and rows exceed a message: more slots are needed
+  //   DATA_LOSS          a server's reply does not fit what was asked for
   //   CANCELLED          Cancel was called
+  // A ticket is waited for once (FAILED_PRECONDITION afterwards). When Wait returns, nobody reads or writes its buffers.
   virtual absl::Status Wait(Ticket ticket, absl::Time deadline) = 0;
 
   // Every ticket, present and future, ends with CANCELLED. For the way out.

@@ -1,0 +1,81 @@
+#include "tests/simulation/campaign.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace descent::simulation {
+namespace {
+
+std::vector<std::pair<std::string, uint64_t>> Counters(const Coverage& c) {
+  return {{"duplicates dropped", c.duplicates},
+          {"fenced", c.fenced},
+          {"held", c.held},
+          {"retried", c.retried},
+          {"reordered", c.reordered},
+          {"messages dropped", c.dropped},
+          {"messages duplicated", c.duplicated},
+          {"lease moves", c.moves},
+          {"workers killed", c.kills},
+          {"connections broken", c.breaks},
+          {"too early", c.too_early},
+          {"waiting notices", c.waiting_notices}};
+}
+
+}  // namespace
+
+const std::vector<std::pair<std::string, Faults>>& AllFaults() {
+  static const auto* const faults = [] {
+    auto* all = new std::vector<std::pair<std::string, Faults>>;
+    const auto server = [&](const char* name, EngineFault fault) { all->push_back({name, {fault, {}}}); };
+    server("dedupe-off", EngineFault::kDedupeOff);
+    server("ack-before-apply", EngineFault::kAckBeforeApply);
+    server("fence-ignored", EngineFault::kFenceIgnored);
+    server("gate-off-by-one", EngineFault::kGateOffByOne);
+    server("weight-dropped", EngineFault::kWeightDropped);
+    server("complete-early", EngineFault::kCompleteEarly);
+    const auto client = [&](const char* name, bool ClientFaults::*fault) {
+      Faults f;
+      f.client.*fault = true;
+      all->push_back({name, f});
+    };
+    client("never-resend", &ClientFaults::never_resend);
+    client("count-parts-twice", &ClientFaults::count_parts_twice);
+    client("done-on-any-ack", &ClientFaults::done_on_any_ack);
+    return all;
+  }();
+  return *faults;
+}
+
+bool Campaign::Run(uint64_t seed, const Faults& faults) {
+  const SimulationResult result = Simulate({seed, faults.server, faults.client});
+  ++seeds;
+  pulls += result.pulls;
+  events += result.events;
+  coverage.Add(result.coverage);
+  std::string error = result.error;
+  if (error.empty() && result.reproducible) {
+    const auto [it, first] = result_of_job.try_emplace(result.job, result.parameters_hash, seed);
+    if (!first && it->second.first != result.parameters_hash) {
+      error = absl::StrCat("job ", result.job, " ended in other bits than with seed ", it->second.second);
+    }
+  }
+  if (error.empty()) return true;
+  errors.emplace_back(seed, std::move(error));
+  return false;
+}
+
+std::vector<std::string> Campaign::Uncovered() const {
+  std::vector<std::string> names;
+  for (const auto& [name, count] : Counters(coverage)) {
+    if (count == 0) names.push_back(name);
+  }
+  return names;
+}
+
+std::string Campaign::Report() const {
+  std::string text = absl::StrCat(seeds, " seeds, ", pulls, " pulls checked by the ledger, ", events, " events\n");
+  for (const auto& [name, count] : Counters(coverage)) absl::StrAppend(&text, "  ", name, ": ", count, "\n");
+  for (const auto& [seed, what] : errors) absl::StrAppend(&text, "seed ", seed, ": ", what, "\n");
+  return text;
+}
+
+}  // namespace descent::simulation

@@ -1,0 +1,88 @@
+#include "tests/simulation/ledger.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace descent::simulation {
+
+Ledger::Ledger(const Job& job) : job_(job) {
+  keys_.resize(job.ranks);
+  batches_.resize(job.ranks);
+  counted_.resize(job.ranks);
+  pushed_.resize(job.ranks);
+  for (uint32_t r = 0; r < job.ranks; ++r) {
+    batches_[r].push_back(0);
+    counted_[r].emplace_back(kKeys);
+    for (uint64_t c = 0; c < job.clocks; ++c) {
+      batches_[r].push_back(batches_[r].back() + job.has_batch(Rank(r), c));
+      keys_[r].push_back(job.keys(Rank(r), c));
+      counted_[r].push_back(counted_[r].back());
+      for (uint64_t key : keys_[r].back()) ++counted_[r].back()[key];
+    }
+  }
+}
+
+void Ledger::Pushed(Rank rank, uint64_t clock) { pushed_[rank.value] = std::max(pushed_[rank.value], clock + 1); }
+
+float Ledger::CountOf(uint64_t key, const std::vector<uint64_t>& clocks) const {
+  uint32_t count = 0;
+  for (uint32_t r = 0; r < job_.ranks; ++r) count += counted_[r][clocks[r]][key];
+  return static_cast<float>(count);
+}
+
+std::string Ledger::CheckPull(Rank rank, uint64_t clock, absl::Span<const float> ledger,
+                              absl::Span<const uint64_t> keys, absl::Span<const float> rows) {
+  ++pulls_;
+  const uint64_t least = job_.staleness >= clock ? 0 : clock - job_.staleness;
+  // Rounds are read at one version, clock - s; pushes may show more than the bound asks, but nothing that was not made.
+  const std::vector<uint64_t> low(job_.ranks, least);
+  std::vector<uint64_t> high = low;
+  if (job_.apply_push) {
+    for (uint32_t r = 0; r < job_.ranks; ++r) high[r] = std::max(least, pushed_[r]);
+  }
+  for (size_t e = 0; e < ledger.size(); ++e) {
+    const size_t q = e % kBlockElements;
+    const float from = q < job_.ranks ? batches_[q][low[q]] : 0, to = q < job_.ranks ? batches_[q][high[q]] : 0;
+    // Written so that a NaN fails too.
+    if (!(ledger[e] >= from && ledger[e] <= to && ledger[e] == static_cast<float>(static_cast<int>(ledger[e])))) {
+      return absl::StrCat("rank ", rank.value, " at clock ", clock, " read ", ledger[e], " pushes of rank ", q,
+                          " in block ", e / kBlockElements, ", not ", from, " to ", to);
+    }
+    if (q < job_.ranks && !job_.empty_batches && clock > static_cast<uint64_t>(ledger[e])) {
+      largest_lead_ = std::max(largest_lead_, clock - static_cast<uint64_t>(ledger[e]));
+    }
+  }
+  for (size_t k = 0; k < keys.size(); ++k) {
+    const float from = CountOf(keys[k], low), to = CountOf(keys[k], high);
+    for (uint32_t d = 0; d < kDim; ++d) {
+      const float value = rows[k * kDim + d];
+      if (!(value >= from && value <= to)) {
+        return absl::StrCat("rank ", rank.value, " at clock ", clock, " read ", value, " pushes of key ", keys[k],
+                            ", not ", from, " to ", to);
+      }
+    }
+  }
+  return "";
+}
+
+std::string Ledger::CheckEnd(absl::Span<const float> ledger, absl::Span<const float> counts) const {
+  for (size_t e = 0; e < ledger.size(); ++e) {
+    const size_t q = e % kBlockElements;
+    const float expected = q < job_.ranks ? batches_[q][job_.clocks] : 0;
+    if (!(ledger[e] == expected)) {
+      return absl::StrCat("in the end block ", e / kBlockElements, " holds ", ledger[e], " pushes of rank ", q,
+                          ", not ", expected);
+    }
+  }
+  const std::vector<uint64_t> all(job_.ranks, job_.clocks);
+  for (size_t k = 0; k < counts.size(); ++k) {
+    const float expected = CountOf(k / kDim, all);
+    if (!(counts[k] == expected)) {
+      return absl::StrCat("in the end key ", k / kDim, " holds ", counts[k], " pushes, not ", expected);
+    }
+  }
+  return "";
+}
+
+}  // namespace descent::simulation

@@ -1,0 +1,162 @@
+#include "tests/simulation/simulated_worker.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace descent::simulation {
+
+SimulatedWorker::SimulatedWorker(uint32_t index, const Job& job, ClientOptions options, ClientFaults faults,
+                                 Ledger* ledger, Host* host)
+    : index_(index), job_(job), ledger_(ledger), host_(host), session_(std::move(options), faults) {}
+
+void SimulatedWorker::Lease(Rank rank, Incarnation incarnation) {
+  if (const auto it = runs_.find(rank); it != runs_.end()) {
+    if (it->second.incarnation >= incarnation) return;
+    Drop(rank, it->second.incarnation);
+  }
+  Run& run = runs_[rank];
+  run.incarnation = incarnation;
+  run.ledger.resize(kLedgerBlocks * kBlockElements);
+  run.ledger_sum.resize(run.ledger.size());
+  run.values.resize(kValueBlocks * kBlockElements - 3);
+  run.values_sum.resize(run.values.size());
+  ClientSession::Output out;
+  run.ticket = session_.AskExpected(rank, host_->now(), &out);
+  Deliver(std::move(out));
+}
+
+void SimulatedWorker::Drop(Rank rank, Incarnation incarnation) {
+  const auto it = runs_.find(rank);
+  if (it == runs_.end() || it->second.incarnation != incarnation) return;
+  if (it->second.stage != Stage::kComputing) session_.Forget(it->second.ticket);
+  runs_.erase(it);
+}
+
+PullSpec SimulatedWorker::Pull(Rank rank, Run& run, uint64_t clock) {
+  // Whatever is not written is seen by the check.
+  std::fill(run.ledger.begin(), run.ledger.end(), -1e9f);
+  std::fill(run.values.begin(), run.values.end(), -1e9f);
+  PullSpec pull;
+  pull.rank = rank;
+  pull.clock = Clock(clock);
+  pull.dense = {run.ledger.data(), run.values.data()};
+  if (job_.sparse) {
+    pull.dense.push_back(nullptr);
+    run.pull_keys = ledger_->keys(rank, clock);
+    run.rows.assign(run.pull_keys.size() * kDim, -1e9f);
+    if (!run.pull_keys.empty()) pull.sparse = {{TensorId(kCounts), run.pull_keys, run.rows.data()}};
+  }
+  return pull;
+}
+
+PushSpec SimulatedWorker::Push(Rank rank, Run& run) {
+  PushSpec push;
+  push.rank = rank;
+  push.incarnation = run.incarnation;
+  push.clock = Clock(run.clock);
+  push.read_clock = Clock(job_.staleness >= run.clock ? 0 : run.clock - job_.staleness);
+  ledger_->Pushed(rank, run.clock);
+  if (!ledger_->has_batch(rank, run.clock)) {
+    push.weight = {0};
+    return push;
+  }
+  push.weight = {1};
+  for (uint32_t e = 0; e < run.ledger_sum.size(); ++e) {
+    run.ledger_sum[e] = e % kBlockElements == rank.value ? job_.gradient(1) : 0;
+  }
+  for (uint32_t e = 0; e < run.values_sum.size(); ++e) {
+    run.values_sum[e] = job_.gradient(job_.noise(rank, run.clock, e) - run.values[e] * 0x1p-6f);
+  }
+  push.dense = {run.ledger_sum.data(), run.values_sum.data()};
+  if (job_.sparse) {
+    push.dense.push_back(nullptr);
+    const std::vector<uint64_t>& keys = ledger_->keys(rank, run.clock);
+    run.rows_sum.assign(keys.size() * kDim, job_.gradient(1));
+    push.sparse = {{TensorId(kCounts), keys, run.rows_sum.data()}};
+  }
+  return push;
+}
+
+void SimulatedWorker::CheckRead(Rank rank, const Run& run, uint64_t clock) {
+  std::string wrong = ledger_->CheckPull(rank, clock, run.ledger, run.pull_keys, run.rows);
+  for (float value : run.values) {
+    if (!(value > -100 && value < 100)) wrong = "a block of `values` did not arrive";
+  }
+  if (!wrong.empty()) host_->Wrong(std::move(wrong));
+}
+
+void SimulatedWorker::Computed(Rank rank, Incarnation incarnation) {
+  const auto it = runs_.find(rank);
+  if (it == runs_.end() || it->second.incarnation != incarnation || it->second.stage != Stage::kComputing) return;
+  Run& run = it->second;
+  run.stage = Stage::kExchanging;
+  std::optional<PullSpec> pull;
+  const PushSpec push = Push(rank, run);
+  if (run.clock + 1 < job_.clocks) pull = Pull(rank, run, run.clock + 1);
+  ClientSession::Output out;
+  run.ticket = session_.Exchange(push, pull, nullptr, host_->now(), &out);
+  Deliver(std::move(out));
+}
+
+void SimulatedWorker::OnOpen(ServerId server) {
+  ClientSession::Output out;
+  session_.OnOpen(server, host_->now(), &out);
+  Deliver(std::move(out));
+}
+
+void SimulatedWorker::OnReply(ServerId server, const Reply& reply) {
+  ClientSession::Output out;
+  session_.OnReply(server, reply, host_->now(), &out);
+  WriteParts(reply.payload, out.writes);
+  Deliver(std::move(out));
+}
+
+void SimulatedWorker::OnTimer() {
+  ClientSession::Output out;
+  session_.OnTimer(host_->now(), &out);
+  Deliver(std::move(out));
+}
+
+void SimulatedWorker::Deliver(ClientSession::Output out) {
+  for (auto& [server, request] : out.send) host_->Send(index_, server, std::move(request));
+  for (Ticket ticket : out.finished) Finished(ticket);
+}
+
+void SimulatedWorker::Finished(Ticket ticket) {
+  const auto it = std::find_if(runs_.begin(), runs_.end(), [&](const auto& entry) {
+    return entry.second.ticket == ticket && entry.second.stage != Stage::kComputing;
+  });
+  if (it == runs_.end()) return;
+  const Rank rank = it->first;
+  Run& run = it->second;
+  const absl::Status status = session_.core().status(ticket);
+  if (!status.ok()) {
+    const Incarnation incarnation = run.incarnation;
+    Drop(rank, incarnation);
+    return host_->RankLost(rank, incarnation, status);
+  }
+  const bool asked = run.stage == Stage::kAsking;
+  if (asked) {
+    run.clock = session_.core().expected(ticket)[0].value;
+  } else if (run.stage == Stage::kPulling) {
+    CheckRead(rank, run, run.clock);
+  } else {
+    ++run.clock;
+    if (run.clock < job_.clocks) CheckRead(rank, run, run.clock);
+  }
+  session_.Forget(ticket);
+  if (run.clock >= job_.clocks) {
+    runs_.erase(it);
+    return host_->RankDone(rank);
+  }
+  if (asked) {
+    run.stage = Stage::kPulling;
+    ClientSession::Output out;
+    run.ticket = session_.Exchange(std::nullopt, Pull(rank, run, run.clock), nullptr, host_->now(), &out);
+    return Deliver(std::move(out));
+  }
+  run.stage = Stage::kComputing;
+  host_->Compute(index_, rank, run.incarnation);
+}
+
+}  // namespace descent::simulation

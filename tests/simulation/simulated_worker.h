@@ -1,0 +1,77 @@
+// A worker process in the simulator: the client's real core and plans, and for each rank it leases the loop that a
+// worker runs: ask for the expected clock, pull, compute for a while, push and pull the next, until the last clock. It
+// does not know of lease moves until somebody tells it, so that it may be a zombie.
+#ifndef DESCENT_TESTS_SIMULATION_SIMULATED_WORKER_H_
+#define DESCENT_TESTS_SIMULATION_SIMULATED_WORKER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "tests/simulation/ledger.h"
+#include "tests/simulation/scenario.h"
+#include "worker/client/client_session.h"
+
+namespace descent::simulation {
+
+class SimulatedWorker {
+ public:
+  class Host {
+   public:
+    virtual ~Host() = default;
+    virtual absl::Time now() const = 0;
+    virtual void Send(uint32_t worker, ServerId server, Request request) = 0;
+    // Calls Computed later.
+    virtual void Compute(uint32_t worker, Rank rank, Incarnation incarnation) = 0;
+    virtual void RankDone(Rank rank) = 0;
+    // The rank's request ended badly; the worker has dropped the rank.
+    virtual void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) = 0;
+    virtual void Wrong(std::string what) = 0;  // a check has failed
+  };
+
+  SimulatedWorker(uint32_t index, const Job& job, ClientOptions options, ClientFaults faults, Ledger* ledger,
+                  Host* host);
+
+  void Lease(Rank rank, Incarnation incarnation);
+  void Drop(Rank rank, Incarnation incarnation);  // told that the lease is over
+  void Computed(Rank rank, Incarnation incarnation);
+
+  void OnOpen(ServerId server);
+  void OnClosed(ServerId server) { session_.OnClosed(server); }
+  void OnReply(ServerId server, const Reply& reply);
+  void OnTimer();
+  absl::Time next_timer() const { return session_.core().next_timer(); }
+  const ClientCore& core() const { return session_.core(); }
+
+ private:
+  enum class Stage { kAsking, kPulling, kComputing, kExchanging };
+  struct Run {
+    Incarnation incarnation;
+    Stage stage = Stage::kAsking;
+    uint64_t clock = 0;
+    Ticket ticket = 0;
+    std::vector<float> ledger, values, rows;              // read
+    std::vector<float> ledger_sum, values_sum, rows_sum;  // pushed
+    std::vector<uint64_t> pull_keys;
+  };
+
+  void Deliver(ClientSession::Output out);
+  void Finished(Ticket ticket);
+  PullSpec Pull(Rank rank, Run& run, uint64_t clock);
+  PushSpec Push(Rank rank, Run& run);
+  void CheckRead(Rank rank, const Run& run, uint64_t clock);
+
+  const uint32_t index_;
+  const Job job_;
+  Ledger* const ledger_;
+  Host* const host_;
+  ClientSession session_;
+  std::map<Rank, Run> runs_;
+};
+
+}  // namespace descent::simulation
+
+#endif  // DESCENT_TESTS_SIMULATION_SIMULATED_WORKER_H_
