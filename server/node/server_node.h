@@ -15,26 +15,33 @@
 #include "absl/time/time.h"
 #include "common/base/ids.h"
 #include "common/wire/frame.h"
+#include "server/core/engine.h"
 #include "server/store/block_store.h"
 
 namespace descent {
 
 struct ServerNodeOptions {
-  Envelope envelope;  // every request must carry the same
-  StoreOptions store;
-  uint64_t staleness = 0;  // kUnbounded: no bound
+  Envelope envelope;           // every request must carry the same
+  StoreOptions store;          // history is raised to what the staleness bound needs
+  uint64_t staleness = 0;      // kUnbounded: no bound
   uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
-  uint32_t send_window = 4;    // replies handed to Output::Send and not yet reported by OnSent, per connection
+  uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
+  EngineFault fault = EngineFault::kNone;  // for tests alone
 };
+
+// Versions that the store must keep before the newest. A rank reads version c - s. On this server it may have completed
+// up to c + s clocks (its lease moved because another server lagged; a new holder starts from the least), and its
+// blocks be one version further.
+uint32_t HistoryFor(const ServerNodeOptions& options);
 
 struct ServerNodeStats {
   uint64_t pushes = 0, contributions = 0, pulls = 0;
   uint64_t duplicates = 0, fenced = 0, too_early = 0, stale = 0, refused = 0, held = 0, waiting_notices = 0;
   uint64_t payload_bytes_in = 0, payload_bytes_out = 0;
-  uint64_t held_pulls = 0;  // now
-  uint64_t round = 0;       // every rank has completed the clocks below
+  uint64_t held_pulls = 0;    // now
+  uint64_t round = 0;         // every rank has completed the clocks below
   uint64_t largest_lead = 0;  // most that a rank's clock was ahead of the slowest when its pull was answered
 };
 
@@ -57,9 +64,13 @@ class ServerNode {
   };
 
   static absl::StatusOr<std::unique_ptr<ServerNode>> Create(ServerNodeOptions options, Output* output);
+  // On a store made elsewhere, of the same StoreOptions.
+  static absl::StatusOr<std::unique_ptr<ServerNode>> Create(ServerNodeOptions options,
+                                                            std::unique_ptr<BlockStore> store, Output* output);
   virtual ~ServerNode() = default;
 
-  virtual void OnOpen(ConnectionId connection, absl::Time now) = 0;
+  // `unary`: every push on it is answered, also one that does not complete its clock.
+  virtual void OnOpen(ConnectionId connection, absl::Time now, bool unary = false) = 0;
   virtual void OnClose(ConnectionId connection, absl::Time now) = 0;  // its held pulls are forgotten
   virtual void OnRequest(ConnectionId connection, Request request, absl::Time now) = 0;
   virtual void OnSent(ConnectionId connection, absl::Time now) = 0;  // one reply has left

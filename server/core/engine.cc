@@ -1,0 +1,381 @@
+#include "server/core/engine.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+
+namespace descent {
+
+namespace {
+
+uint64_t Lead(const EngineOptions& o) { return std::min(o.staleness, o.max_lead) + 1; }
+
+// Under PUSH only a rank's current clock is kept.
+uint64_t Window(const EngineOptions& o) { return o.apply_push ? 1 : Lead(o) + 2; }
+
+std::string Name(Incarnation i) { return absl::StrCat("(", i.generation.value, ", ", i.number, ")"); }
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options)
+    : options_(options),
+      lead_(Lead(options)),
+      window_(Window(options)),
+      marks_(options.ranks, options.dense_blocks + options.slots),
+      clock_(options.ranks, 0),
+      progress_(options.ranks),
+      newest_(options.ranks),
+      weight_(window_ * options.ranks, 0.0),
+      begun_(window_, 0),
+      empty_(window_, 0),
+      arrived_(options.apply_push ? 0 : size_t{options.dense_blocks} * window_, 0),
+      block_round_(options.dense_blocks, 0),
+      stage_(options.dense_blocks, Stage::kOpen),
+      behind_(options.ranks) {
+  DESCENT_CHECK(options.ranks > 0);
+}
+
+void Engine::Step(const Event& event, std::vector<Action>* out) {
+  std::visit([&](const auto& e) { On(e, out); }, event);
+}
+
+uint64_t Engine::bound() const {
+  if (options_.staleness == kUnbounded) return kUnbounded;
+  return options_.staleness + (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
+}
+
+Engine::ReadVersion Engine::VersionFor(Clock clock) const {
+  if (options_.apply_push || options_.staleness == kUnbounded) return {};
+  return {true, clock.value - std::min(clock.value, bound())};
+}
+
+absl::Span<const double> Engine::weights(Clock clock) const {
+  return absl::MakeConstSpan(weight_).subspan(ring(clock.value) * options_.ranks, options_.ranks);
+}
+
+void Engine::On(const PushArrived& e, std::vector<Action>* out) {
+  const uint32_t last = end(e.rank, e.span);
+  if (options_.fault != EngineFault::kFenceIgnored) {
+    for (uint32_t r = e.rank.value; r < last; ++r) {
+      if (e.incarnation < newest_[r]) {
+        out->push_back(PushRejected{Rejection::kFenced, absl::StrCat("rank ", r, ": incarnation ", Name(e.incarnation),
+                                                                     " is fenced by ", Name(newest_[r]))});
+        return;
+      }
+    }
+  }
+  for (uint32_t r = e.rank.value; r < last; ++r) newest_[r] = std::max(newest_[r], e.incarnation);
+
+  const uint64_t c = e.clock.value;
+  bool fresh = false;
+  for (uint32_t r = e.rank.value; r < last; ++r) {
+    if (clock_[r] < c) {
+      out->push_back(PushRejected{
+          Rejection::kTooEarly,
+          absl::StrCat("rank ", r, " pushes clock ", c, ", but its clock ", clock_[r], " is not complete here")});
+      return;
+    }
+    fresh |= clock_[r] == c;
+  }
+  if (!fresh) {
+    if (options_.fault == EngineFault::kDedupeOff) {
+      for (uint32_t i = 0; i < e.blocks.size(); ++i) out->push_back(Admit{i, e.blocks[i], false});
+      return;
+    }
+    out->push_back(PushRejected{Rejection::kDuplicate, {}});
+    return;
+  }
+  if (!options_.apply_push && has_blocks() && c > round_ + lead_) {
+    out->push_back(
+        PushRejected{Rejection::kTooEarly, absl::StrCat("rank ", e.rank.value, " pushes clock ", c, ", more than ",
+                                                        lead_, " ahead of the round in progress, ", round_)});
+    return;
+  }
+  if (std::string wrong = CheckCounts(e); !wrong.empty()) {
+    out->push_back(PushRejected{Rejection::kRefused, std::move(wrong)});
+    return;
+  }
+  for (uint32_t r = e.rank.value; r < last; ++r) {
+    Progress& p = progress_[r];
+    if (clock_[r] != c || p.begun) continue;
+    p.begun = true;
+    p.announced = e.announced;
+    weight_[ring(c) * options_.ranks + r] = e.weight[r - e.rank.value];
+    ++begun_[ring(c)];
+  }
+  for (uint32_t i = 0; i < e.blocks.size(); ++i) {
+    const uint32_t block = e.blocks[i];
+    Verdict verdict = marks_.Check(block, e.rank.value, last, c, clock_);
+    DESCENT_CHECK(verdict != Verdict::kTooEarly);  // clock_ is a floor under the marks
+    if (verdict == Verdict::kDuplicate && options_.fault != EngineFault::kDedupeOff) continue;
+    const uint64_t at = block < options_.dense_blocks ? block_round_[block] : round_;
+    out->push_back(Admit{i, block, !options_.apply_push && c > at});
+  }
+}
+
+std::string Engine::CheckCounts(const PushArrived& e) const {
+  const uint32_t last = end(e.rank, e.span);
+  for (uint32_t r = e.rank.value; r < last; ++r) {
+    if (clock_[r] != e.clock.value) continue;
+    const Progress& p = progress_[r];
+    const auto who = [&] { return absl::StrCat("rank ", r, ", clock ", e.clock.value, ": "); };
+    if (p.begun && p.announced != e.announced) {
+      return absl::StrCat(who(), "announced ", p.announced, " contributions before, ", e.announced, " now");
+    }
+    const double weight = e.weight[r - e.rank.value];
+    const double before = weight_[ring(e.clock.value) * options_.ranks + r];
+    if (p.begun && before != weight) return absl::StrCat(who(), "weight ", before, " before, ", weight, " now");
+    uint32_t fresh = 0, dense = 0;
+    for (uint32_t block : e.blocks) {
+      if (marks_.mark(block, r, clock_) > e.clock.value) continue;
+      ++fresh;
+      dense += block < options_.dense_blocks;
+    }
+    const uint64_t total = uint64_t{p.admitted} + fresh;
+    const uint64_t dense_total = uint64_t{p.dense} + dense;
+    if (total > e.announced) {
+      return absl::StrCat(who(), total, " contributions, but ", e.announced, " were announced");
+    }
+    // All dense blocks or none: seen as soon as the announcement leaves no room for the rest.
+    if (dense_total > 0 && e.announced - total < options_.dense_blocks - dense_total) {
+      return absl::StrCat(who(), "contributes to some dense blocks but, of ", e.announced, " announced, not to all ",
+                          options_.dense_blocks, " of this server");
+    }
+  }
+  return {};
+}
+
+void Engine::On(const ContributionIn& e, std::vector<Action>* out) {
+  const uint32_t last = end(e.rank, e.span);
+  const bool dense = e.block < options_.dense_blocks;
+  uint32_t fresh = 0;
+  for (uint32_t r = e.rank.value; r < last; ++r) {
+    if (!marks_.Advance(e.block, r, e.clock.value, clock_)) continue;
+    ++fresh;
+    ++progress_[r].admitted;
+    progress_[r].dense += dense;
+  }
+  if (fresh == 0 || !dense || options_.apply_push) return;
+  arrived_[e.block * window_ + ring(e.clock.value)] += fresh;
+  if (block_round_[e.block] == e.clock.value) MaybeCommit(e.block, out);
+}
+
+void Engine::MaybeCommit(uint32_t block, std::vector<Action>* out) {
+  const uint64_t c = block_round_[block];
+  if (c > round_ || stage_[block] != Stage::kOpen) return;  // one version ahead of the round, no more
+  if (arrived_[block * window_ + ring(c)] + empty_[ring(c)] < options_.ranks) return;
+  if (options_.scalars_before_apply) {
+    stage_[block] = Stage::kReducing;
+    out->push_back(ReduceBlock{block, Clock(c)});
+  } else {
+    stage_[block] = Stage::kCommitting;
+    out->push_back(CommitBlock{block, Clock(c)});
+  }
+}
+
+void Engine::On(const BlockReduced& e, std::vector<Action>* out) {
+  DESCENT_CHECK(stage_[e.block] == Stage::kReducing);
+  stage_[e.block] = Stage::kReduced;
+  if (block_round_[e.block] >= agreed_below_) return;
+  stage_[e.block] = Stage::kCommitting;
+  out->push_back(CommitBlock{e.block, Clock(block_round_[e.block])});
+}
+
+void Engine::On(const ScalarsAgreed& e, std::vector<Action>* out) {
+  agreed_below_ = std::max(agreed_below_, e.clock.value + 1);
+  for (uint32_t b = 0; b < options_.dense_blocks; ++b) {
+    if (stage_[b] != Stage::kReduced || block_round_[b] >= agreed_below_) continue;
+    stage_[b] = Stage::kCommitting;
+    out->push_back(CommitBlock{b, Clock(block_round_[b])});
+  }
+}
+
+void Engine::On(const BlockCommitted& e, std::vector<Action>* out) {
+  const uint64_t c = block_round_[e.block];
+  DESCENT_CHECK(stage_[e.block] == Stage::kCommitting && c == round_);
+  stage_[e.block] = Stage::kOpen;
+  arrived_[e.block * window_ + ring(c)] = 0;
+  block_round_[e.block] = c + 1;
+  ++blocks_ahead_;
+  for (const Held& held : held_) {
+    if (held.open && held.need == c + 1) out->push_back(ReleaseBlock{held.ticket, e.block});
+  }
+  MaybeFinishRound(out);
+}
+
+void Engine::On(const PushDone& e, std::vector<Action>* out) {
+  const uint32_t last = end(e.rank, e.span);
+  const uint32_t slack = options_.fault == EngineFault::kCompleteEarly ? 1 : 0;
+  for (uint32_t r = e.rank.value; r < last; ++r) {
+    const Progress& p = progress_[r];
+    if (clock_[r] == e.clock.value && p.begun && p.admitted + slack >= p.announced) Complete(r, e.now, out);
+  }
+}
+
+void Engine::Complete(uint32_t rank, absl::Time now, std::vector<Action>* out) {
+  const uint64_t c = clock_[rank]++;
+  const bool empty = progress_[rank].dense == 0 && options_.dense_blocks > 0;
+  progress_[rank] = Progress{};
+  progress_[rank].since = now;
+  out->push_back(RankCompleted{Rank(rank), Clock(c)});
+  if (options_.apply_push) {
+    begun_[0] = 0;
+  } else if (empty) {
+    ++empty_[ring(c)];
+    if (begun_[ring(c)] == options_.ranks) {
+      for (uint32_t b = 0; b < options_.dense_blocks; ++b) {
+        if (block_round_[b] == c) MaybeCommit(b, out);
+      }
+    }
+  }
+  if (c != round_) return;
+  --behind_;
+  if (options_.apply_push || !has_blocks()) {
+    if (behind_ == 0) AdvanceRound(out);
+  } else {
+    MaybeFinishRound(out);
+  }
+}
+
+void Engine::MaybeFinishRound(std::vector<Action>* out) {
+  if (behind_ > 0 || blocks_ahead_ < options_.dense_blocks || committing_slots_) return;
+  committing_slots_ = true;
+  out->push_back(CommitSlots{Clock(round_)});
+}
+
+void Engine::On(const SlotsCommitted& e, std::vector<Action>* out) {
+  DESCENT_CHECK(committing_slots_);
+  committing_slots_ = false;
+  AdvanceRound(out);
+}
+
+void Engine::AdvanceRound(std::vector<Action>* out) {
+  if (options_.apply_push || !has_blocks()) {
+    round_ = *std::min_element(clock_.begin(), clock_.end());
+  } else {
+    begun_[ring(round_)] = 0;
+    empty_[ring(round_)] = 0;
+    ++round_;
+    blocks_ahead_ = 0;
+  }
+  behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
+  size_t kept = 0;
+  for (Held& held : held_) {
+    if (held.need <= round_) {
+      out->push_back(Release{held.ticket});
+      continue;
+    }
+    if (!options_.apply_push && !held.open && held.need == round_ + 1) Open(&held, out);
+    held_[kept++] = held;
+  }
+  held_.resize(kept);
+  if (options_.apply_push || !has_blocks()) return;
+  // What came early for this round may already be all of it.
+  if (begun_[ring(round_)] == options_.ranks) {
+    for (uint32_t b = 0; b < options_.dense_blocks; ++b) MaybeCommit(b, out);
+    MaybeFinishRound(out);
+  }
+}
+
+void Engine::Open(Held* held, std::vector<Action>* out) {
+  held->open = true;
+  for (uint32_t b = 0; b < options_.dense_blocks; ++b) {
+    if (block_round_[b] >= held->need) out->push_back(ReleaseBlock{held->ticket, b});
+  }
+}
+
+void Engine::On(const PullArrived& e, std::vector<Action>* out) {
+  uint64_t need = 0;
+  if (!e.ungated && bound() != kUnbounded) need = e.clock.value - std::min(e.clock.value, bound());
+  if (need <= round_) {
+    out->push_back(Release{e.ticket});
+    return;
+  }
+  Held held{e.ticket, e.rank, need, false, e.now, e.now + options_.waiting_notice};
+  if (!options_.apply_push && need == round_ + 1) Open(&held, out);
+  held_.push_back(held);
+}
+
+void Engine::On(const PullGone& e, std::vector<Action>*) {
+  held_.erase(std::remove_if(held_.begin(), held_.end(), [&](const Held& h) { return h.ticket == e.ticket; }),
+              held_.end());
+}
+
+void Engine::On(const FenceRaised& e, std::vector<Action>*) {
+  newest_[e.rank.value] = std::max(newest_[e.rank.value], e.incarnation);
+}
+
+void Engine::On(const TimerFired& e, std::vector<Action>* out) {
+  for (Held& held : held_) {
+    if (held.notice > e.now) continue;
+    held.notice = e.now + options_.waiting_notice;
+    out->push_back(TellWaiting{held.ticket, Behind(held.need), e.now - held.since, Why(held.need)});
+  }
+}
+
+absl::Time Engine::next_timer() const {
+  absl::Time next = absl::InfiniteFuture();
+  for (const Held& held : held_) next = std::min(next, held.notice);
+  return next;
+}
+
+std::vector<Rank> Engine::Behind(uint64_t need) const {
+  std::vector<Rank> ranks;
+  for (uint32_t r = 0; r < options_.ranks; ++r) {
+    if (clock_[r] < need) ranks.push_back(Rank(r));
+  }
+  return ranks;
+}
+
+std::string Engine::Why(uint64_t need) const {
+  std::string why = absl::StrCat("held until every rank has completed clock ", need - 1);
+  int named = 0;
+  for (Rank r : Behind(need)) {
+    if (++named > 4) {
+      absl::StrAppend(&why, "; ...");
+      break;
+    }
+    const Progress& p = progress_[r.value];
+    absl::StrAppend(&why, named == 1 ? ": " : "; ", "rank ", r.value, " is at clock ", clock_[r.value]);
+    if (p.begun) absl::StrAppend(&why, " (", p.admitted, " of ", p.announced, " contributions in)");
+  }
+  return why;
+}
+
+std::vector<Culprit> Engine::Culprits() const {
+  // Of each rank: the earliest held read that needs more of it than it has done.
+  std::vector<Culprit> out;
+  for (uint32_t r = 0; r < options_.ranks; ++r) {
+    absl::Time since = absl::InfiniteFuture();
+    uint64_t need = 0;
+    for (const Held& held : held_) {
+      if (clock_[r] >= held.need || held.since >= since) continue;
+      since = held.since;
+      need = held.need;
+    }
+    if (need == 0) continue;
+    const Progress& p = progress_[r];
+    std::string why = absl::StrCat("clock ", clock_[r], " of ", need, p.begun ? " begun" : " not begun");
+    if (p.begun) absl::StrAppend(&why, ", ", p.admitted, " of ", p.announced, " contributions in");
+    out.push_back(Culprit{Rank(r), std::max(since, p.since), std::move(why)});
+  }
+  return out;
+}
+
+std::string Engine::DebugState() const {
+  std::string out = absl::StrCat("round ", round_, ", behind ", behind_, ", blocks ahead ", blocks_ahead_, " of ",
+                                 options_.dense_blocks, ", held reads ", held_.size(), "\n");
+  for (uint32_t r = 0; r < options_.ranks; ++r) {
+    const Progress& p = progress_[r];
+    absl::StrAppend(&out, "rank ", r, ": clock ", clock_[r], ", incarnation ", Name(newest_[r]));
+    if (p.begun) absl::StrAppend(&out, ", ", p.admitted, "/", p.announced, " in, ", p.dense, " dense");
+    absl::StrAppend(&out, "\n");
+  }
+  for (const Held& held : held_) {
+    absl::StrAppend(&out, "read ", held.ticket, " of rank ", held.rank.value, ": waits for round ", held.need, "\n");
+  }
+  return out;
+}
+
+}  // namespace descent

@@ -1,0 +1,288 @@
+// The consistency engine of one server: which contribution counts, when a block may be updated, when a read may be
+// answered. A pure state machine: no payload bytes, no float arithmetic (weights pass through), no threads, no I/O, no
+// clock of its own. The same events give the same actions.
+//
+// Blocks are numbered by the caller: [0, dense_blocks) are dense blocks, the next `slots` are slots of sparse tables.
+//
+// Algorithm
+//   clock[r]    clocks that rank r has completed on this server. Its contributions of clock[r] are being taken in;
+//   those
+//               of a later clock are too early, those of an earlier one duplicates.
+//   complete    each message announces how many contributions this server gets of (rank, clock) in all; the clock of a
+//               rank is complete when so many are in. Of the dense blocks a rank contributes to all or to none (an
+//               empty batch).
+//   round       R = min over ranks of clock[r].
+//   PUSH        a contribution is applied when it is admitted, before its clock can complete. The stale
+//               synchronous parallel gate (Ho et al., NIPS 2013): a read for clock c waits for R >= c - s.
+//   ROUND       a dense block at version v takes in round v. It is committed (version v + 1) when each rank has
+//               contributed to it or completed clock v without dense contributions; so its version is R or R + 1. Slots
+//               are committed when every rank has completed clock R and every dense block is at R + 1; then R advances.
+//               A read for clock c is of version v = max(0, c - s): dense blocks as soon as each reaches v, slots once
+//               R >= v. With s unbounded the newest is read, at once.
+//               Contributions of clocks (R, R + lead], lead = min(s, max_lead) + 1, are kept for later by the caller;
+//               what is further ahead is too early. (s + 1, not s: a rank that reads dense blocks only may go on when
+//               these are committed, before the slots are.)
+//   scalars     where a rule needs global scalars before it can apply (scalars_before_apply): a block whose
+//               contributions are in is reduced (ReduceBlock) and waits for ScalarsAgreed of that clock; else this
+//               stage is skipped.
+//   fencing     the newest incarnation seen of each rank; older ones are fenced. A push of a span carries one
+//               incarnation, so it is for ranks that hold the same.
+//
+// Costs: O(span) per contribution, O(ranks) per round, O(held reads) per block commit. A scan of all blocks happens
+// only when a rank completes with an empty batch after every rank has begun that clock.
+//
+// Thread-safety: none.
+#ifndef DESCENT_SERVER_CORE_ENGINE_H_
+#define DESCENT_SERVER_CORE_ENGINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "common/base/ids.h"
+#include "server/core/block_marks.h"
+
+namespace descent {
+
+// Seeded bugs, for tests alone: that the checks of tests and simulator can fail is shown by switching one on.
+enum class EngineFault : uint8_t {
+  kNone = 0,
+  kDedupeOff,       // late copies are taken in again
+  kAckBeforeApply,  // a push is acknowledged and counted before it is applied (carried out by the caller)
+  kFenceIgnored,    // older incarnations are admitted
+  kGateOffByOne,    // reads are gated at s + 1
+  kWeightDropped,   // the last rank is left out of the total weight (carried out by the caller)
+  kCompleteEarly,   // a clock is complete one contribution too soon
+};
+
+struct EngineOptions {
+  uint32_t ranks = 1;
+  uint32_t dense_blocks = 0;
+  uint32_t slots = 0;
+  uint64_t staleness = 0;   // kUnbounded: no bound
+  bool apply_push = false;  // PUSH instead of ROUND
+  bool scalars_before_apply = false;
+  uint64_t max_lead = 64;  // ROUND without a bound: how far ahead of the round contributions are kept
+  absl::Duration waiting_notice = absl::Seconds(2);
+  EngineFault fault = EngineFault::kNone;
+};
+
+// --- Events
+// -------------------------------------------------------------------------------------------------------------- A push
+// message. The caller has checked ranks and span; `blocks` are this server's, each at most once, dense ones first.
+// Answered by one PushRejected, or by an Admit for each part to take in (none for duplicates). The caller carries out
+// each Admit, reports it with ContributionIn (or doesn't: that part is refused and changes nothing), then says
+// PushDone.
+struct PushArrived {
+  Rank rank;
+  uint32_t span = 1;
+  Incarnation incarnation;
+  Clock clock;
+  absl::Span<const double> weight;  // per existing rank of the span
+  uint32_t announced = 0;
+  absl::Span<const uint32_t> blocks;
+};
+struct ContributionIn {
+  uint32_t block = 0;
+  Rank rank;
+  uint32_t span = 1;
+  Clock clock;
+};
+struct PushDone {
+  Rank rank;
+  uint32_t span = 1;
+  Clock clock;
+  absl::Time now;
+};
+struct BlockReduced {
+  uint32_t block = 0;
+};
+struct ScalarsAgreed {
+  Clock clock;
+};
+struct BlockCommitted {
+  uint32_t block = 0;
+};
+struct SlotsCommitted {
+  absl::Time now;
+};
+struct PullArrived {
+  uint32_t ticket = 0;  // the caller's name for it, free again after Release or PullGone
+  Rank rank;
+  Clock clock;
+  bool ungated = false;
+  absl::Time now;
+};
+struct PullGone {
+  uint32_t ticket = 0;
+};
+struct FenceRaised {
+  Rank rank;
+  Incarnation incarnation;
+};
+struct TimerFired {
+  absl::Time now;
+};
+using Event = std::variant<PushArrived, ContributionIn, PushDone, BlockReduced, ScalarsAgreed, BlockCommitted,
+                           SlotsCommitted, PullArrived, PullGone, FenceRaised, TimerFired>;
+
+// --- Actions
+// -------------------------------------------------------------------------------------------------------------
+enum class Rejection : uint8_t { kDuplicate, kFenced, kTooEarly, kRefused };
+
+// The whole message changes nothing.
+struct PushRejected {
+  Rejection why = Rejection::kRefused;
+  std::string message;
+};
+// Take in part `part` of the push under way: now, or keep it for round `clock` (later).
+struct Admit {
+  uint32_t part = 0;
+  uint32_t block = 0;
+  bool later = false;
+};
+struct ReduceBlock {
+  uint32_t block = 0;
+  Clock clock;
+};
+struct CommitBlock {
+  uint32_t block = 0;
+  Clock clock;
+};
+struct CommitSlots {
+  Clock clock;
+};
+// (rank, clock) is complete on this server.
+struct RankCompleted {
+  Rank rank;
+  Clock clock;
+};
+// A block that the held read `ticket` asked for, should it have, is ready.
+struct ReleaseBlock {
+  uint32_t ticket = 0;
+  uint32_t block = 0;
+};
+// All of it is ready: what ReleaseBlock has named, or everything where it has named nothing.
+struct Release {
+  uint32_t ticket = 0;
+};
+struct TellWaiting {
+  uint32_t ticket = 0;
+  std::vector<Rank> ranks;
+  absl::Duration since;
+  std::string why;
+};
+using Action = std::variant<PushRejected, Admit, ReduceBlock, CommitBlock, CommitSlots, RankCompleted, ReleaseBlock,
+                            Release, TellWaiting>;
+
+// A rank that held reads wait for.
+struct Culprit {
+  Rank rank;
+  absl::Time since;
+  std::string why;
+};
+
+class Engine {
+ public:
+  explicit Engine(const EngineOptions& options);
+
+  void Step(const Event& event, std::vector<Action>* out);
+
+  // Which version a read for `clock` is of; nullopt (has = false): the newest.
+  struct ReadVersion {
+    bool exact = false;
+    uint64_t version = 0;
+  };
+  ReadVersion VersionFor(Clock clock) const;
+
+  uint64_t round() const { return round_; }
+  uint64_t clock(Rank rank) const { return clock_[rank.value]; }
+  uint64_t mark(uint32_t block, Rank rank) const { return marks_.mark(block, rank.value, clock_); }
+  uint64_t block_round(uint32_t block) const { return block_round_[block]; }
+  // Contributions of the rank's current clock that are in.
+  uint32_t admitted(Rank rank) const { return progress_[rank.value].admitted; }
+  // Weights of a clock that each rank has begun, in rank order; ROUND, clocks [round, round + lead].
+  absl::Span<const double> weights(Clock clock) const;
+  Incarnation newest(Rank rank) const { return newest_[rank.value]; }
+
+  absl::Time next_timer() const;
+  size_t held() const { return held_.size(); }
+  // Per rank that is behind what a held read needs, in rank order.
+  std::vector<Culprit> Culprits() const;
+  std::string DebugState() const;
+
+ private:
+  struct Progress {  // of a rank's current clock
+    bool begun = false;
+    uint32_t announced = 0;
+    uint32_t admitted = 0;
+    uint32_t dense = 0;
+    absl::Time since = absl::InfinitePast();  // when its clock last advanced
+  };
+  struct Held {
+    uint32_t ticket = 0;
+    Rank rank;
+    uint64_t need = 0;  // R that is waited for
+    bool open = false;  // ROUND: gets ReleaseBlock
+    absl::Time since;
+    absl::Time notice;
+  };
+
+  uint32_t end(Rank rank, uint32_t span) const {
+    return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{rank.value} + span, options_.ranks));
+  }
+  size_t ring(uint64_t clock) const { return clock % window_; }
+  bool has_blocks() const { return options_.dense_blocks + options_.slots > 0; }
+  uint64_t bound() const;  // s, with the seeded bug
+
+  void On(const PushArrived& e, std::vector<Action>* out);
+  void On(const ContributionIn& e, std::vector<Action>* out);
+  void On(const PushDone& e, std::vector<Action>* out);
+  void On(const BlockReduced& e, std::vector<Action>* out);
+  void On(const ScalarsAgreed& e, std::vector<Action>* out);
+  void On(const BlockCommitted& e, std::vector<Action>* out);
+  void On(const SlotsCommitted& e, std::vector<Action>* out);
+  void On(const PullArrived& e, std::vector<Action>* out);
+  void On(const PullGone& e, std::vector<Action>* out);
+  void On(const FenceRaised& e, std::vector<Action>* out);
+  void On(const TimerFired& e, std::vector<Action>* out);
+
+  // Empty: the message may be taken in.
+  std::string CheckCounts(const PushArrived& e) const;
+  void MaybeCommit(uint32_t block, std::vector<Action>* out);
+  void Complete(uint32_t rank, absl::Time now, std::vector<Action>* out);
+  void MaybeFinishRound(std::vector<Action>* out);
+  void AdvanceRound(std::vector<Action>* out);
+  void Open(Held* held, std::vector<Action>* out);
+  std::vector<Rank> Behind(uint64_t need) const;
+  std::string Why(uint64_t need) const;
+
+  const EngineOptions options_;
+  const uint64_t lead_;
+  const uint64_t window_;  // clocks of which anything is kept: ring buffers below
+  BlockMarks marks_;
+  std::vector<uint64_t> clock_;
+  std::vector<Progress> progress_;
+  std::vector<Incarnation> newest_;
+  std::vector<double> weight_;     // [ring(clock)][rank]
+  std::vector<uint32_t> begun_;    // [ring(clock)] ranks that have begun it
+  std::vector<uint32_t> empty_;    // [ring(clock)] ranks that completed it without dense contributions
+  std::vector<uint32_t> arrived_;  // [dense block][ring(clock)] ranks whose contributions are in
+  std::vector<uint64_t> block_round_;
+  enum class Stage : uint8_t { kOpen, kReducing, kReduced, kCommitting };
+  std::vector<Stage> stage_;
+  uint64_t round_ = 0;
+  uint32_t behind_ = 0;        // ranks whose clock is round_
+  uint32_t blocks_ahead_ = 0;  // dense blocks at round_ + 1
+  bool committing_slots_ = false;
+  uint64_t agreed_below_ = 0;  // scalars of clocks < this are known
+  std::vector<Held> held_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_CORE_ENGINE_H_

@@ -1,0 +1,49 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "server/node/node_impl.h"
+
+namespace descent {
+
+namespace {
+
+constexpr uint64_t kMostStaleness = 4096;  // with ROUND, whose versions are kept
+
+absl::Status Validate(const ServerNodeOptions& options) {
+  const StoreOptions& store = options.store;
+  if (store.ranks == 0) return absl::InvalidArgumentError("ranks: 0, at least 1 is needed");
+  if (!store.apply_push && options.staleness != kUnbounded && options.staleness > kMostStaleness) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("staleness: ", options.staleness, ", with apply: ROUND at most ", kMostStaleness));
+  }
+  if (options.send_window == 0) return absl::InvalidArgumentError("send_window: 0, at least 1 is needed");
+  if (store.map.placement.size() != store.tensors.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("partition map: ", store.map.placement.size(), " tensors, the job has ", store.tensors.size()));
+  }
+  for (size_t t = 0; t < store.tensors.size(); ++t) {
+    const uint32_t blocks = store.geometry.blocks(store.tensors[t]);
+    if (store.map.placement[t].size() != blocks) {
+      return absl::InvalidArgumentError(absl::StrCat("partition map: tensor '", store.tensors[t].name, "' has ", blocks,
+                                                     " blocks, the map ", store.map.placement[t].size()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+uint32_t HistoryFor(const ServerNodeOptions& options) {
+  if (options.store.apply_push || options.staleness == kUnbounded) return 0;
+  const uint64_t s = std::min(options.staleness, kMostStaleness);
+  return static_cast<uint32_t>(2 * s + 1 + (options.fault == EngineFault::kGateOffByOne ? 1 : 0));
+}
+
+absl::StatusOr<std::unique_ptr<ServerNode>> ServerNode::Create(ServerNodeOptions options,
+                                                               std::unique_ptr<BlockStore> store, Output* output) {
+  DESCENT_RETURN_IF_ERROR(Validate(options));
+  return std::unique_ptr<ServerNode>(new NodeImpl(std::move(options), std::move(store), output));
+}
+
+}  // namespace descent

@@ -1,0 +1,142 @@
+// ServerNode's implementation. Pushes (push.cc): checked, decided by the engine, carried out on the store. Reads
+// (pull.cc): held until the engine releases them, then answered lazily, a reply at a time while the connection's send
+// window is open, so that what waits costs references and not bytes.
+#ifndef DESCENT_SERVER_NODE_NODE_IMPL_H_
+#define DESCENT_SERVER_NODE_NODE_IMPL_H_
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "server/core/engine.h"
+#include "server/node/block_index.h"
+#include "server/node/request_check.h"
+#include "server/node/server_node.h"
+
+namespace descent {
+
+class NodeImpl final : public ServerNode {
+ public:
+  NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store, Output* output);
+
+  void OnOpen(ConnectionId connection, absl::Time now, bool unary) override;
+  void OnClose(ConnectionId connection, absl::Time now) override;
+  void OnRequest(ConnectionId connection, Request request, absl::Time now) override;
+  void OnSent(ConnectionId connection, absl::Time now) override;
+  void OnTimer(absl::Time now) override;
+  absl::Time next_timer() const override { return engine_.next_timer(); }
+  void Fence(Rank rank, Incarnation incarnation) override;
+  const ServerNodeStats& stats() const override { return stats_; }
+  BlockStore& store() override { return *store_; }
+  std::vector<WaitingNotice> Waiting(absl::Time now) const override;
+  std::vector<uint64_t> Marks(BlockId id) const override;
+  std::string DebugState() const override { return engine_.DebugState(); }
+
+ private:
+  struct Pull {
+    bool open = false;
+    ConnectionId connection;
+    uint64_t id = 0;
+    Rank rank;
+    Clock clock;
+    bool ungated = false;
+    std::optional<uint64_t> version;  // nullopt: the newest
+    bool all_dense = false;
+    std::vector<uint32_t> dense;   // as listed
+    std::vector<uint32_t> sorted;  // the same, ascending
+    std::vector<SparsePart> sparse;
+    Payload keys;
+    std::vector<uint32_t> ready;  // dense blocks to send, in this order
+    size_t next_ready = 0;
+    size_t next_sparse = 0;
+    size_t key_offset = 0;
+    bool released = false;  // all of it may be sent
+    bool queued = false;    // in its connection's line
+    bool own_keys = false;  // keys are a copy that pins no read buffer
+  };
+  struct Connection {
+    ConnectionId id;
+    bool unary = false;
+    bool dirty = false;
+    uint32_t in_flight = 0;
+    uint32_t pulls = 0;
+    std::deque<Reply> control;  // acks, refusals, notices
+    std::deque<uint32_t> line;  // pulls with something to send
+  };
+  // A contribution to a round that has not come yet, in memory of its own.
+  struct Later {
+    uint32_t block = 0;
+    Clock clock;
+    Rank rank;
+    uint32_t span = 1;
+    uint32_t keys = 0;
+    double weight = 0;  // PUSH
+    Payload payload;
+  };
+
+  // --- push.cc
+  void HandlePush(Connection* c, const Request& request, absl::Time now);
+  // Folds or applies one part. False: refused, *why says so, *fail: and the job can't go on.
+  bool TakeIn(const Admit& admit, const PushFrame& push, const Payload& part, std::string* why, bool* fail);
+  absl::Status StorePart(uint32_t block, Rank rank, uint32_t span, Clock clock, uint32_t keys, const Payload& payload,
+                         double weight);
+  void Commit(const CommitBlock& commit);
+  void CommitAllSlots(Clock clock, absl::Time now);
+  void Feed(std::vector<Later>* later, uint64_t clock);
+  void ApplyDeferred();
+  double TotalWeight(Clock clock);
+  void Fail(absl::Status cause);
+  bool WantsScalars(Clock clock) const {
+    return options_.scalars_every > 0 && clock.value % options_.scalars_every == 0;
+  }
+  // Steps the engine and carries out all that follows.
+  void Run(const Event& event, absl::Time now);
+
+  // --- pull.cc
+  // The ticket; nullopt: refused.
+  std::optional<uint32_t> HandlePull(Connection* c, const Request& request, absl::Time now);
+  void OnReleaseBlock(const ReleaseBlock& release);
+  void OnRelease(uint32_t ticket);
+  void OnTellWaiting(const TellWaiting& waiting);
+  void Enqueue(uint32_t ticket);
+  void EndPull(uint32_t ticket);
+  void MarkDirty(Connection* c);
+  void Control(Connection* c, Reply reply);
+  void Flush();
+  void Pump(Connection* c);
+  // Adds what is ready of a pull, up to a message's worth. True: the pull is over.
+  bool Fill(Pull* pull, Reply* reply);
+  void KeepKeys(uint32_t ticket);
+  Reply NewReply(uint64_t id) const;
+  Connection* Find(ConnectionId id);
+
+  ServerNodeOptions options_;
+  std::unique_ptr<BlockStore> store_;
+  Output* const output_;
+  const BlockIndex index_;
+  RequestCheck check_;
+  Engine engine_;
+  ServerNodeStats stats_;
+  bool failed_ = false;
+
+  std::vector<Action> verdicts_;                 // scratch: the engine's answer to a push
+  std::vector<Action> actions_;                  // scratch: what Run works off
+  std::vector<std::vector<Later>> later_dense_;  // [dense block]
+  std::vector<Later> later_slots_;
+  std::vector<std::pair<uint64_t, double>> totals_;  // [clock % size]: (clock + 1, total weight)
+  std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
+  std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
+  std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
+
+  absl::flat_hash_map<ConnectionId, std::unique_ptr<Connection>> connections_;  // looked up, never iterated
+  std::vector<std::unique_ptr<Pull>> pulls_;                                    // by ticket
+  std::vector<uint32_t> free_tickets_;
+  std::vector<ConnectionId> dirty_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_NODE_NODE_IMPL_H_
