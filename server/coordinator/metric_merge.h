@@ -34,7 +34,7 @@ struct MetricRecord {
   double examples_per_second = 0;
   std::optional<double> gradient_norm;  // of the window's first clock
   // Evaluation.
-  std::optional<double> accuracy;   // of a classifier
+  std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
   std::optional<double> objective;   // train_loss + regularizer, where that is known
   bool fuzzy = false;
