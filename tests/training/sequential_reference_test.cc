@@ -1,0 +1,412 @@
+// A plain sequential program, written down from the documents alone (same batches, same tree, same rule, no server, no
+// client, none of their kernels), reaches the very bits that a cluster of threads reaches over a network that delays,
+// repeats and loses messages.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "common/base/time_source.h"
+#include "common/random/philox.h"
+#include "common/tensor/initial_value.h"
+#include "descent/v1/job.pb.h"
+#include "gtest/gtest.h"
+#include "tests/support/in_process_transport.h"
+#include "tests/training/local_control.h"
+#include "worker/loop/trainer.h"
+#include "worker/models/model_factory.h"
+
+namespace descent {
+namespace {
+
+using testing::InProcessCluster;
+using testing::LocalControl;
+using testing::NetworkFaults;
+
+constexpr uint32_t kRanks = 5;
+constexpr uint64_t kClocks = 23;
+constexpr uint64_t kSeed = 11;
+constexpr float kRate = 0.01f, kL2 = 1e-3f;
+
+// Batches as a function of (rank, clock): sizes vary, some are empty.
+Batch MakeBatch(bool sparse, Rank rank, Clock clock, const Geometry& geometry) {
+  const RandomStream stream(kSeed, Purpose::kTest, clock.value, rank.value);
+  Batch batch;
+  batch.rows = stream.Below(0, 5);
+  batch.sparse = sparse;
+  batch.features = sparse ? 0 : 17;
+  uint64_t next = 1;
+  if (!sparse) {
+    batch.dense.Resize(batch.rows * 17);
+    for (size_t i = 0; i < batch.rows * 17; ++i) batch.dense[i] = stream.Uniform(next++) - 0.5f;
+    for (size_t i = 0; i < batch.rows; ++i) batch.label.push_back(static_cast<float>(stream.Below(next++, 3)));
+    return batch;
+  }
+  std::vector<std::vector<uint64_t>> rows(batch.rows);
+  std::map<std::pair<uint32_t, uint64_t>, uint32_t> order;  // (slot, key) -> index
+  for (auto& row : rows) {
+    for (int i = 0; i < 4; ++i) {
+      row.push_back(stream.Below(next++, 60));
+      order[{geometry.slot(row.back()), row.back()}] = 0;
+    }
+    batch.label.push_back(static_cast<float>(stream.Below(next++, 2)));
+  }
+  for (auto& [key, index] : order) {
+    index = static_cast<uint32_t>(batch.keys.size());
+    batch.keys.push_back(key.second);
+  }
+  batch.row_begin.push_back(0);
+  for (auto& row : rows) {
+    std::vector<uint32_t> columns;
+    for (uint64_t key : row) columns.push_back(order.at({geometry.slot(key), key}));
+    std::sort(columns.begin(), columns.end());
+    columns.erase(std::unique(columns.begin(), columns.end()), columns.end());
+    for (uint32_t column : columns) {
+      batch.column.push_back(column);
+      batch.value.push_back(1.0f + static_cast<float>(column % 3));
+    }
+    batch.row_begin.push_back(static_cast<uint32_t>(batch.column.size()));
+  }
+  return batch;
+}
+
+class Source final : public BatchSource {
+ public:
+  Source(bool sparse, Geometry geometry) : sparse_(sparse), geometry_(geometry) {}
+  void Request(Rank, Clock) override {}
+  absl::StatusOr<std::shared_ptr<const Batch>> Get(Rank rank, Clock clock) override {
+    return std::make_shared<const Batch>(MakeBatch(sparse_, rank, clock, geometry_));
+  }
+  void Forget(Rank) override {}
+
+ private:
+  const bool sparse_;
+  const Geometry geometry_;
+};
+
+struct Problem {
+  bool sparse = false;
+  v1::ModelSpec model;
+  v1::Optimizer optimizer;
+  uint64_t staleness = 0;
+  Geometry geometry{.block_elements = 32, .slots = 16};
+
+  std::unique_ptr<Model<float>> Make() const {
+    auto made = MakeModel<float>(model, {.features = sparse ? 0u : 17u, .sparse = sparse}, {});
+    EXPECT_TRUE(made.ok()) << made.status();
+    return std::move(*made);
+  }
+};
+
+// A scalar parameter with its optimizer state.
+struct Cell {
+  float w = 0, s0 = 0, s1 = 0;
+
+  void Step(const v1::Optimizer& rule, uint64_t t, float g, float scale, float l2) {
+    float d = g * scale;
+    if (l2 != 0) d += l2 * w;
+    if (rule.has_adam()) {
+      const double b1 = rule.adam().beta1(), b2 = rule.adam().beta2();
+      auto power = [](double base, uint64_t n) {
+        double result = 1;
+        for (; n != 0; n >>= 1, base *= base) {
+          if (n & 1) result *= base;
+        }
+        return result;
+      };
+      const auto first = static_cast<float>(1 / (1 - power(b1, t)));
+      const auto second = static_cast<float>(1 / (1 - power(b2, t)));
+      s0 = static_cast<float>(b1) * s0 + static_cast<float>(1 - b1) * d;
+      s1 = static_cast<float>(b2) * s1 + static_cast<float>(1 - b2) * (d * d);
+      w -= kRate * (s0 * first) / (std::sqrt(s1 * second) + static_cast<float>(rule.adam().epsilon()));
+    } else if (rule.has_momentum()) {
+      s0 = static_cast<float>(rule.momentum().momentum()) * s0 + d;
+      w -= kRate * s0;
+    } else if (rule.has_adagrad()) {
+      s0 += d * d;
+      w -= kRate * d / (std::sqrt(s0) + static_cast<float>(rule.adagrad().epsilon()));
+    } else {
+      w -= kRate * d;
+    }
+  }
+};
+
+// A gradient by element (dense) and by (tensor, key) (tables).
+struct Gradient {
+  std::vector<std::vector<float>> dense;
+  std::map<uint64_t, std::vector<float>> rows;
+  bool empty = true;
+};
+
+Gradient Sum(std::optional<Gradient> left, std::optional<Gradient> right) {
+  if (!left.has_value() || left->empty) return right.has_value() ? *right : Gradient{};
+  if (!right.has_value() || right->empty) return *left;
+  for (size_t t = 0; t < left->dense.size(); ++t) {
+    for (size_t i = 0; i < left->dense[t].size(); ++i) left->dense[t][i] += right->dense[t][i];
+  }
+  for (auto& [key, row] : right->rows) {
+    auto [it, fresh] = left->rows.try_emplace(key, row);
+    if (fresh) continue;
+    for (size_t i = 0; i < row.size(); ++i) it->second[i] += row[i];
+  }
+  return *left;
+}
+
+// Tables know 60 keys, so the reference keeps them dense: a row that nobody has touched still decays.
+struct State {
+  std::vector<std::vector<Cell>> dense;
+  std::map<uint64_t, std::vector<Cell>> rows;
+};
+
+State Sequential(const Problem& problem) {
+  auto model = problem.Make();
+  const auto& tensors = model->tensors();
+  State state;
+  state.dense.resize(tensors.size());
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    if (tensors[t].sparse) {
+      for (uint64_t key = 0; key < 60; ++key) state.rows[key].resize(tensors[t].dim());
+      continue;
+    }
+    std::vector<float> values(tensors[t].elements());
+    InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t].initializer, 0, absl::MakeSpan(values));
+    for (float v : values) state.dense[t].push_back({.w = v});
+  }
+  std::vector<State> versions = {state};  // version v has the updates of clocks < v
+  for (uint64_t clock = 0; clock < kClocks; ++clock) {
+    const State& read = versions[clock - std::min(clock, problem.staleness)];
+    std::vector<Gradient> leaves(kRanks);
+    double total_weight = 0;
+    for (uint32_t rank = 0; rank < kRanks; ++rank) {
+      const Batch batch = MakeBatch(problem.sparse, Rank(rank), Clock(clock), problem.geometry);
+      if (batch.rows == 0) continue;
+      std::vector<AlignedFloats> parameters(tensors.size()), gradient(tensors.size());
+      std::vector<const float*> p;
+      std::vector<float*> g;
+      for (size_t t = 0; t < tensors.size(); ++t) {
+        if (tensors[t].sparse) {
+          const size_t dim = tensors[t].dim();
+          parameters[t].Resize(batch.keys.size() * dim);
+          for (size_t k = 0; k < batch.keys.size(); ++k) {
+            for (size_t i = 0; i < dim; ++i) parameters[t][k * dim + i] = read.rows.at(batch.keys[k])[i].w;
+          }
+        } else {
+          parameters[t].Resize(read.dense[t].size());
+          for (size_t i = 0; i < read.dense[t].size(); ++i) parameters[t][i] = read.dense[t][i].w;
+        }
+        gradient[t].Resize(parameters[t].size());
+        p.push_back(parameters[t].data());
+        g.push_back(gradient[t].data());
+      }
+      total_weight += model->Gradient(batch, p, absl::MakeSpan(g)).weight;
+      Gradient& leaf = leaves[rank];
+      leaf.empty = false;
+      leaf.dense.resize(tensors.size());
+      for (size_t t = 0; t < tensors.size(); ++t) {
+        if (!tensors[t].sparse) {
+          leaf.dense[t].assign(g[t], g[t] + gradient[t].size());
+          continue;
+        }
+        const size_t dim = tensors[t].dim();
+        for (size_t k = 0; k < batch.keys.size(); ++k)
+          leaf.rows[batch.keys[k]].assign(g[t] + k * dim, g[t] + (k + 1) * dim);
+      }
+    }
+    // The tree over rank numbers: pairs, pairs of pairs, ...
+    std::vector<Gradient> level = leaves;
+    while (level.size() > 1) {
+      std::vector<Gradient> next;
+      for (size_t i = 0; i < level.size(); i += 2) {
+        next.push_back(i + 1 < level.size() ? Sum(level[i], level[i + 1]) : level[i]);
+      }
+      level = std::move(next);
+    }
+    if (total_weight > 0) {
+      const auto scale = static_cast<float>(1 / total_weight);
+      for (size_t t = 0; t < tensors.size(); ++t) {
+        const float l2 = tensors[t].decay ? kL2 : 0;
+        if (tensors[t].sparse) {
+          for (auto& [key, row] : state.rows) {
+            auto g = level[0].rows.find(key);
+            for (size_t i = 0; i < row.size(); ++i) {
+              row[i].Step(problem.optimizer, clock + 1, g == level[0].rows.end() ? 0 : g->second[i], scale, l2);
+            }
+          }
+        } else {
+          for (size_t i = 0; i < state.dense[t].size(); ++i) {
+            state.dense[t][i].Step(problem.optimizer, clock + 1, level[0].dense[t][i], scale, l2);
+          }
+        }
+      }
+    }
+    versions.push_back(state);
+  }
+  return state;
+}
+
+// The parameters after the same job on a cluster: dense tensors, then the rows of keys 0..59.
+std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t servers, uint32_t workers,
+                                            const NetworkFaults& faults) {
+  const auto tensors = problem.Make()->tensors();
+  const PartitionMap map = MakePartitionMap(tensors, problem.geometry, servers);
+  std::vector<ServerNodeOptions> nodes(servers);
+  for (uint32_t s = 0; s < servers; ++s) {
+    nodes[s].staleness = problem.staleness;
+    StoreOptions& store = nodes[s].store;
+    store.tensors = tensors;
+    store.geometry = problem.geometry;
+    store.map = map;
+    store.self = ServerId(s);
+    store.seed = kSeed;
+    store.ranks = kRanks;
+    store.rule = std::move(*UpdateRule::Make(problem.optimizer));
+    store.rate = [](Clock) { return kRate; };
+    store.l2 = kL2;
+  }
+  auto cluster = InProcessCluster::Create(nodes, faults);
+  EXPECT_TRUE(cluster.ok()) << cluster.status();
+  const RealTimeSource time;
+  ClientOptions client;
+  client.tensors = tensors;
+  client.geometry = problem.geometry;
+  client.map = map;
+  client.resend_after = absl::Milliseconds(50);
+  auto connect = [&] {
+    Connection connection;
+    connection.transport = (*cluster)->NewTransport();
+    connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
+    return connection;
+  };
+  std::vector<std::thread> threads;
+  for (uint32_t w = 0; w < workers; ++w) {
+    threads.emplace_back([&, w] {
+      std::vector<LeasedRank> leases;
+      for (uint32_t r = w * kRanks / workers; r < (w + 1) * kRanks / workers; ++r) {
+        leases.push_back({Rank(r), {Generation(0), 1}});
+      }
+      LocalControl control(leases);
+      Source source(problem.sparse, problem.geometry);
+      auto model = problem.Make();
+      TrainerOptions options;
+      options.consistency.staleness = problem.staleness;
+      options.geometry = problem.geometry;
+      options.ranks = kRanks;
+      options.clocks = kClocks;
+      options.l2 = kL2;
+      Trainer trainer(options, model.get(), &source, nullptr, nullptr, connect, &control, &time);
+      const absl::Status status = trainer.Run();
+      EXPECT_TRUE(status.ok()) << status;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  std::vector<AlignedFloats> values(tensors.size());
+  std::vector<std::pair<uint32_t, uint64_t>> order;
+  for (uint64_t key = 0; key < 60; ++key) order.emplace_back(problem.geometry.slot(key), key);
+  std::sort(order.begin(), order.end());
+  std::vector<uint64_t> keys;
+  for (const auto& [slot, key] : order) keys.push_back(key);
+  PullSpec pull;
+  pull.clock = Clock(kClocks + problem.staleness);
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    values[t].Resize(tensors[t].sparse ? 60 * tensors[t].dim() : tensors[t].elements());
+    pull.dense.push_back(tensors[t].sparse ? nullptr : values[t].data());
+    if (tensors[t].sparse) pull.sparse.push_back({TensorId(static_cast<uint32_t>(t)), keys, values[t].data()});
+  }
+  Connection connection = connect();
+  EXPECT_TRUE(
+      connection.client->Wait(connection.client->Exchange(std::nullopt, pull), absl::Now() + absl::Seconds(60)).ok());
+  std::vector<std::vector<float>> out;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    if (!tensors[t].sparse) {
+      out.emplace_back(values[t].data(), values[t].data() + values[t].size());
+      continue;
+    }
+    std::vector<float> rows(values[t].size());
+    const size_t dim = tensors[t].dim();
+    for (size_t k = 0; k < 60; ++k) std::copy_n(values[t].data() + k * dim, dim, rows.begin() + keys[k] * dim);
+    out.push_back(rows);
+  }
+  connection.client.reset();
+  return out;
+}
+
+void ExpectSameBits(const Problem& problem) {
+  const State expected = Sequential(problem);
+  const auto tensors = problem.Make()->tensors();
+  NetworkFaults faults;
+  faults.drop = 0.01;
+  faults.duplicate = 0.05;
+  faults.max_delay = absl::Microseconds(200);
+  for (const auto& [servers, workers] : {std::pair{1, 1}, {2, 3}, {3, 2}, {3, 5}}) {
+    ++faults.seed;
+    const auto found = Distributed(problem, servers, workers, faults);
+    for (size_t t = 0; t < tensors.size(); ++t) {
+      std::vector<float> reference;
+      if (tensors[t].sparse) {
+        for (const auto& [key, row] : expected.rows) {
+          for (const Cell& cell : row) reference.push_back(cell.w);
+        }
+      } else {
+        for (const Cell& cell : expected.dense[t]) reference.push_back(cell.w);
+      }
+      ASSERT_EQ(found[t].size(), reference.size());
+      for (size_t i = 0; i < reference.size(); ++i) {
+        ASSERT_EQ(found[t][i], reference[i])
+            << tensors[t].name << " element " << i << " on " << servers << " servers, " << workers << " workers";
+      }
+    }
+  }
+}
+
+Problem Mlp() {
+  Problem problem;
+  problem.model.mutable_mlp()->add_hidden(12);
+  problem.model.mutable_mlp()->add_hidden(8);
+  problem.model.mutable_mlp()->set_classes(3);
+  return problem;
+}
+void SetAdam(v1::Optimizer* optimizer) {
+  optimizer->mutable_adam()->set_beta1(0.9);
+  optimizer->mutable_adam()->set_beta2(0.999);
+  optimizer->mutable_adam()->set_epsilon(1e-8);
+}
+
+TEST(SequentialReference, MlpUnderEveryRule) {
+  Problem problem = Mlp();
+  problem.optimizer.mutable_sgd();
+  ExpectSameBits(problem);
+  problem.optimizer.mutable_momentum()->set_momentum(0.9);
+  ExpectSameBits(problem);
+  problem.optimizer.mutable_adagrad()->set_epsilon(1e-10);
+  ExpectSameBits(problem);
+  SetAdam(&problem.optimizer);
+  ExpectSameBits(problem);
+}
+
+TEST(SequentialReference, MlpWithStaleRounds) {
+  Problem problem = Mlp();
+  SetAdam(&problem.optimizer);
+  problem.staleness = 2;
+  ExpectSameBits(problem);
+}
+
+TEST(SequentialReference, SparseTableUnderEveryRule) {
+  Problem problem;
+  problem.sparse = true;
+  problem.model.mutable_logistic()->set_sparse_table(true);
+  problem.optimizer.mutable_sgd();
+  ExpectSameBits(problem);
+  problem.optimizer.mutable_momentum()->set_momentum(0.9);
+  ExpectSameBits(problem);
+  problem.optimizer.mutable_adagrad()->set_epsilon(1e-10);
+  ExpectSameBits(problem);
+  SetAdam(&problem.optimizer);
+  ExpectSameBits(problem);
+  problem.staleness = 1;
+  ExpectSameBits(problem);
+}
+
+}  // namespace
+}  // namespace descent
