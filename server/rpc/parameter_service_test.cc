@@ -3,6 +3,7 @@
 #include "server/rpc/parameter_service.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -97,6 +98,7 @@ class Server {
     auto node = std::make_unique<EchoNode>(service_->output());
     EchoNode* out = node.get();
     service_->Install({}, std::move(node));
+    Ask([](EchoNode*) { return 0; });  // it is there now
     return out;
   }
   // Runs on the owning thread, after everything posted before.
@@ -187,12 +189,6 @@ class Log final : public ClientTransport::Handler {
   std::vector<absl::Status> closed_ ABSL_GUARDED_BY(mu_);
   std::vector<absl::Time> woken_ ABSL_GUARDED_BY(mu_);
 };
-
-std::string Text(const Payload& payload) {
-  std::string out(payload.size(), '\0');
-  payload.CopyTo(out.data());
-  return out;
-}
 
 TEST(ParameterServiceTest, ManyMegabytesBothWays) {
   Server server;

@@ -20,7 +20,7 @@ namespace {
 
 constexpr char kServiceName[] = "descent.v1.ParameterService";
 
-// gRPC tells only that it could not bind; the system says why.
+// Why the system does not let us listen there, or "". gRPC tells only that it could not.
 std::string WhyNotBound(const Endpoint& endpoint) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -38,7 +38,7 @@ std::string WhyNotBound(const Endpoint& endpoint) {
     close(fd);
   }
   freeaddrinfo(found);
-  return why.empty() ? "it was taken a moment ago" : why;
+  return why;
 }
 
 class RpcServerImpl final : public RpcServer {
@@ -74,11 +74,15 @@ class RpcServerImpl final : public RpcServer {
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                             ParameterService* parameters,
                                                             const std::vector<grpc::Service*>& others) {
+  const std::string address = options.bind.ToString();
+  const auto refused = [&](absl::string_view why) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", why));
+  };
+  if (const std::string why = WhyNotBound(options.bind); !why.empty()) return refused(why);
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplyServerSettings(&builder);
-  const std::string address = options.bind.ToString();
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   parameters->Register(&builder);
@@ -87,7 +91,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   if (server == nullptr || port == 0) {
     if (server != nullptr) server->Shutdown();
     parameters->Stop();
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", WhyNotBound(options.bind)));
+    return refused("it was taken a moment ago");
   }
   parameters->Start();
   auto out = std::make_unique<RpcServerImpl>(std::move(server), parameters, port);
