@@ -54,16 +54,18 @@ absl::Span<const double> Engine::weights(Clock clock) const {
   return absl::MakeConstSpan(weight_).subspan(ring(clock.value) * options_.ranks, options_.ranks);
 }
 
+void Engine::Reject(Rejection why, std::string message, std::vector<Action>* out) {
+  rejection_ = std::move(message);
+  out->push_back(PushRejected{why});
+}
+
 void Engine::On(const PushArrived& e, std::vector<Action>* out) {
   const uint32_t last = end(e.rank, e.span);
-  if (options_.fault != EngineFault::kFenceIgnored) {
-    for (uint32_t r = e.rank.value; r < last; ++r) {
-      if (e.incarnation < newest_[r]) {
-        out->push_back(PushRejected{Rejection::kFenced, absl::StrCat("rank ", r, ": incarnation ", Name(e.incarnation),
-                                                                     " is fenced by ", Name(newest_[r]))});
-        return;
-      }
-    }
+  for (uint32_t r = e.rank.value; r < last && options_.fault != EngineFault::kFenceIgnored; ++r) {
+    if (e.incarnation >= newest_[r]) continue;
+    Reject(Rejection::kFenced,
+           absl::StrCat("rank ", r, ": incarnation ", Name(e.incarnation), " is fenced by ", Name(newest_[r])), out);
+    return;
   }
   for (uint32_t r = e.rank.value; r < last; ++r) newest_[r] = std::max(newest_[r], e.incarnation);
 
@@ -71,9 +73,9 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
   bool fresh = false;
   for (uint32_t r = e.rank.value; r < last; ++r) {
     if (clock_[r] < c) {
-      out->push_back(PushRejected{
-          Rejection::kTooEarly,
-          absl::StrCat("rank ", r, " pushes clock ", c, ", but its clock ", clock_[r], " is not complete here")});
+      Reject(Rejection::kTooEarly,
+             absl::StrCat("rank ", r, " pushes clock ", c, ", but its clock ", clock_[r], " is not complete here"),
+             out);
       return;
     }
     fresh |= clock_[r] == c;
@@ -83,17 +85,18 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
       for (uint32_t i = 0; i < e.blocks.size(); ++i) out->push_back(Admit{i, e.blocks[i], false});
       return;
     }
-    out->push_back(PushRejected{Rejection::kDuplicate, {}});
+    Reject(Rejection::kDuplicate, {}, out);
     return;
   }
   if (!options_.apply_push && has_blocks() && c > round_ + lead_) {
-    out->push_back(
-        PushRejected{Rejection::kTooEarly, absl::StrCat("rank ", e.rank.value, " pushes clock ", c, ", more than ",
-                                                        lead_, " ahead of the round in progress, ", round_)});
+    Reject(Rejection::kTooEarly,
+           absl::StrCat("rank ", e.rank.value, " pushes clock ", c, ", more than ", lead_,
+                        " ahead of the round in progress, ", round_),
+           out);
     return;
   }
   if (std::string wrong = CheckCounts(e); !wrong.empty()) {
-    out->push_back(PushRejected{Rejection::kRefused, std::move(wrong)});
+    Reject(Rejection::kRefused, std::move(wrong), out);
     return;
   }
   for (uint32_t r = e.rank.value; r < last; ++r) {
@@ -310,7 +313,7 @@ void Engine::On(const TimerFired& e, std::vector<Action>* out) {
   for (Held& held : held_) {
     if (held.notice > e.now) continue;
     held.notice = e.now + options_.waiting_notice;
-    out->push_back(TellWaiting{held.ticket, Behind(held.need), e.now - held.since, Why(held.need)});
+    out->push_back(TellWaiting{held.ticket, held.need, held.since});
   }
 }
 

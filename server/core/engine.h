@@ -36,8 +36,8 @@
 #define DESCENT_SERVER_CORE_ENGINE_H_
 
 #include <cstdint>
-#include <deque>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -136,8 +136,7 @@ enum class Rejection : uint8_t { kDuplicate, kFenced, kTooEarly, kRefused };
 
 // The whole message changes nothing.
 struct PushRejected {
-  Rejection why = Rejection::kRefused;
-  std::string message;
+  Rejection why = Rejection::kRefused;  // Engine::rejection() says it in words
 };
 // Take in part `part` of the push under way: now, or keep it for round `clock` (later).
 struct Admit {
@@ -172,9 +171,8 @@ struct Release {
 };
 struct TellWaiting {
   uint32_t ticket = 0;
-  std::vector<Rank> ranks;
-  absl::Duration since;
-  std::string why;
+  uint64_t need = 0;  // Engine::Behind(need) are the culprits, Engine::Why(need) the text
+  absl::Time since;
 };
 using Action = std::variant<PushRejected, Admit, ReduceBlock, CommitBlock, CommitSlots, RankCompleted, ReleaseBlock,
                             Release, TellWaiting>;
@@ -185,6 +183,8 @@ struct Culprit {
   absl::Time since;
   std::string why;
 };
+
+static_assert(std::is_trivially_copyable_v<Action>);
 
 class Engine {
  public:
@@ -208,6 +208,12 @@ class Engine {
   // Weights of a clock that each rank has begun, in rank order; ROUND, clocks [round, round + lead].
   absl::Span<const double> weights(Clock clock) const;
   Incarnation newest(Rank rank) const { return newest_[rank.value]; }
+
+  // Of the last PushRejected.
+  const std::string& rejection() const { return rejection_; }
+  // Ranks that have completed fewer than `need` clocks, and how far they are.
+  std::vector<Rank> Behind(uint64_t need) const;
+  std::string Why(uint64_t need) const;
 
   absl::Time next_timer() const;
   size_t held() const { return held_.size(); }
@@ -258,8 +264,7 @@ class Engine {
   void MaybeFinishRound(std::vector<Action>* out);
   void AdvanceRound(std::vector<Action>* out);
   void Open(Held* held, std::vector<Action>* out);
-  std::vector<Rank> Behind(uint64_t need) const;
-  std::string Why(uint64_t need) const;
+  void Reject(Rejection why, std::string message, std::vector<Action>* out);
 
   const EngineOptions options_;
   const uint64_t lead_;
@@ -281,6 +286,7 @@ class Engine {
   bool committing_slots_ = false;
   uint64_t agreed_below_ = 0;  // scalars of clocks < this are known
   std::vector<Held> held_;
+  std::string rejection_;
 };
 
 }  // namespace descent

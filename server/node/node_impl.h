@@ -100,7 +100,7 @@ class NodeImpl final : public ServerNode {
   std::optional<uint32_t> HandlePull(Connection* c, const Request& request, absl::Time now);
   void OnReleaseBlock(const ReleaseBlock& release);
   void OnRelease(uint32_t ticket);
-  void OnTellWaiting(const TellWaiting& waiting);
+  void OnTellWaiting(const TellWaiting& waiting, absl::Time now);
   void Enqueue(uint32_t ticket);
   void EndPull(uint32_t ticket);
   void MarkDirty(Connection* c);

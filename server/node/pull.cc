@@ -76,14 +76,14 @@ void NodeImpl::OnRelease(uint32_t ticket) {
   Enqueue(ticket);
 }
 
-void NodeImpl::OnTellWaiting(const TellWaiting& waiting) {
+void NodeImpl::OnTellWaiting(const TellWaiting& waiting, absl::Time now) {
   const Pull& pull = *pulls_[waiting.ticket];
   Connection* c = Find(pull.connection);
   // A peer that does not read is not told again and again.
   if (c->control.size() >= options_.max_held_pulls) return;
   ++stats_.waiting_notices;
   Reply reply = NewReply(pull.id);
-  reply.waiting = WaitingNotice{waiting.ranks, waiting.since, waiting.why};
+  reply.waiting = WaitingNotice{engine_.Behind(waiting.need), now - waiting.since, engine_.Why(waiting.need)};
   Control(c, std::move(reply));
 }
 

@@ -56,9 +56,9 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   if (!refused.empty()) {
     ack.outcome = Outcome::kRefused;
   } else if (verdicts_.size() == 1 && std::holds_alternative<PushRejected>(verdicts_[0])) {
-    auto& rejected = std::get<PushRejected>(verdicts_[0]);
+    const auto& rejected = std::get<PushRejected>(verdicts_[0]);
     ack.outcome = ToOutcome(rejected.why);
-    refused = std::move(rejected.message);
+    refused = engine_.rejection();
     stats_.duplicates += rejected.why == Rejection::kDuplicate ? std::max<uint64_t>(1, parts.push_blocks.size()) : 0;
     stats_.fenced += rejected.why == Rejection::kFenced;
     stats_.too_early += rejected.why == Rejection::kTooEarly;
@@ -241,7 +241,7 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
   actions_.clear();
   engine_.Step(event, &actions_);
   for (size_t i = 0; i < actions_.size(); ++i) {
-    const Action action = std::move(actions_[i]);  // the vector grows underneath
+    const Action action = actions_[i];  // the vector grows underneath
     if (const auto* commit = std::get_if<CommitBlock>(&action)) {
       Commit(*commit);
     } else if (const auto* slots = std::get_if<CommitSlots>(&action)) {
@@ -255,7 +255,7 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
     } else if (const auto* release = std::get_if<Release>(&action)) {
       OnRelease(release->ticket);
     } else if (const auto* waiting = std::get_if<TellWaiting>(&action)) {
-      OnTellWaiting(*waiting);
+      OnTellWaiting(*waiting, now);
     } else {
       DESCENT_CHECK(false);  // no rule here needs scalars before it applies; pushes are decided in HandlePush
     }
