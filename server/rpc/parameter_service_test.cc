@@ -94,13 +94,6 @@ class Server {
   ~Server() { Stop(); }
   void Stop() { rpc_->Stop(absl::ZeroDuration()); }
 
-  EchoNode* Place() {
-    auto node = std::make_unique<EchoNode>(service_->output());
-    EchoNode* out = node.get();
-    service_->Install({}, std::move(node));
-    Ask([](EchoNode*) { return 0; });  // it is there now
-    return out;
-  }
   // Runs on the owning thread, after everything posted before.
   template <typename F>
   auto Ask(F f) {
@@ -108,6 +101,13 @@ class Server {
     auto future = answer.get_future();
     service_->Post([&](ServerNode* node) { answer.set_value(f(static_cast<EchoNode*>(node))); });
     return future.get();
+  }
+  EchoNode* Place() {
+    auto node = std::make_unique<EchoNode>(service_->output());
+    EchoNode* out = node.get();
+    service_->Install({}, std::move(node));
+    Ask([](EchoNode*) { return 0; });  // it is there now
+    return out;
   }
   std::string address() const { return absl::StrCat("127.0.0.1:", rpc_->port()); }
   uint16_t port() const { return rpc_->port(); }
