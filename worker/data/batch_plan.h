@@ -2,9 +2,9 @@
 // on every host and in every process. Pure; not thread-safe (it caches the order of the windows it is in).
 //
 // An epoch's order: the data shards permuted by (seed, epoch), then rows shuffled within windows of `window_shards`
-// shards of that order. Rank r's share is the r-th of `ranks` consecutive runs of that order; runs differ by at most one
-// row. Every rank has the same number of clocks per epoch: ceil(longest share / batch size); a shorter share ends in a
-// smaller or an empty batch.
+// shards of that order. Rank r's share is the r-th of `ranks` consecutive runs of that order; runs differ by at most
+// one row. Every rank has the same number of clocks per epoch: ceil(longest share / batch size); a shorter share ends
+// in a smaller or an empty batch.
 #ifndef DESCENT_WORKER_DATA_BATCH_PLAN_H_
 #define DESCENT_WORKER_DATA_BATCH_PLAN_H_
 

@@ -63,6 +63,10 @@ class Dataset {
   virtual uint32_t shards() const = 0;
   virtual uint64_t shard_begin(uint32_t shard) const = 0;  // first row; shard_begin(shards()) is rows()
 
+  // What went wrong without stopping the work, for a log: a cache folder that can't be written, a damaged shard that
+  // was made again. Grows.
+  virtual std::vector<std::string> Notes() const { return {}; }
+
   // Fills `batch` with the rows asked for, in that order. DATA_LOSS: a shard is damaged and can't be made again.
   virtual absl::Status Read(absl::Span<const uint64_t> rows, Batch* batch) const = 0;
 };

@@ -1,0 +1,155 @@
+#include "worker/data/batch_plan.h"
+
+#include <algorithm>
+#include <list>
+#include <numeric>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/random/philox.h"
+
+namespace descent {
+namespace {
+
+// Fisher and Yates, downwards. Draw i of the stream decides where element i goes.
+template <typename T>
+void Shuffle(const RandomStream& random, std::vector<T>* items) {
+  for (uint64_t i = items->size(); i-- > 1;) std::swap((*items)[i], (*items)[random.Below(i, i + 1)]);
+}
+
+class BatchPlanImpl final : public BatchPlan {
+ public:
+  explicit BatchPlanImpl(BatchPlanOptions options) : options_(std::move(options)) {
+    DESCENT_CHECK(options_.ranks > 0);
+    DESCENT_CHECK(options_.batch_size > 0);
+    DESCENT_CHECK(!options_.shard_begin.empty());
+    DESCENT_CHECK(options_.shard_begin[0] == 0);
+    DESCENT_CHECK(std::is_sorted(options_.shard_begin.begin(), options_.shard_begin.end()));
+    options_.window_shards = std::max(options_.window_shards, uint32_t{1});
+    rows_ = options_.shard_begin.back();
+    const uint64_t longest = (rows_ + options_.ranks - 1) / options_.ranks;
+    clocks_per_epoch_ = (longest + options_.batch_size - 1) / options_.batch_size;
+    most_windows_ = std::clamp<size_t>(options_.ranks + 1, 2, 64);
+  }
+
+  uint64_t clocks_per_epoch() const override { return clocks_per_epoch_; }
+
+  void Rows(Rank rank, Clock clock, std::vector<uint64_t>* rows) override {
+    DESCENT_CHECK(rank.value < options_.ranks);
+    if (clocks_per_epoch_ == 0) return;
+    const uint64_t epoch = clock.value / clocks_per_epoch_;
+    const uint64_t step = clock.value % clocks_per_epoch_;
+    const uint64_t share = rows_ / options_.ranks;
+    const uint64_t longer = rows_ % options_.ranks;  // the first ranks have one row more
+    const uint64_t share_begin = rank.value * share + std::min<uint64_t>(rank.value, longer);
+    const uint64_t share_end = share_begin + share + (rank.value < longer ? 1 : 0);
+    const uint64_t begin = std::min(share_begin + step * options_.batch_size, share_end);
+    const uint64_t end = std::min(begin + options_.batch_size, share_end);
+    switch (options_.sampling) {
+      case SamplingKind::kSequential:
+        for (uint64_t row = begin; row < end; ++row) rows->push_back(row);
+        break;
+      case SamplingKind::kWithReplacement: {
+        const RandomStream random(options_.seed, Purpose::kSampling, clock.value, rank.value);
+        for (uint64_t i = 0; i < end - begin; ++i) rows->push_back(random.Below(i, rows_));
+        break;
+      }
+      case SamplingKind::kWithoutReplacement:
+        AppendShuffled(epoch, begin, end, rows);
+        break;
+    }
+  }
+
+ private:
+  struct Epoch {
+    uint64_t number;
+    std::vector<uint32_t> shards;        // in this epoch's order
+    std::vector<uint64_t> window_begin;  // positions; windows + 1
+  };
+  struct Window {
+    uint64_t epoch;
+    uint64_t index;
+    std::vector<uint64_t> rows;
+  };
+
+  // Ranks may be an epoch apart, so more than one order is kept; most recently used first.
+  const Epoch& EpochOf(uint64_t number) {
+    for (auto it = epochs_.begin(); it != epochs_.end(); ++it) {
+      if (it->number != number) continue;
+      epochs_.splice(epochs_.begin(), epochs_, it);
+      return epochs_.front();
+    }
+    Epoch epoch;
+    epoch.number = number;
+    epoch.shards.resize(options_.shard_begin.size() - 1);
+    std::iota(epoch.shards.begin(), epoch.shards.end(), 0);
+    Shuffle(RandomStream(options_.seed, Purpose::kShardOrder, number, 0), &epoch.shards);
+    uint64_t position = 0;
+    for (size_t i = 0; i < epoch.shards.size(); ++i) {
+      if (i % options_.window_shards == 0) epoch.window_begin.push_back(position);
+      position += options_.shard_begin[epoch.shards[i] + 1] - options_.shard_begin[epoch.shards[i]];
+    }
+    epoch.window_begin.push_back(position);
+    epochs_.push_front(std::move(epoch));
+    if (epochs_.size() > kMostEpochs) epochs_.pop_back();
+    return epochs_.front();
+  }
+
+  const std::vector<uint64_t>& WindowOf(const Epoch& epoch, uint64_t index) {
+    for (auto it = windows_.begin(); it != windows_.end(); ++it) {
+      if (it->epoch != epoch.number || it->index != index) continue;
+      windows_.splice(windows_.begin(), windows_, it);
+      return windows_.front().rows;
+    }
+    Window window;
+    if (windows_.size() >= most_windows_) {
+      window = std::move(windows_.back());  // keeps its memory
+      windows_.pop_back();
+    }
+    window.epoch = epoch.number;
+    window.index = index;
+    window.rows.clear();
+    window.rows.reserve(epoch.window_begin[index + 1] - epoch.window_begin[index]);
+    const size_t first = index * options_.window_shards;
+    const size_t last = std::min(first + options_.window_shards, epoch.shards.size());
+    for (size_t i = first; i < last; ++i) {
+      const uint32_t shard = epoch.shards[i];
+      for (uint64_t row = options_.shard_begin[shard]; row < options_.shard_begin[shard + 1]; ++row) {
+        window.rows.push_back(row);
+      }
+    }
+    Shuffle(RandomStream(options_.seed, Purpose::kRowOrder, epoch.number, static_cast<uint32_t>(index)), &window.rows);
+    windows_.push_front(std::move(window));
+    return windows_.front().rows;
+  }
+
+  void AppendShuffled(uint64_t number, uint64_t begin, uint64_t end, std::vector<uint64_t>* rows) {
+    if (begin == end) return;
+    const Epoch& epoch = EpochOf(number);
+    auto at = static_cast<uint64_t>(std::upper_bound(epoch.window_begin.begin(), epoch.window_begin.end(), begin) -
+                                    epoch.window_begin.begin() - 1);
+    while (begin < end) {
+      const uint64_t window_begin = epoch.window_begin[at];
+      const uint64_t stop = std::min(end, epoch.window_begin[at + 1]);
+      const std::vector<uint64_t>& window = WindowOf(epoch, at);
+      for (; begin < stop; ++begin) rows->push_back(window[begin - window_begin]);
+      ++at;
+    }
+  }
+
+  static constexpr size_t kMostEpochs = 4;
+  BatchPlanOptions options_;
+  uint64_t rows_ = 0;
+  uint64_t clocks_per_epoch_ = 0;
+  size_t most_windows_ = 0;
+  std::list<Epoch> epochs_;
+  std::list<Window> windows_;
+};
+
+}  // namespace
+
+std::unique_ptr<BatchPlan> BatchPlan::Create(BatchPlanOptions options) {
+  return std::make_unique<BatchPlanImpl>(std::move(options));
+}
+
+}  // namespace descent
