@@ -88,6 +88,7 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
   constexpr bool kDouble = std::is_same_v<T, double>;
   const double tolerance = options.tolerance > 0 ? options.tolerance : (kDouble ? 1e-6 : 2e-2);
   const double step = options.step > 0 ? options.step : (kDouble ? 1e-3 : 1e-2);
+  const double floor = options.floor > 0 ? options.floor : (kDouble ? 1e-3 : 5e-2);
   const auto& specs = model->tensors();
   DESCENT_CHECK(parameters.size() == specs.size());
   std::vector<AlignedBuffer<T>> values(specs.size()), gradients(specs.size());
@@ -115,7 +116,7 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
   for (const auto& gradient : gradients) {
     for (size_t j = 0; j < gradient.size(); ++j) greatest = std::max(greatest, std::fabs(double{gradient[j]}));
   }
-  const double scale = std::max({options.floor * greatest, noise / step, std::numeric_limits<double>::min()});
+  const double scale = std::max({floor * greatest, noise / step, std::numeric_limits<double>::min()});
   std::string worst_where;
   bool finite = true;
   for (size_t i = 0; i < specs.size(); ++i) {

@@ -5,6 +5,7 @@
 
 #include "Eigen/Core"
 #include "common/base/check.h"
+#include "common/numerics/fingerprint.h"
 
 #ifndef EIGEN_DONT_PARALLELIZE
 #error "EIGEN_DONT_PARALLELIZE belongs to the numeric profile"
@@ -23,7 +24,7 @@ using Out = Eigen::Map<RowMajor<T>, Eigen::Aligned64>;
 void Prepare(const void* a, const void* b, const void* c) {
   // Once per process, before the first product; a local static's initialisation is ordered between threads.
   static const bool fixed = [] {
-    Eigen::setCpuCacheSizes(32 << 10, 1 << 20, 32 << 20);
+    FixEigenCacheSizes();
     return true;
   }();
   DESCENT_CHECK(fixed);

@@ -1,0 +1,175 @@
+#include "worker/models/gradient_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "worker/models/models_testing.h"
+
+namespace descent {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Case {
+  const char* name;
+  const char* model;
+  BatchForm form;
+  uint32_t classes;
+};
+
+constexpr uint64_t kFeatures = 11;
+
+class BuiltInModels : public ::testing::TestWithParam<Case> {};
+
+TEST_P(BuiltInModels, GradientIsThatOfTheLoss) {
+  const Case& c = GetParam();
+  for (size_t rows : {1, 2, 17}) {
+    const bool quadratic = std::string(c.model).find("quadratic") != std::string::npos;
+    Batch batch = MakeBatch(c.form, rows, kFeatures, c.classes);
+    if (quadratic) {
+      batch = Batch();
+      batch.rows = rows;
+    }
+    auto model = Make<double>(c.model, kFeatures, c.form != BatchForm::kDense);
+    ASSERT_NE(model, nullptr);
+    const GradientCheckReport report = CheckGradientAtRandom<double>(model.get(), batch, 3);
+    EXPECT_TRUE(report.ok) << rows << " rows: " << report.message;
+    EXPECT_GT(report.checked, 0u);
+    EXPECT_LE(report.worst, 1e-6);
+    const bool smooth = std::string(c.model).find("RELU") == std::string::npos;
+    if (smooth) {
+      EXPECT_EQ(report.skipped, 0u);
+    }
+    std::printf("%zu rows: checked %zu, skipped %zu, worst %.3g\n", rows, static_cast<size_t>(report.checked),
+                static_cast<size_t>(report.skipped), report.worst);
+
+    auto single = Make<float>(c.model, kFeatures, c.form != BatchForm::kDense);
+    const GradientCheckReport loose = CheckGradientAtRandom<float>(single.get(), batch, 3, 0.1, {.most_skipped = 0.3});
+    EXPECT_TRUE(loose.ok) << rows << " rows in float: " << loose.message;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BuiltInModels,
+    ::testing::Values(
+        Case{"LinearDense", "linear {}", BatchForm::kDense, 0},
+        Case{"LinearSparse", "linear {}", BatchForm::kSparse, 0},
+        Case{"LinearTable", "linear { sparse_table: true }", BatchForm::kTable, 0},
+        Case{"LinearNoBias", "linear { no_bias: true }", BatchForm::kDense, 0},
+        Case{"LogisticDense", "logistic {}", BatchForm::kDense, 2},
+        Case{"LogisticSparse", "logistic {}", BatchForm::kSparse, 2},
+        Case{"LogisticTable", "logistic { sparse_table: true }", BatchForm::kTable, 2},
+        Case{"SoftmaxDense", "softmax { classes: 5 }", BatchForm::kDense, 5},
+        Case{"SoftmaxSparse", "softmax { classes: 5 }", BatchForm::kSparse, 5},
+        Case{"SoftmaxTable", "softmax { classes: 5 sparse_table: true }", BatchForm::kTable, 5},
+        Case{"SoftmaxManyClasses", "softmax { classes: 70 no_bias: true }", BatchForm::kDense, 70},
+        Case{"MlpNoHidden", "mlp { classes: 3 activation: TANH }", BatchForm::kDense, 3},
+        Case{"MlpRelu", "mlp { hidden: 9 classes: 3 activation: RELU }", BatchForm::kDense, 3},
+        Case{"MlpReluDeep", "mlp { hidden: 9 hidden: 8 hidden: 7 hidden: 6 classes: 3 activation: RELU }",
+             BatchForm::kDense, 3},
+        Case{"MlpTanhDeep", "mlp { hidden: 9 hidden: 8 hidden: 7 classes: 3 activation: TANH }", BatchForm::kDense, 3},
+        Case{"MlpSigmoid", "mlp { hidden: 9 hidden: 33 classes: 3 activation: SIGMOID initialization: HE }",
+             BatchForm::kDense, 3},
+        Case{"MlpSparse", "mlp { hidden: 9 hidden: 5 classes: 3 activation: TANH }", BatchForm::kSparse, 3},
+        Case{"Quadratic", "quadratic { center: 3 start: 10 dim: 5 }", BatchForm::kDense, 0}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// A model whose gradient is changed on its way out.
+class Tampered final : public Model<double> {
+ public:
+  using Tamper = void (*)(absl::Span<double* const> gradient);
+  Tampered(std::unique_ptr<Model<double>> model, Tamper tamper) : model_(std::move(model)), tamper_(tamper) {}
+  const std::vector<TensorSpec>& tensors() const override { return model_->tensors(); }
+  bool classifier() const override { return model_->classifier(); }
+  size_t outputs() const override { return model_->outputs(); }
+  BatchResult Gradient(const Batch& batch, absl::Span<const double* const> parameters,
+                       absl::Span<double* const> gradient) override {
+    const BatchResult result = model_->Gradient(batch, parameters, gradient);
+    tamper_(gradient);
+    return result;
+  }
+  BatchResult Evaluate(const Batch& batch, absl::Span<const double* const> parameters) override {
+    return model_->Evaluate(batch, parameters);
+  }
+  void Predict(const Batch& batch, absl::Span<const double* const> parameters, std::vector<double>* out) override {
+    model_->Predict(batch, parameters, out);
+  }
+
+ private:
+  const std::unique_ptr<Model<double>> model_;
+  const Tamper tamper_;
+};
+
+TEST(GradientCheckTest, AWrongBackwardFails) {
+  const Batch batch = MakeBatch(BatchForm::kDense, 17, kFeatures, 3);
+  const char* relu = "mlp { hidden: 9 hidden: 8 classes: 3 activation: RELU }";
+  const char* tanh = "mlp { hidden: 9 hidden: 8 classes: 3 activation: TANH }";
+  for (const char* spec : {relu, tanh}) {
+    const Tampered::Tamper tampers[] = {
+        [](absl::Span<double* const> g) { g[0][7] = -g[0][7] + 0.01; },    // a sign
+        [](absl::Span<double* const> g) { g[2][3] *= 1 + 1e-4; },          // a little
+        [](absl::Span<double* const> g) { g[5][1] += 0.3; },               // a bias
+        [](absl::Span<double* const> g) { std::swap(g[4][0], g[4][5]); },  // a place
+        [](absl::Span<double* const> g) { std::fill_n(g[1], 9, 0.0); },    // forgotten
+        [](absl::Span<double* const> g) { g[3][0] = std::nan(""); },
+    };
+    for (size_t i = 0; i < std::size(tampers); ++i) {
+      Tampered model(Make<double>(spec, kFeatures, false), tampers[i]);
+      const GradientCheckReport report = CheckGradientAtRandom<double>(&model, batch, 3);
+      EXPECT_FALSE(report.ok) << spec << " change " << i << " passed";
+      EXPECT_THAT(report.message, HasSubstr("gradient is"));
+    }
+    Tampered untouched(Make<double>(spec, kFeatures, false), [](absl::Span<double* const>) {});
+    EXPECT_TRUE(CheckGradientAtRandom<double>(&untouched, batch, 3).ok);
+  }
+}
+
+// |x0| + x1^2: x0 has a kink at 0.
+class Kinked final : public Model<double> {
+ public:
+  Kinked() {
+    tensors_.resize(1);
+    tensors_[0].name = "x";
+    tensors_[0].shape = {2};
+  }
+  const std::vector<TensorSpec>& tensors() const override { return tensors_; }
+  bool classifier() const override { return false; }
+  size_t outputs() const override { return 1; }
+  BatchResult Gradient(const Batch& batch, absl::Span<const double* const> p, absl::Span<double* const> g) override {
+    g[0][0] = p[0][0] > 0 ? 1 : 0;  // what a ReLU-like subgradient might say at 0
+    g[0][1] = 2 * p[0][1];
+    return Evaluate(batch, p);
+  }
+  BatchResult Evaluate(const Batch& batch, absl::Span<const double* const> p) override {
+    BatchResult result;
+    result.loss = std::fabs(p[0][0]) + p[0][1] * p[0][1];
+    return result;
+  }
+  void Predict(const Batch&, absl::Span<const double* const>, std::vector<double>*) override {}
+
+ private:
+  std::vector<TensorSpec> tensors_;
+};
+
+TEST(GradientCheckTest, KinksAreSkippedAndCounted) {
+  Kinked model;
+  for (double x : {0.0, 1e-7, 1e-6}) {
+    const std::vector<std::vector<double>> parameters = {{x, 2}};
+    const GradientCheckReport report = CheckGradient<double>(&model, Batch(), parameters, {.most_skipped = 0.5});
+    EXPECT_TRUE(report.ok) << x << ": " << report.message;
+    EXPECT_EQ(report.skipped, 1u) << x;
+    EXPECT_EQ(report.checked, 1u) << x;
+    EXPECT_THAT(CheckGradient<double>(&model, Batch(), parameters).message, HasSubstr("kink"));
+  }
+  // Beside a kink, smaller steps find the derivative; at a minimum nothing looks like a kink.
+  const std::vector<std::vector<double>> beside = {{1e-4, 0}};
+  const GradientCheckReport report = CheckGradient<double>(&model, Batch(), beside);
+  EXPECT_TRUE(report.ok) << report.message;
+  EXPECT_EQ(report.skipped, 0u);
+}
+
+}  // namespace
+}  // namespace descent
