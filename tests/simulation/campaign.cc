@@ -17,6 +17,7 @@ std::vector<std::pair<std::string, uint64_t>> Counters(const Coverage& c) {
           {"workers killed", c.kills},
           {"connections broken", c.breaks},
           {"too early", c.too_early},
+          {"holders overtaken", c.overtaken},
           {"waiting notices", c.waiting_notices}};
 }
 

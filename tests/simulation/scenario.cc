@@ -97,6 +97,7 @@ Schedule MakeSchedule(const Job& job, Dice& dice) {
   s.move_announced = dice.Chance(0.5) ? 1 : 0.3;
   s.max_payload_bytes = dice.Chance(0.3) ? 40 : size_t{1} << 20;
   if (dice.Chance(0.3)) s.slow_rank = static_cast<uint32_t>(dice.Below(job.ranks));
+  s.pipelined = dice.Chance(0.4);
   s.send_window = 1 + static_cast<uint32_t>(dice.Below(4));
   return s;
 }

@@ -75,6 +75,7 @@ struct Schedule {
   size_t max_payload_bytes = size_t{1} << 20;    // small: many messages per push
   uint32_t slow_rank = ~uint32_t{0};
   uint32_t send_window = 4;
+  bool pipelined = false;  // workers go on while pushes are under way
 };
 
 inline constexpr uint64_t kJobs = 24;

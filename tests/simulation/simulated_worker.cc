@@ -6,8 +6,13 @@
 namespace descent::simulation {
 
 SimulatedWorker::SimulatedWorker(uint32_t index, const Job& job, ClientOptions options, ClientFaults faults,
-                                 Ledger* ledger, Host* host)
-    : index_(index), job_(job), ledger_(ledger), host_(host), session_(std::move(options), faults) {}
+                                 bool pipelined, Ledger* ledger, Host* host)
+    : index_(index),
+      job_(job),
+      pipelined_(pipelined),
+      ledger_(ledger),
+      host_(host),
+      session_(std::move(options), faults) {}
 
 void SimulatedWorker::Lease(Rank rank, Incarnation incarnation) {
   if (const auto it = runs_.find(rank); it != runs_.end()) {
@@ -17,9 +22,7 @@ void SimulatedWorker::Lease(Rank rank, Incarnation incarnation) {
   Run& run = runs_[rank];
   run.incarnation = incarnation;
   run.ledger.resize(kLedgerBlocks * kBlockElements);
-  run.ledger_sum.resize(run.ledger.size());
   run.values.resize(kValueBlocks * kBlockElements - 3);
-  run.values_sum.resize(run.values.size());
   ClientSession::Output out;
   run.ticket = session_.AskExpected(rank, host_->now(), &out);
   Deliver(std::move(out));
@@ -28,7 +31,8 @@ void SimulatedWorker::Lease(Rank rank, Incarnation incarnation) {
 void SimulatedWorker::Drop(Rank rank, Incarnation incarnation) {
   const auto it = runs_.find(rank);
   if (it == runs_.end() || it->second.incarnation != incarnation) return;
-  if (it->second.stage != Stage::kComputing) session_.Forget(it->second.ticket);
+  session_.Forget(it->second.ticket);
+  for (const auto& [ticket, sums] : it->second.pushes) session_.Forget(ticket);
   runs_.erase(it);
 }
 
@@ -49,7 +53,9 @@ PullSpec SimulatedWorker::Pull(Rank rank, Run& run, uint64_t clock) {
   return pull;
 }
 
-PushSpec SimulatedWorker::Push(Rank rank, Run& run) {
+PushSpec SimulatedWorker::Push(Rank rank, const Run& run, Sums& sums) {
+  sums.ledger.resize(run.ledger.size());
+  sums.values.resize(run.values.size());
   PushSpec push;
   push.rank = rank;
   push.incarnation = run.incarnation;
@@ -61,24 +67,24 @@ PushSpec SimulatedWorker::Push(Rank rank, Run& run) {
     return push;
   }
   push.weight = {1};
-  for (uint32_t e = 0; e < run.ledger_sum.size(); ++e) {
-    run.ledger_sum[e] = e % kBlockElements == rank.value ? job_.gradient(1) : 0;
+  for (uint32_t e = 0; e < sums.ledger.size(); ++e) {
+    sums.ledger[e] = e % kBlockElements == rank.value ? job_.gradient(1) : 0;
   }
-  for (uint32_t e = 0; e < run.values_sum.size(); ++e) {
-    run.values_sum[e] = job_.gradient(job_.noise(rank, run.clock, e) - run.values[e] * 0x1p-6f);
+  for (uint32_t e = 0; e < sums.values.size(); ++e) {
+    sums.values[e] = job_.gradient(job_.noise(rank, run.clock, e) - run.values[e] * 0x1p-6f);
   }
-  push.dense = {run.ledger_sum.data(), run.values_sum.data()};
+  push.dense = {sums.ledger.data(), sums.values.data()};
   if (job_.sparse) {
     push.dense.push_back(nullptr);
     const std::vector<uint64_t>& keys = ledger_->keys(rank, run.clock);
-    run.rows_sum.assign(keys.size() * kDim, job_.gradient(1));
-    push.sparse = {{TensorId(kCounts), keys, run.rows_sum.data()}};
+    sums.rows.assign(keys.size() * kDim, job_.gradient(1));
+    push.sparse = {{TensorId(kCounts), keys, sums.rows.data()}};
   }
   return push;
 }
 
-void SimulatedWorker::CheckRead(Rank rank, const Run& run, uint64_t clock) {
-  std::string wrong = ledger_->CheckPull(rank, clock, run.ledger, run.pull_keys, run.rows);
+void SimulatedWorker::CheckRead(Rank rank, const Run& run) {
+  std::string wrong = ledger_->CheckPull(rank, run.clock, run.ledger, run.pull_keys, run.rows);
   for (float value : run.values) {
     if (!(value > -100 && value < 100)) wrong = "a block of `values` did not arrive";
   }
@@ -89,12 +95,21 @@ void SimulatedWorker::Computed(Rank rank, Incarnation incarnation) {
   const auto it = runs_.find(rank);
   if (it == runs_.end() || it->second.incarnation != incarnation || it->second.stage != Stage::kComputing) return;
   Run& run = it->second;
-  run.stage = Stage::kExchanging;
+  auto sums = std::make_unique<Sums>();
+  const PushSpec push = Push(rank, run, *sums);
+  ++run.clock;
+  const bool last = run.clock == job_.clocks;
   std::optional<PullSpec> pull;
-  const PushSpec push = Push(rank, run);
-  if (run.clock + 1 < job_.clocks) pull = Pull(rank, run, run.clock + 1);
+  if (!last) pull = Pull(rank, run, run.clock);
+  run.stage = last ? Stage::kDraining : Stage::kReading;
   ClientSession::Output out;
-  run.ticket = session_.Exchange(push, pull, nullptr, host_->now(), &out);
+  if (pipelined_) {
+    run.pushes[session_.Exchange(push, std::nullopt, nullptr, host_->now(), &out)] = std::move(sums);
+    run.ticket = last ? 0 : session_.Exchange(std::nullopt, pull, nullptr, host_->now(), &out);
+  } else {
+    run.ticket = session_.Exchange(push, pull, nullptr, host_->now(), &out);
+    run.pushes[run.ticket] = std::move(sums);
+  }
   Deliver(std::move(out));
 }
 
@@ -124,7 +139,7 @@ void SimulatedWorker::Deliver(ClientSession::Output out) {
 
 void SimulatedWorker::Finished(Ticket ticket) {
   const auto it = std::find_if(runs_.begin(), runs_.end(), [&](const auto& entry) {
-    return entry.second.ticket == ticket && entry.second.stage != Stage::kComputing;
+    return entry.second.ticket == ticket || entry.second.pushes.contains(ticket);
   });
   if (it == runs_.end()) return;
   const Rank rank = it->first;
@@ -135,26 +150,32 @@ void SimulatedWorker::Finished(Ticket ticket) {
     Drop(rank, incarnation);
     return host_->RankLost(rank, incarnation, status);
   }
+  run.pushes.erase(ticket);
+  if (ticket == run.ticket) {
+    if (run.stage == Stage::kAsking) run.clock = session_.core().expected(ticket)[0].value;
+    if (run.stage == Stage::kReading) CheckRead(rank, run);
+    run.ticket = 0;
+  }
   const bool asked = run.stage == Stage::kAsking;
-  if (asked) {
-    run.clock = session_.core().expected(ticket)[0].value;
-  } else if (run.stage == Stage::kPulling) {
-    CheckRead(rank, run, run.clock);
-  } else {
-    ++run.clock;
-    if (run.clock < job_.clocks) CheckRead(rank, run, run.clock);
-  }
   session_.Forget(ticket);
-  if (run.clock >= job_.clocks) {
-    runs_.erase(it);
-    return host_->RankDone(rank);
-  }
-  if (asked) {
-    run.stage = Stage::kPulling;
+  if (asked && run.clock < job_.clocks) {
+    run.stage = Stage::kReading;
     ClientSession::Output out;
     run.ticket = session_.Exchange(std::nullopt, Pull(rank, run, run.clock), nullptr, host_->now(), &out);
     return Deliver(std::move(out));
   }
+  Advance(rank);
+}
+
+void SimulatedWorker::Advance(Rank rank) {
+  Run& run = runs_.at(rank);
+  if (run.ticket != 0 || run.stage == Stage::kComputing) return;
+  if (run.clock >= job_.clocks) {
+    if (!run.pushes.empty()) return;
+    runs_.erase(rank);
+    return host_->RankDone(rank);
+  }
+  if (run.pushes.size() > 2) return;
   run.stage = Stage::kComputing;
   host_->Compute(index_, rank, run.incarnation);
 }

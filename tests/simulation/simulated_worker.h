@@ -1,6 +1,7 @@
 // A worker process in the simulator: the client's real core and plans, and for each rank it leases the loop that a
 // worker runs: ask for the expected clock, pull, compute for a while, push and pull the next, until the last clock. It
-// does not know of lease moves until somebody tells it, so that it may be a zombie.
+// does not know of lease moves until somebody tells it, so that it may be a zombie. A pipelined one goes on with up to
+// two pushes not yet acknowledged.
 #ifndef DESCENT_TESTS_SIMULATION_SIMULATED_WORKER_H_
 #define DESCENT_TESTS_SIMULATION_SIMULATED_WORKER_H_
 
@@ -32,8 +33,8 @@ class SimulatedWorker {
     virtual void Wrong(std::string what) = 0;  // a check has failed
   };
 
-  SimulatedWorker(uint32_t index, const Job& job, ClientOptions options, ClientFaults faults, Ledger* ledger,
-                  Host* host);
+  SimulatedWorker(uint32_t index, const Job& job, ClientOptions options, ClientFaults faults, bool pipelined,
+                  Ledger* ledger, Host* host);
 
   void Lease(Rank rank, Incarnation incarnation);
   void Drop(Rank rank, Incarnation incarnation);  // told that the lease is over
@@ -47,25 +48,30 @@ class SimulatedWorker {
   const ClientCore& core() const { return session_.core(); }
 
  private:
-  enum class Stage { kAsking, kPulling, kComputing, kExchanging };
+  enum class Stage { kAsking, kReading, kComputing, kDraining };
+  struct Sums {
+    std::vector<float> ledger, values, rows;
+  };
   struct Run {
     Incarnation incarnation;
     Stage stage = Stage::kAsking;
-    uint64_t clock = 0;
-    Ticket ticket = 0;
-    std::vector<float> ledger, values, rows;              // read
-    std::vector<float> ledger_sum, values_sum, rows_sum;  // pushed
+    uint64_t clock = 0;                       // the next to be computed
+    Ticket ticket = 0;                        // what the stage waits for
+    std::vector<float> ledger, values, rows;  // read
     std::vector<uint64_t> pull_keys;
+    std::map<Ticket, std::unique_ptr<Sums>> pushes;  // not yet complete
   };
 
   void Deliver(ClientSession::Output out);
   void Finished(Ticket ticket);
+  void Advance(Rank rank);
   PullSpec Pull(Rank rank, Run& run, uint64_t clock);
-  PushSpec Push(Rank rank, Run& run);
-  void CheckRead(Rank rank, const Run& run, uint64_t clock);
+  PushSpec Push(Rank rank, const Run& run, Sums& sums);
+  void CheckRead(Rank rank, const Run& run);
 
   const uint32_t index_;
   const Job job_;
+  const bool pipelined_;
   Ledger* const ledger_;
   Host* const host_;
   ClientSession session_;

@@ -27,7 +27,7 @@ using ::testing::HasSubstr;
 constexpr uint64_t kSeed = 5;
 constexpr float kRate = 0.25f;
 
-struct Setup {
+struct Scene {
   std::vector<TensorSpec> specs;
   Geometry geometry{64, 16};
   uint32_t servers = 2;
@@ -49,7 +49,7 @@ TensorSpec Table(std::string name, uint64_t dim) {
 
 class World {
  public:
-  explicit World(Setup setup) : setup_(std::move(setup)) {
+  explicit World(Scene setup) : setup_(std::move(setup)) {
     envelope_ = Envelope{kProtocolVersion, 11, RunId(12), Generation(3), 1};
     map_ = MakePartitionMap(setup_.specs, setup_.geometry, setup_.servers);
     auto rule = UpdateRule::Make(v1::Optimizer());
@@ -89,10 +89,10 @@ class World {
     return options;
   }
   InProcessCluster& cluster() { return *cluster_; }
-  const Setup& setup() const { return setup_; }
+  const Scene& setup() const { return setup_; }
 
  private:
-  Setup setup_;
+  Scene setup_;
   Envelope envelope_;
   PartitionMap map_;
   std::unique_ptr<InProcessCluster> cluster_;
@@ -118,7 +118,7 @@ absl::Time Soon() { return absl::Now() + absl::Seconds(60); }
 // Parameters, dense and by key, as one process would hold them.
 class Memory {
  public:
-  explicit Memory(const Setup& setup) : setup_(setup), dense(setup.specs.size()), rows(setup.specs.size()) {
+  explicit Memory(const Scene& setup) : setup_(setup), dense(setup.specs.size()), rows(setup.specs.size()) {
     for (uint32_t t = 0; t < setup.specs.size(); ++t) {
       if (setup.specs[t].sparse) continue;
       dense[t].resize(setup.specs[t].elements());
@@ -132,7 +132,7 @@ class Memory {
   }
 
  private:
-  const Setup setup_;
+  const Scene setup_;
 
  public:
   std::vector<std::vector<float>> dense;
@@ -144,7 +144,7 @@ float Gradient(uint32_t rank, uint64_t clock, uint32_t tensor, uint64_t element)
          1.0f;
 }
 
-std::vector<std::vector<float>> Gradients(const Setup& setup, uint32_t rank, uint64_t clock) {
+std::vector<std::vector<float>> Gradients(const Scene& setup, uint32_t rank, uint64_t clock) {
   std::vector<std::vector<float>> out(setup.specs.size());
   for (uint32_t t = 0; t < out.size(); ++t) {
     if (setup.specs[t].sparse) continue;
@@ -161,7 +161,7 @@ std::vector<T*> Pointers(std::vector<std::vector<float>>& buffers) {
   return out;
 }
 
-std::vector<std::vector<float>> Buffers(const Setup& setup) {
+std::vector<std::vector<float>> Buffers(const Scene& setup) {
   std::vector<std::vector<float>> out(setup.specs.size());
   for (uint32_t t = 0; t < out.size(); ++t) {
     if (!setup.specs[t].sparse) out[t].assign(setup.specs[t].elements(), -1e9f);
@@ -188,7 +188,7 @@ PullSpec Pull(uint32_t rank, uint64_t clock, std::vector<float*> dense) {
 }
 
 // Two ranks of one client train `clocks` clocks, in step; after each the parameters are those of plain memory.
-void TrainAgainstMemory(Setup setup, uint64_t clocks, const std::function<void(World&, uint64_t)>& between = {}) {
+void TrainAgainstMemory(Scene setup, uint64_t clocks, const std::function<void(World&, uint64_t)>& between = {}) {
   World world(setup);
   {
     Client client(world);
@@ -219,7 +219,7 @@ void TrainAgainstMemory(Setup setup, uint64_t clocks, const std::function<void(W
 
 TEST(ParameterClientTest, TensorsAndBlocksAcrossServersAreThoseOfPlainMemory) {
   for (uint32_t servers : {1, 2, 3}) {
-    Setup setup;
+    Scene setup;
     setup.servers = servers;
     setup.specs = {Dense("w", {17, 31}), Dense("b", {31}), Dense("v", {31, 10}), Dense("c", {1})};
     TrainAgainstMemory(setup, 5);
@@ -227,14 +227,14 @@ TEST(ParameterClientTest, TensorsAndBlocksAcrossServersAreThoseOfPlainMemory) {
 }
 
 TEST(ParameterClientTest, ModelsOfManyMebibytes) {
-  Setup setup;
+  Scene setup;
   setup.geometry = Geometry{65536, 16};
   setup.specs = {Dense("w", {1500, 1001}), Dense("b", {1001}), Dense("v", {700'001})};
   TrainAgainstMemory(setup, 2);
 }
 
 TEST(ParameterClientTest, LostRepeatedAndDelayedMessagesChangeNothing) {
-  Setup setup;
+  Scene setup;
   setup.servers = 3;
   setup.specs = {Dense("w", {40, 31}), Dense("b", {31})};
   setup.max_payload_bytes = 512;  // several messages per push
@@ -245,7 +245,7 @@ TEST(ParameterClientTest, LostRepeatedAndDelayedMessagesChangeNothing) {
 }
 
 TEST(ParameterClientTest, BrokenConnectionsChangeNothing) {
-  Setup setup;
+  Scene setup;
   setup.servers = 2;
   setup.specs = {Dense("w", {40, 31}), Dense("b", {31})};
   setup.max_payload_bytes = 512;
@@ -254,7 +254,7 @@ TEST(ParameterClientTest, BrokenConnectionsChangeNothing) {
 }
 
 TEST(ParameterClientTest, SparseRowsAreThoseOfPlainMemory) {
-  Setup setup;
+  Scene setup;
   setup.servers = 3;
   setup.specs = {Table("t", 3), Dense("b", {5})};
   World world(setup);
@@ -291,7 +291,7 @@ TEST(ParameterClientTest, SparseRowsAreThoseOfPlainMemory) {
 }
 
 TEST(ParameterClientTest, ThreadsShareOneClientUnderLosses) {
-  Setup setup;
+  Scene setup;
   setup.servers = 3;
   setup.ranks = 4;
   setup.staleness = 2;
@@ -333,7 +333,7 @@ TEST(ParameterClientTest, ThreadsShareOneClientUnderLosses) {
 }
 
 TEST(ParameterClientTest, FencedStaleAndRefusedPushesSaySo) {
-  Setup setup;
+  Scene setup;
   setup.specs = {Dense("w", {300})};
   World world(setup);
   Client client(world);
@@ -362,7 +362,7 @@ TEST(ParameterClientTest, FencedStaleAndRefusedPushesSaySo) {
 }
 
 TEST(ParameterClientTest, ADeadlineNamesTheRanksThatServersWaitFor) {
-  Setup setup;
+  Scene setup;
   setup.specs = {Dense("w", {300})};
   setup.waiting_notice = absl::Milliseconds(10);
   World world(setup);
@@ -386,7 +386,7 @@ TEST(ParameterClientTest, ADeadlineNamesTheRanksThatServersWaitFor) {
 }
 
 TEST(ParameterClientTest, ADeadlineNamesTheServerThatDoesNotAnswer) {
-  Setup setup;
+  Scene setup;
   setup.specs = {Dense("w", {300})};
   World world(setup);
   Client client(world);
@@ -402,7 +402,7 @@ TEST(ParameterClientTest, ADeadlineNamesTheServerThatDoesNotAnswer) {
 }
 
 TEST(ParameterClientTest, CancelEndsWhoeverWaits) {
-  Setup setup;
+  Scene setup;
   setup.specs = {Dense("w", {300})};
   World world(setup);
   Client client(world);
@@ -419,7 +419,7 @@ TEST(ParameterClientTest, CancelEndsWhoeverWaits) {
 }
 
 TEST(ParameterClientTest, AClientThatIsDestroyedLeavesNobodysBuffersBehind) {
-  Setup setup;
+  Scene setup;
   setup.specs = {Dense("w", {3000})};
   World world(setup);
   for (int i = 0; i < 20; ++i) {

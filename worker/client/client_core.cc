@@ -168,6 +168,17 @@ void ClientCore::OnReply(ServerId server, const Reply& reply, absl::Time now, Ac
   TicketState& ticket = tickets_.at(id);
   Leg& leg = ticket.legs[request.place.leg];
 
+  if (absl::IsResourceExhausted(reply.refusal) && request.chunk != kNone && !reply.ack.has_value()) {
+    // Too many pulls of ours are held there: this one is asked for again when its time comes.
+    return;
+  }
+  if (absl::IsOutOfRange(reply.refusal)) {
+    // An older holder of the lease was still at work when this one asked for its clock; or this one is the older.
+    return Finish(id, ticket,
+                  absl::AbortedError(absl::StrCat("the rank has moved on meanwhile: server ", server.value, ": ",
+                                                  reply.refusal.message())),
+                  out);
+  }
   if (!reply.refusal.ok()) {
     const std::string text = absl::StrCat("server ", server.value, " refused: ", reply.refusal.message());
     const bool over = absl::IsAborted(reply.refusal) || absl::IsFailedPrecondition(reply.refusal);

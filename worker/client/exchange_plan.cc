@@ -78,7 +78,7 @@ absl::Status ExchangePlan::CheckTable(TensorId table, absl::Span<const uint64_t>
 
 namespace {
 
-absl::Status TooLarge(const ModelLayout& layout, BlockId id, size_t keys, uint64_t bytes) {
+absl::Status TooLarge(const ModelLayout& layout, BlockId id, size_t keys, uint64_t bytes, size_t most) {
   return absl::ResourceExhaustedError(absl::StrCat("table '", layout.specs[id.tensor.value].name, "': slot ", id.index,
                                                    " has ", keys, " keys of one batch, ", bytes, " bytes, over the ",
                                                    kMaxPartBytes, " that a message carries: raise `slots` (now ",
@@ -153,7 +153,7 @@ absl::Status ExchangePlan::AddPush(const PushSpec& push) {
         ForEachSlot(layout_->geometry, table.keys, [&](uint32_t slot, size_t first, size_t count) -> absl::Status {
           const BlockId id{table.table, slot};
           const uint64_t bytes = count * (kKeyBytes + dim * sizeof(float));
-          if (bytes > kMaxPartBytes) return TooLarge(*layout_, id, count, bytes);
+          if (bytes > kMaxPartBytes) return TooLarge(*layout_, id, count, bytes, kMaxPartBytes);
           Leg& leg = legs_[layout_->map.server(id).value];
           Room(leg, bytes)
               .sparse.push_back(
@@ -201,7 +201,9 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
         ForEachSlot(layout_->geometry, table.keys, [&](uint32_t slot, size_t first, size_t count) -> absl::Status {
           const BlockId id{table.table, slot};
           const uint64_t keys = count * kKeyBytes, rows = count * dim * sizeof(float);
-          if (std::max(keys, rows) > kMaxPartBytes) return TooLarge(*layout_, id, count, std::max(keys, rows));
+          if (std::max(keys, rows) > kMaxPullPartBytes) {
+            return TooLarge(*layout_, id, count, std::max(keys, rows), kMaxPullPartBytes);
+          }
           Leg& leg = legs_[layout_->map.server(id).value];
           if (leg.chunks == 0 || leg.chunk_bytes + keys > layout_->max_payload_bytes ||
               leg.chunk_header + kPartHeader > kMaxHeaderBytes) {

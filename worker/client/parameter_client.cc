@@ -71,10 +71,10 @@ class ThreadedClient final : public ParameterClient, private ClientTransport::Ha
     Deliver(std::move(out));
     MutexLock lock(&mu_);
     const absl::Status status = AwaitLocked(ticket, deadline);
-    absl::StatusOr<Clock> result = status;
-    if (status.ok()) result = session_.core().expected(ticket)[0];
-    ForgetLocked(ticket);
-    return result;
+    const Clock expected = status.ok() ? session_.core().expected(ticket)[0] : Clock();
+    ForgetLocked(ticket);  // it has no buffers
+    if (!status.ok()) return status;
+    return expected;
   }
 
   std::optional<WaitingNotice> LastWaiting() const override {
