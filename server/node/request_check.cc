@@ -88,7 +88,7 @@ absl::Status RequestCheck::CheckPush(const PushFrame& push) {
     }
   }
   ++lists_;
-  // Sums stay far below 2^64: a part is below 2^51 bytes and no message has 2^13 parts larger than itself unnoticed.
+  // The sum of sparse parts is capped, so that no list of them can wrap it round.
   constexpr uint64_t kTooMuch = uint64_t{1} << 62;
   uint64_t size = 0;
   for (const DensePart& part : push.dense) {
