@@ -14,7 +14,9 @@ namespace descent {
 namespace {
 
 constexpr size_t kGroup = 64;          // rows stepped together
-constexpr size_t kPrefetchAhead = 16;  // keys between a prefetch and its use
+constexpr size_t kPrefetchAhead = 32;  // keys between a prefetch and its use
+// Rows of a batch are fetched while its keys are still being looked up, if they then stay in the L2 cache.
+constexpr size_t kFetchedRowBytes = size_t{256} << 10;
 
 // Bytes [offset, offset + size) of a payload in one piece: where they lie, or copied to `copy`.
 const std::byte* Flat(const Payload& payload, size_t offset, size_t size, std::vector<std::byte>* copy) {
@@ -53,12 +55,6 @@ uint64_t SparseTable::scratch_bytes() const {
 
 SparseSlot::SparseSlot(SparseTable* table, uint32_t index)
     : table_(table), index_(index), rows_(table->arena, table->stride), tree_(table->context->ranks) {}
-
-uint64_t SparseSlot::Batch::key(size_t i) const {
-  uint64_t key;
-  std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
-  return key;
-}
 
 uint64_t SparseSlot::version() const {
   return table_->context->apply_push ? version_ : std::max(version_, table_->steps);
@@ -245,7 +241,7 @@ absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payl
   return absl::OkStatus();
 }
 
-absl::Status SparseSlot::FindOrMakeRows(const Batch& batch) {
+absl::Status SparseSlot::FindOrMakeRows(const Batch& batch, bool fetch_rows) {
   const std::vector<uint32_t>& buckets = table_->buckets;
   std::vector<RowTable::Row>& rows = table_->rows;
   rows.resize(batch.count);
@@ -260,22 +256,24 @@ absl::Status SparseSlot::FindOrMakeRows(const Batch& batch) {
       InitialRowTo(key, rows_.row(row));
     }
     rows[i] = row;
+    if (fetch_rows) rows_.PrefetchRow(row);
   }
   return absl::OkStatus();
 }
 
 absl::Status SparseSlot::Step(const Batch& batch, float scale, uint64_t now, Undo* undo) {
   // Made first: a new row with its initial values reads as an absent one, so this can fail and change nothing.
-  if (absl::Status status = FindOrMakeRows(batch); !status.ok()) return status;
+  const bool fetched = batch.count * table_->stride * sizeof(float) <= kFetchedRowBytes;
+  if (absl::Status status = FindOrMakeRows(batch, fetched); !status.ok()) return status;
   const std::vector<RowTable::Row>& rows = table_->rows;
   const size_t stride = table_->stride;
   table_->pointers.resize(kGroup);
   float** const pointers = table_->pointers.data();
-  const size_t head = std::min<size_t>(kGroup, batch.count);
+  const size_t head = fetched ? 0 : std::min<size_t>(kGroup, batch.count);
   for (size_t i = 0; i < head; ++i) rows_.PrefetchRow(rows[i]);
   for (size_t begin = 0; begin < batch.count; begin += kGroup) {
     const size_t count = std::min<size_t>(kGroup, batch.count - begin);
-    const size_t ahead = std::min<size_t>(begin + 2 * kGroup, batch.count);
+    const size_t ahead = fetched ? 0 : std::min<size_t>(begin + 2 * kGroup, batch.count);
     for (size_t i = begin + kGroup; i < ahead; ++i) rows_.PrefetchRow(rows[i]);
     for (size_t i = 0; i < count; ++i) pointers[i] = rows_.row(rows[begin + i]);
     if (undo != nullptr) {

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <vector>
@@ -74,7 +75,11 @@ class SparseSlot {
     uint32_t count = 0;
     const std::byte* keys = nullptr;
     const float* values = nullptr;  // at any address
-    uint64_t key(size_t i) const;
+    uint64_t key(size_t i) const {
+      uint64_t key;
+      std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
+      return key;
+    }
   };
   struct Undo {  // of the step that made version + 1 of `version`
     uint64_t version = 0;
@@ -88,7 +93,7 @@ class SparseSlot {
   absl::Status CheckValues(const Batch& batch) const;
   // One step on the rows of a batch that has been checked, as step `now` (from 0) of the table.
   absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo);
-  absl::Status FindOrMakeRows(const Batch& batch);
+  absl::Status FindOrMakeRows(const Batch& batch, bool fetch_rows);
   void StepGroup(size_t count, const float* values, float scale, uint64_t now);
   // Rows as of `version`, caught up, `stride` floats each, in table->copies.
   void CopyRows(const Batch& batch, uint64_t version);

@@ -106,37 +106,47 @@ void MoveRun(const R& rule_in_memory, const Factors& factors, size_t n, const fl
   for (size_t i = 0; i < n; ++i) MoveOne<R, kL2>(rule, f, in[i], w[i], out + i, s0 + i, s1 + i);
 }
 
-// One row whose length the compiler knows, so that it needs no loop around its vectors. kDim == 0: not known.
+constexpr size_t kLanes = 8;
+
+// Eight elements through registers: local copies, because otherwise the compiler must take every store to a row for a
+// change of the next gradient.
+template <typename R, bool kL2>
+[[gnu::always_inline]] inline void MoveLanes(const R& rule, const Factors& f, const UnalignedFloat* g, float* w,
+                                             float* s0, float* s1) {
+  float lg[kLanes], lw[kLanes], l0[kLanes] = {}, l1[kLanes] = {};
+  std::memcpy(lg, g, sizeof(lg));
+  std::memcpy(lw, w, sizeof(lw));
+  if constexpr (R::kStates > 0) std::memcpy(l0, s0, sizeof(l0));
+  if constexpr (R::kStates > 1) std::memcpy(l1, s1, sizeof(l1));
+  for (size_t k = 0; k < kLanes; ++k) MoveOne<R, kL2>(rule, f, lg[k], lw[k], lw + k, l0 + k, l1 + k);
+  std::memcpy(w, lw, sizeof(lw));
+  if constexpr (R::kStates > 0) std::memcpy(s0, l0, sizeof(l0));
+  if constexpr (R::kStates > 1) std::memcpy(s1, l1, sizeof(l1));
+}
+
+// Rows of any length, and of one that the compiler knows (kDim, if not 0).
 template <typename R, bool kL2, size_t kDim>
-void MoveRows(const R& rule, const Factors& f, size_t runtime_dim, size_t count, float* const* rows, const float* g) {
+void MoveRows(const R& rule_in_memory, const Factors& factors, size_t runtime_dim, size_t count, float* const* rows,
+              const float* g) {
+  const R rule = rule_in_memory;
+  const Factors f = factors;
   const size_t dim = kDim == 0 ? runtime_dim : kDim;
-  const UnalignedFloat* in = g;
-  for (size_t r = 0; r < count; ++r) {
+  const UnalignedFloat* x = g;
+  for (size_t r = 0; r < count; ++r, x += dim) {
     float* w = rows[r];
     float* s0 = R::kStates > 0 ? w + dim : w;
     float* s1 = R::kStates > 1 ? w + 2 * dim : w;
-    const UnalignedFloat* x = in + r * dim;
-    DESCENT_INDEPENDENT_ITERATIONS
-    for (size_t i = 0; i < dim; ++i) MoveOne<R, kL2>(rule, f, x[i], w[i], w + i, s0 + i, s1 + i);
+    size_t i = 0;
+    for (; i + kLanes <= dim; i += kLanes) MoveLanes<R, kL2>(rule, f, x + i, w + i, s0 + i, s1 + i);
+    for (; i < dim; ++i) MoveOne<R, kL2>(rule, f, x[i], w[i], w + i, s0 + i, s1 + i);
   }
 }
 
 template <typename R, bool kL2>
 void MoveRowsOfDim(const R& rule, const Factors& f, size_t dim, size_t count, float* const* rows, const float* g) {
-  switch (dim) {
-    case 1:
-      return MoveRows<R, kL2, 1>(rule, f, dim, count, rows, g);
-    case 8:
-      return MoveRows<R, kL2, 8>(rule, f, dim, count, rows, g);
-    case 16:
-      return MoveRows<R, kL2, 16>(rule, f, dim, count, rows, g);
-    case 32:
-      return MoveRows<R, kL2, 32>(rule, f, dim, count, rows, g);
-    case 64:
-      return MoveRows<R, kL2, 64>(rule, f, dim, count, rows, g);
-    default:
-      return MoveRows<R, kL2, 0>(rule, f, dim, count, rows, g);
-  }
+  if (dim == 1) return MoveRows<R, kL2, 1>(rule, f, dim, count, rows, g);
+  if (dim == 8) return MoveRows<R, kL2, 8>(rule, f, dim, count, rows, g);
+  return MoveRows<R, kL2, 0>(rule, f, dim, count, rows, g);
 }
 
 bool AllZeroBits(const float* x, size_t n) {
@@ -148,8 +158,6 @@ bool AllZeroBits(const float* x, size_t n) {
   }
   return any == 0;
 }
-
-constexpr size_t kLanes = 8;
 
 // Eight elements side by side through steps [begin, end), in registers all the while.
 template <typename R, bool kL2>

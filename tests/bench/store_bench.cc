@@ -8,6 +8,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -20,6 +21,7 @@
 #include "descent/v1/job.pb.h"
 #include "server/store/block_store.h"
 #include "server/store/kernels.h"
+#include "server/store/slab_arena.h"
 
 namespace descent {
 namespace {
@@ -147,6 +149,29 @@ void Round(benchmark::State& state, const std::string& kind, bool squares) {
     }
   }
   SetGradientBytes(state, ranks * blocks * kBlock);
+}
+
+// What the memory gives: read-modify-write of one random line of as many lines as there are keys, addresses known in
+// advance and prefetched. A push of rows of at most a line takes two such accesses, to the entry and to the row.
+void RandomLines(benchmark::State& state) {
+  SlabArena arena;
+  const size_t lines = std::bit_ceil(g_keys);
+  auto* memory = static_cast<uint64_t*>(arena.Take(lines * 64));
+  DESCENT_CHECK(memory != nullptr);
+  std::memset(memory, 0, lines * 64);
+  constexpr size_t kCount = 1'000'000, kAhead = 16;
+  std::vector<uint64_t> order(kCount + kAhead);
+  const RandomStream random(3, Purpose::kTest, 0, 0);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = random.Below(i, lines);
+  for (auto _ : state) {
+    for (size_t i = 0; i < kCount; ++i) {
+      __builtin_prefetch(memory + order[i + kAhead] * 8, 1);
+      memory[order[i] * 8] += i;
+    }
+    benchmark::ClobberMemory();
+  }
+  state.counters["lines/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * kCount), benchmark::Counter::kIsRate);
 }
 
 // --- Sparse ----------------------------------------------------------------------------------------------------------
@@ -289,6 +314,7 @@ void Register() {
     }
   }
   benchmark::RegisterBenchmark("round_squares/adam", [](auto& s) { Round(s, "adam", true); })->Args({2, 64});
+  benchmark::RegisterBenchmark("random_lines", RandomLines);
   for (const int64_t dim : {1, 8, 64}) {
     for (const char* kind : {"sgd", "adagrad"}) {
       const std::string name = kind;
