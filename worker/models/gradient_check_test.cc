@@ -156,7 +156,7 @@ class Kinked final : public Model<double> {
 
 TEST(GradientCheckTest, KinksAreSkippedAndCounted) {
   Kinked model;
-  for (double x : {0.0, 1e-7, 1e-6}) {
+  for (double x : {0.0, 1e-9, 1e-8}) {
     const std::vector<std::vector<double>> parameters = {{x, 2}};
     const GradientCheckReport report = CheckGradient<double>(&model, Batch(), parameters, {.most_skipped = 0.5});
     EXPECT_TRUE(report.ok) << x << ": " << report.message;
