@@ -98,8 +98,7 @@ absl::Status ReadIdx(const v1::Idx& spec, absl::Span<const SourceFile> files, co
   }
   if (images->count() == 0) return absl::InvalidArgumentError(absl::StrCat(files[0].name, ": the file has no images"));
 
-  const double scale = spec.scale() != 0 ? spec.scale() : 1.0 / 255;
-  cutter->Begin({ShardKind::kBytes, images->width(), static_cast<float>(scale)});
+  cutter->Begin({ShardKind::kBytes, images->width(), static_cast<float>(spec.scale())});
   LabelRule rule(options.labels, options.classes);
   for (uint64_t record = 0; record < images->count(); ++record) {
     DESCENT_RETURN_IF_ERROR(images->Record(record, cutter->builder().AddBytes()));

@@ -113,7 +113,11 @@ void AssembleDense(absl::Span<const RowAt> rows, uint64_t features, Batch* batch
     }
     const uint8_t* from = shard->byte_values() + row * features;
     const float scale = shard->scale();
-    for (size_t j = 0; j < features; ++j) to[j] = static_cast<float>(from[j]) * scale;
+    if (scale == 0) {
+      for (size_t j = 0; j < features; ++j) to[j] = static_cast<float>(from[j]) / 255.0f;
+    } else {
+      for (size_t j = 0; j < features; ++j) to[j] = static_cast<float>(from[j]) * scale;
+    }
   }
 }
 

@@ -18,7 +18,7 @@ namespace descent {
 enum class ShardKind : uint32_t {
   kSparse = 1,  // compressed sparse rows; columns of 32 bits where they suffice, no values where all are 1
   kDense = 2,   // floats, row-major
-  kBytes = 3,   // unsigned bytes, row-major, to be multiplied by `scale`
+  kBytes = 3,   // unsigned bytes, row-major, to be multiplied by `scale`; divided by 255 where that is 0
 };
 
 // What all shards of a data set have in common.
