@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/simulation/campaign.h"
+#include "tests/simulation/scenario.h"
 
 namespace descent::simulation {
 namespace {
@@ -32,6 +33,18 @@ TEST(SimulationTest, EverySeededBugIsFound) {
     ASSERT_FALSE(campaign.errors.empty()) << name << " was not found in 2000 seeds";
     std::printf("%s: found with seed %llu: %s\n", name.c_str(), static_cast<unsigned long long>(seed),
                 campaign.errors[0].second.substr(0, 200).c_str());
+  }
+}
+
+// With the gate one clock too wide, in every bounded mode there is.
+TEST(SimulationTest, AGateThatIsOffByOneIsFoundInEveryMode) {
+  Faults faults;
+  faults.server = EngineFault::kGateOffByOne;
+  for (uint64_t job : {0, 1, 2, 3, 4, 5}) {
+    Campaign campaign;
+    uint64_t seed = job;
+    while (seed < 2000 && campaign.Run(seed, faults)) seed += kJobs;
+    EXPECT_FALSE(campaign.errors.empty()) << "staleness " << MakeJob(job).staleness << ", job " << job;
   }
 }
 
