@@ -30,6 +30,8 @@ int Main(int argc, char** argv) {
   AddStatusCommand(&program, &exit_status);
   AddStopCommand(&program, &exit_status);
   AddHealthCommand(&program, &exit_status);
+  AddPredictCommand(&program, &exit_status);
+  AddExportCommand(&program, &exit_status);
   // AddPredictCommand(&program, &exit_status);
   // AddExportCommand(&program, &exit_status);
   try {
