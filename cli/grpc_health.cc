@@ -1,9 +1,11 @@
 #include "cli/grpc_health.h"
 
 #include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
 
 #include "absl/strings/str_cat.h"
-#include "common/control/control_channel.h"
+#include "absl/time/clock.h"
+#include "common/net/grpc_channel.h"
 #include "google/protobuf/io/coded_stream.h"
 
 namespace descent {
@@ -39,7 +41,7 @@ uint32_t ServingStatus(const grpc::ByteBuffer& reply) {
 }  // namespace
 
 absl::Status CheckHealth(const std::string& address, const std::string& service, absl::Duration timeout) {
-  grpc::GenericStub stub(MakeControlChannel(address));
+  grpc::GenericStub stub(MakeChannel(address, Lane::kControl));
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   context.set_wait_for_ready(false);
