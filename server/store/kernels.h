@@ -13,8 +13,11 @@ typedef float UnalignedFloat __attribute__((aligned(1)));
 
 #if defined(__clang__)
 #define DESCENT_INDEPENDENT_ITERATIONS _Pragma("clang loop vectorize(assume_safety)")
+#define DESCENT_ONE_VECTOR _Pragma("clang loop vectorize(assume_safety) unroll(disable)")
 #else
 #define DESCENT_INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
+// Before a loop of eight iterations: g++ unrolls it into scalars before it looks for vectors, unless forbidden.
+#define DESCENT_ONE_VECTOR _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #endif
 
 // Neither NaN nor Inf among x[0, n).

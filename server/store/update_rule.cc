@@ -108,22 +108,6 @@ void MoveRun(const R& rule_in_memory, const Factors& factors, size_t n, const fl
 
 constexpr size_t kLanes = 8;
 
-// Eight elements through registers: local copies, because otherwise the compiler must take every store to a row for a
-// change of the next gradient.
-template <typename R, bool kL2>
-[[gnu::always_inline]] inline void MoveLanes(const R& rule, const Factors& f, const UnalignedFloat* g, float* w,
-                                             float* s0, float* s1) {
-  float lg[kLanes], lw[kLanes], l0[kLanes] = {}, l1[kLanes] = {};
-  std::memcpy(lg, g, sizeof(lg));
-  std::memcpy(lw, w, sizeof(lw));
-  if constexpr (R::kStates > 0) std::memcpy(l0, s0, sizeof(l0));
-  if constexpr (R::kStates > 1) std::memcpy(l1, s1, sizeof(l1));
-  for (size_t k = 0; k < kLanes; ++k) MoveOne<R, kL2>(rule, f, lg[k], lw[k], lw + k, l0 + k, l1 + k);
-  std::memcpy(w, lw, sizeof(lw));
-  if constexpr (R::kStates > 0) std::memcpy(s0, l0, sizeof(l0));
-  if constexpr (R::kStates > 1) std::memcpy(s1, l1, sizeof(l1));
-}
-
 // Rows of any length, and of one that the compiler knows (kDim, if not 0).
 template <typename R, bool kL2, size_t kDim>
 void MoveRows(const R& rule_in_memory, const Factors& factors, size_t runtime_dim, size_t count, float* const* rows,
@@ -136,9 +120,8 @@ void MoveRows(const R& rule_in_memory, const Factors& factors, size_t runtime_di
     float* w = rows[r];
     float* s0 = R::kStates > 0 ? w + dim : w;
     float* s1 = R::kStates > 1 ? w + 2 * dim : w;
-    size_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes) MoveLanes<R, kL2>(rule, f, x + i, w + i, s0 + i, s1 + i);
-    for (; i < dim; ++i) MoveOne<R, kL2>(rule, f, x[i], w[i], w + i, s0 + i, s1 + i);
+    DESCENT_ONE_VECTOR
+    for (size_t i = 0; i < dim; ++i) MoveOne<R, kL2>(rule, f, x[i], w[i], w + i, s0 + i, s1 + i);
   }
 }
 
@@ -168,6 +151,7 @@ void ReplayLanes(const R& rule_in_memory, const Factors* begin, const Factors* e
   if constexpr (R::kStates > 0) std::memcpy(l0, s0, sizeof(l0));
   if constexpr (R::kStates > 1) std::memcpy(l1, s1, sizeof(l1));
   for (const Factors* f = begin; f != end; ++f) {
+    DESCENT_ONE_VECTOR
     for (size_t k = 0; k < kLanes; ++k) MoveOne<R, kL2>(rule, *f, 0.0f, lw[k], lw + k, l0 + k, l1 + k);
   }
   std::memcpy(w, lw, sizeof(lw));
