@@ -12,7 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "common/base/mutex.h"
-#include "common/control/control_channel.h"
+#include "common/net/grpc_channel.h"
 #include "common/wire/frame.h"
 #include "descent/v1/coordinator.grpc.pb.h"
 
@@ -37,7 +37,7 @@ class ControlClientImpl final : public ControlClient {
  public:
   explicit ControlClientImpl(ControlClientOptions options)
       : options_(std::move(options)),
-        channel_(MakeControlChannel(options_.address)),
+        channel_(MakeChannel(options_.address, Lane::kControl)),
         stub_(v1::CoordinatorService::NewStub(channel_)),
         nonce_(DrawNonce()) {}
 
