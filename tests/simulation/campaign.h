@@ -23,8 +23,8 @@ const std::vector<std::pair<std::string, Faults>>& AllFaults();
 struct Campaign {
   uint64_t seeds = 0, pulls = 0, events = 0;
   Coverage coverage;
-  std::map<uint64_t, std::pair<uint64_t, uint64_t>> result_of_job;  // job -> parameters' hash, seed
-  std::vector<std::pair<uint64_t, std::string>> errors;             // seed, what
+  std::map<uint64_t, uint64_t> result_of_job;            // reproducible ones: the parameters' hash that it must be
+  std::vector<std::pair<uint64_t, std::string>> errors;  // seed, what
 
   // One more seed. False: an error was found.
   bool Run(uint64_t seed, const Faults& faults);

@@ -8,10 +8,12 @@
 #ifndef DESCENT_TESTS_SIMULATION_SCENARIO_H_
 #define DESCENT_TESTS_SIMULATION_SCENARIO_H_
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "common/base/ids.h"
 #include "common/random/philox.h"
 #include "common/tensor/partition_map.h"
@@ -77,6 +79,15 @@ struct Schedule {
   uint32_t send_window = 4;
   bool pipelined = false;  // workers go on while pushes are under way
 };
+
+inline uint64_t Mix(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
+  return hash ^ (hash >> 29);
+}
+inline uint64_t HashFloats(uint64_t hash, absl::Span<const float> values) {
+  for (float value : values) hash = Mix(hash, std::bit_cast<uint32_t>(value));
+  return hash;
+}
 
 inline constexpr uint64_t kJobs = 24;
 Job MakeJob(uint64_t number);

@@ -1,7 +1,6 @@
 #include "tests/simulation/simulation.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -25,11 +24,6 @@ constexpr absl::Duration kWaitingNotice = absl::Milliseconds(40);
 constexpr absl::Duration kVirtualLimit = absl::Seconds(300);
 constexpr uint64_t kEventLimit = 500'000;
 const absl::Time kStart = absl::UnixEpoch() + absl::Hours(24);
-
-uint64_t Mix(uint64_t hash, uint64_t value) {
-  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
-  return hash ^ (hash >> 29);
-}
 
 Payload Copy(const Payload& from) {
   Payload to;
@@ -636,11 +630,7 @@ void Simulation::CheckEnd(SimulationResult* result) {
       if (!read.ok()) return Wrong(read.status().ToString());
       std::vector<float> values(read->size() / sizeof(float));
       read->CopyTo(values.data());
-      for (float value : values) {
-        uint32_t bits;
-        std::memcpy(&bits, &value, sizeof bits);
-        hash = Mix(hash, bits);
-      }
+      hash = HashFloats(hash, values);
       if (t == kLedger) ledger.insert(ledger.end(), values.begin(), values.end());
       for (size_t k = 0; k < keys.size(); ++k) {
         for (uint32_t d = 0; d < kDim; ++d) counts[keys[k] * kDim + d] = values[k * kDim + d];

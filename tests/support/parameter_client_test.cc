@@ -226,6 +226,41 @@ TEST(ParameterClientTest, TensorsAndBlocksAcrossServersAreThoseOfPlainMemory) {
   }
 }
 
+// What a worker has summed over an aligned subtree of ranks counts like its parts.
+TEST(ParameterClientTest, AWorkersOwnSumOfRanksGivesTheSameBits) {
+  Scene scene;
+  scene.ranks = 4;
+  scene.servers = 3;
+  scene.specs = {Dense("w", {40, 31}), Dense("b", {31})};
+  std::vector<std::vector<float>> result[2];
+  for (bool summed : {false, true}) {
+    World world(scene);
+    Client client(world);
+    for (uint64_t clock = 0; clock < 3; ++clock) {
+      std::vector<std::vector<std::vector<float>>> g;
+      for (uint32_t r = 0; r < 4; ++r) g.push_back(Gradients(scene, r, clock));
+      std::vector<Ticket> tickets;
+      std::vector<std::vector<float>> sum = g[2];
+      if (summed) {
+        for (uint32_t t = 0; t < sum.size(); ++t) {
+          for (size_t e = 0; e < sum[t].size(); ++e) sum[t][e] += g[3][t][e];
+        }
+        PushSpec push = Push(2, clock, Pointers<const float>(sum));
+        push.span = 2;
+        push.weight = {1, 1};
+        tickets.push_back(client->Exchange(push, std::nullopt));
+      }
+      for (uint32_t r = 0; r < (summed ? 2u : 4u); ++r) {
+        tickets.push_back(client->Exchange(Push(r, clock, Pointers<const float>(g[r])), std::nullopt));
+      }
+      for (Ticket ticket : tickets) ASSERT_TRUE(client->Wait(ticket, Soon()).ok());
+    }
+    result[summed] = Buffers(scene);
+    ASSERT_TRUE(client->Wait(client->Exchange(std::nullopt, Pull(0, 3, Pointers<float>(result[summed]))), Soon()).ok());
+  }
+  EXPECT_EQ(result[0], result[1]);
+}
+
 TEST(ParameterClientTest, ModelsOfManyMebibytes) {
   Scene setup;
   setup.geometry = Geometry{65536, 16};
