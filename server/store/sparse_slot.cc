@@ -32,6 +32,17 @@ const std::byte* Flat(const Payload& payload, size_t offset, size_t size, std::v
   return copy->data();
 }
 
+// The parameters of a row; the usual lengths without a call of the library.
+inline void CopyRow(size_t dim, const float* from, float* to) {
+  if (dim == 1) {
+    *to = *from;
+  } else if (dim == 8) {
+    std::memcpy(to, from, 8 * sizeof(float));
+  } else {
+    std::memcpy(to, from, dim * sizeof(float));
+  }
+}
+
 bool StartsAtZero(const Initializer& initializer) {
   return initializer.kind == Initializer::Kind::kZero || static_cast<float>(initializer.scale) == 0;
 }
@@ -381,7 +392,7 @@ absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, st
       if (rows[i] == RowTable::kAbsent) {
         InitialRow(context.seed, context.id, context.spec.initializer, batch.key(i), absl::MakeSpan(to, dim));
       } else {
-        std::memcpy(to, rows_.row(rows[i]), dim * sizeof(float));
+        CopyRow(dim, rows_.row(rows[i]), to);
       }
     }
   } else {
