@@ -2,7 +2,7 @@
 // client, dense push, pull and fused exchange, sparse keys per second, and the round rate of a tiny model. Prints
 // markdown. Takes about a minute; run it on an idle machine.
 //
-//   wire_bench [--seconds=S per figure, 0.7] [--only=dense|sparse|rounds]
+//   wire_bench [--seconds=S per figure, 0.7] [--only=dense|sparse|rounds] [--bytes=N: that dense model alone]
 //
 // GB/s are bytes of payload, both directions added, divided by wall time, and raw TCP moves the same bytes in the same
 // directions. A figure is the median of nine slices of its time; raw TCP runs right before what is compared to it.
@@ -39,6 +39,7 @@ namespace descent::bench {
 namespace {
 
 double g_seconds = 0.7;
+uint64_t g_bytes = 0;
 
 // This program again, in another role: its port is on its standard output, and it ends with its standard input.
 class Child {
@@ -191,6 +192,7 @@ void Dense() {
   for (const bool adam : {false, true}) {
     const uint32_t ranks = adam ? 2 : 1;
     for (const uint64_t bytes : {uint64_t{4} << 10, uint64_t{256} << 10, uint64_t{4} << 20, uint64_t{64} << 20}) {
+      if (g_bytes != 0 && bytes != g_bytes) continue;
       Bench bench({.dense_elements = bytes / sizeof(float), .ranks = ranks, .adam = adam});
       struct Kind {
         const char* name;
@@ -288,8 +290,10 @@ int Main(int argc, char** argv) {
       g_seconds = std::atof(argv[i] + 10);
     } else if (absl::StartsWith(argument, "--only=")) {
       only = argv[i] + 7;
+    } else if (absl::StartsWith(argument, "--bytes=")) {
+      g_bytes = std::strtoull(argv[i] + 8, nullptr, 10);
     } else {
-      std::fprintf(stderr, "usage: wire_bench [--seconds=S] [--only=dense|sparse|rounds]\n");
+      std::fprintf(stderr, "usage: wire_bench [--seconds=S] [--only=dense|sparse|rounds] [--bytes=N]\n");
       return 2;
     }
   }
