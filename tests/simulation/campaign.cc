@@ -24,6 +24,12 @@ std::vector<std::pair<std::string, uint64_t>> Counters(const Coverage& c) {
 
 }  // namespace
 
+void Coverage::Add(const Coverage& o) {
+  duplicates += o.duplicates, fenced += o.fenced, held += o.held, waiting_notices += o.waiting_notices;
+  too_early += o.too_early, retried += o.retried, dropped += o.dropped, duplicated += o.duplicated;
+  overtaken += o.overtaken, reordered += o.reordered, breaks += o.breaks, kills += o.kills, moves += o.moves;
+}
+
 const std::vector<std::pair<std::string, Faults>>& AllFaults() {
   static const auto* const faults = [] {
     auto* all = new std::vector<std::pair<std::string, Faults>>;

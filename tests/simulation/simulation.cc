@@ -9,10 +9,10 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/base/check.h"
-#include "descent/v1/job.pb.h"
 #include "server/node/server_node.h"
+#include "tests/simulation/final_state.h"
 #include "tests/simulation/ledger.h"
+#include "tests/simulation/node_options.h"
 #include "tests/simulation/scenario.h"
 #include "tests/simulation/simulated_worker.h"
 
@@ -20,7 +20,6 @@ namespace descent::simulation {
 namespace {
 
 constexpr absl::Duration kResendAfter = absl::Milliseconds(100);
-constexpr absl::Duration kWaitingNotice = absl::Milliseconds(40);
 constexpr absl::Duration kVirtualLimit = absl::Seconds(300);
 constexpr uint64_t kEventLimit = 500'000;
 const absl::Time kStart = absl::UnixEpoch() + absl::Hours(24);
@@ -181,26 +180,8 @@ void Simulation::Commit() {
 }
 
 bool Simulation::MakeNodes() {
-  auto rule = UpdateRule::Make(v1::Optimizer());
-  DESCENT_CHECK(rule.ok());
-  std::shared_ptr<const UpdateRule> shared = *std::move(rule);
   for (uint32_t s = 0; s < schedule_.servers; ++s) {
-    ServerNodeOptions node;
-    node.envelope = envelope_;
-    node.store.tensors = specs_;
-    node.store.geometry = job_.geometry();
-    node.store.map = map_;
-    node.store.self = ServerId(s);
-    node.store.seed = job_.number;
-    node.store.ranks = job_.ranks;
-    node.store.rule = shared;
-    node.store.rate = [](Clock) { return 1.0f; };
-    node.store.reduce_sum = job_.reduce_sum;
-    node.store.apply_push = job_.apply_push;
-    node.store.history = job_.apply_push ? 1 : static_cast<uint32_t>(job_.staleness) + 1;
-    node.staleness = job_.staleness;
-    node.waiting_notice = kWaitingNotice;
-    node.send_window = schedule_.send_window;
+    ServerNodeOptions node = MakeNodeOptions(job_, schedule_, map_, envelope_, ServerId(s));
     node.fault = options_.server_fault;
     nodes_.push_back(std::make_unique<Node>());
     auto made = ServerNode::Create(std::move(node), nodes_.back().get());
@@ -603,51 +584,14 @@ void Simulation::CheckEnd(SimulationResult* result) {
     if (processes_[w].worker == nullptr || processes_[w].worker->core().unfinished() == 0) continue;
     return Wrong(absl::StrCat("worker ", w, " still has unfinished requests"));
   }
-  uint64_t hash = 0;
-  std::vector<float> ledger, counts(job_.sparse ? kKeys * kDim : 0);
-  for (uint32_t t = 0; t < specs_.size(); ++t) {
-    for (uint32_t b = 0; b < job_.geometry().blocks(specs_[t]); ++b) {
-      const BlockId id{TensorId(t), b};
-      ServerNode& node = *nodes_[map_.server(id).value]->node;
-      const std::vector<uint64_t> marks = node.Marks(id);
-      for (uint32_t r = 0; r < job_.ranks; ++r) {
-        if (marks[r] != job_.clocks) {
-          return Wrong(absl::StrCat("block ", b, " of tensor ", t, " expects clock ", marks[r], " of rank ", r));
-        }
-      }
-      std::vector<uint64_t> keys;
-      absl::StatusOr<Payload> read;
-      if (specs_[t].sparse) {
-        for (uint64_t k = 0; k < kKeys; ++k) {
-          if (job_.geometry().slot(k) == b) keys.push_back(k);
-        }
-        Payload asked;
-        asked.Append(keys.data(), keys.size() * sizeof(uint64_t), nullptr);
-        read = node.store().ReadSparse(id, static_cast<uint32_t>(keys.size()), asked, std::nullopt);
-      } else {
-        read = node.store().Read(id, std::nullopt);
-      }
-      if (!read.ok()) return Wrong(read.status().ToString());
-      std::vector<float> values(read->size() / sizeof(float));
-      read->CopyTo(values.data());
-      hash = HashFloats(hash, values);
-      if (t == kLedger) ledger.insert(ledger.end(), values.begin(), values.end());
-      for (size_t k = 0; k < keys.size(); ++k) {
-        for (uint32_t d = 0; d < kDim; ++d) counts[keys[k] * kDim + d] = values[k * kDim + d];
-      }
-    }
+  std::vector<ServerNode*> servers;
+  for (const auto& node : nodes_) servers.push_back(node->node.get());
+  if (std::string wrong = CheckServers(job_, map_, ledger_, servers, &result->parameters_hash); !wrong.empty()) {
+    Wrong(std::move(wrong));
   }
-  result->parameters_hash = hash;
-  if (std::string wrong = ledger_.CheckEnd(ledger, counts); !wrong.empty()) Wrong(std::move(wrong));
 }
 
 }  // namespace
-
-void Coverage::Add(const Coverage& o) {
-  duplicates += o.duplicates, fenced += o.fenced, held += o.held, waiting_notices += o.waiting_notices;
-  too_early += o.too_early, retried += o.retried, dropped += o.dropped, duplicated += o.duplicated;
-  overtaken += o.overtaken, reordered += o.reordered, breaks += o.breaks, kills += o.kills, moves += o.moves;
-}
 
 SimulationResult Simulate(const SimulationOptions& options) { return Simulation(options).Run(); }
 
