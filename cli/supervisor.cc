@@ -77,12 +77,12 @@ absl::Status Supervisor::Spawn(Seat* seat) {
     const uint32_t port = options_.base_port == 0 ? 0 : options_.base_port + seat->index;
     spec.arguments.insert(spec.arguments.end(), {"--bind", absl::StrCat("127.0.0.1:", port)});
     if (seat->index == 0) {
-      spec.arguments.insert(spec.arguments.end(), {"--port-file", options_.run_dir + "/coordinator.address"});
+      spec.arguments.insert(spec.arguments.end(), {"--port-file", options_.run_dir + "/coordinator.address",
+                                                   "--run-dir", options_.run_dir});
     }
   } else {
     spec.arguments = {options_.worker_binary, "--coordinator", address_};
   }
-  spec.arguments.insert(spec.arguments.end(), {"--run-dir", options_.run_dir});
   auto child = ChildProcess::Start(std::move(spec));
   if (!child.ok()) return child.status();
   seat->child = *std::move(child);
@@ -273,7 +273,7 @@ void Supervisor::Judge(Seat* seat) {
     Fatal(how, seat);
     return;
   }
-  ReportDeath(*seat, how);
+  ReportDeath(*seat, how, false);
   if (stop_signal_ != 0) {
     display_->Message(how);
     return;
@@ -293,13 +293,13 @@ void Supervisor::Judge(Seat* seat) {
   display_->Message(absl::StrCat(how, "; its ranks go to the other workers"));
 }
 
-void Supervisor::ReportDeath(const Seat& seat, const std::string& how) {
+void Supervisor::ReportDeath(const Seat& seat, const std::string& how, bool own) {
   if (poller_ == nullptr) return;
   v1::FailureReport report;
   report.set_role(seat.role);
   report.set_host(HostName());
   report.set_pid(static_cast<uint64_t>(seat.child->pid()));
-  report.set_own(false);
+  report.set_own(own);
   report.set_cause(how);
   report.set_unix_seconds(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
   poller_->ReportFailure(std::move(report));
@@ -312,7 +312,8 @@ void Supervisor::Fatal(std::string cause, Seat* culprit) {
     culprit_ = cause_;
     culprit_log_ = culprit->child->LogTail(kLogTail);
     culprit_log_path_ = culprit->child->spec().log;
-    ReportDeath(*culprit, cause_);
+    // As its own: a worker that only left would have its ranks moved, and the run go on.
+    ReportDeath(*culprit, cause_, true);
   }
   display_->Message(cause_);
   EndBy(absl::Now() + (seats_[0].running() && poller_ != nullptr ? options_.fail_grace : absl::ZeroDuration()));
@@ -350,17 +351,15 @@ bool Supervisor::AnyWorker() const {
 void Supervisor::ShowLive(absl::Time now) {
   if (!got_status_ || !AnyRunning()) return;
   // Off a terminal, start-up and the way out are told when the words change, not the seconds in them.
+  bool news = false;
   if (!display_->terminal() && last_.phase() != v1::RUNNING) {
-    std::string text = StatusLine(last_, 0);
-    std::string shape = text;
-    shape.erase(std::remove_if(shape.begin(), shape.end(), [](char c) { return c >= '0' && c <= '9'; }), shape.end());
-    if (shape != last_message_) {
-      last_message_ = std::move(shape);
-      display_->Message(text);
-      return;
-    }
+    std::string words = StatusLine(last_, 0);
+    if (const size_t colon = words.find(" s: "); colon != std::string::npos) words.erase(0, colon);
+    news = words != last_message_;
+    last_message_ = std::move(words);
   }
-  display_->Live(now, [this](size_t width) { return StatusLine(last_, width); });
+  display_->Live(
+      now, [this](size_t width) { return StatusLine(last_, width); }, news);
 }
 
 int Supervisor::Conclude() {

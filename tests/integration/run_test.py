@@ -105,9 +105,15 @@ class RunTest(ClusterTest):
             except subprocess.TimeoutExpired:
                 pass
 
+    def members(self, run_dir, role=""):
+        """Processes of a run: the first server knows its directory, the others the coordinator's address."""
+        address = (run_dir / "coordinator.address").read_text().strip()
+        pattern = f"descent_{role}.*({run_dir}|{address})"
+        out = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE, text=True).stdout
+        return [int(pid) for pid in out.split()]
+
     def assert_nobody_left(self, run_dir):
-        left = subprocess.run(["pgrep", "-af", str(run_dir)], stdout=subprocess.PIPE, text=True).stdout
-        self.assertEqual(left, "")
+        self.assertEqual(self.members(run_dir), [])
 
     def test_sigint_saves_the_model(self):
         self.interrupted(signal.SIGINT)
@@ -123,19 +129,15 @@ class RunTest(ClusterTest):
         process.kill()
         process.wait(DEADLINE)
         deadline = time.monotonic() + DEADLINE
-        while subprocess.run(["pgrep", "-f", str(run_dir)], stdout=subprocess.DEVNULL).returncode == 0:
+        while self.members(run_dir):
             self.assertLess(time.monotonic(), deadline)
-
-    def children(self, run_dir, role):
-        out = subprocess.run(["pgrep", "-f", f"descent_{role}.*{run_dir}"], stdout=subprocess.PIPE, text=True).stdout
-        return [int(pid) for pid in out.split()]
 
     def test_a_dead_server_is_the_first_cause(self):
         job = self.job(LOGISTIC.format(epochs=1000000))
         run_dir = self.folder / "dead"
         process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
-        victim = [pid for pid in self.children(run_dir, "server")
+        victim = [pid for pid in self.members(run_dir, "server")
                   if "--coordinator" in pathlib.Path(f"/proc/{pid}/cmdline").read_text()][0]
         os.kill(victim, signal.SIGKILL)
         self.assertEqual(process.wait(DEADLINE), 1, process.log())
@@ -149,7 +151,7 @@ class RunTest(ClusterTest):
         run_dir = self.folder / "worker"
         process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
-        os.kill(self.children(run_dir, "worker")[0], signal.SIGKILL)
+        os.kill(self.members(run_dir, "worker")[0], signal.SIGKILL)
         self.assertEqual(process.wait(DEADLINE), 0, process.log())
         summary = json.loads((run_dir / "summary.json").read_text())
         self.assertEqual(summary["parameters_sha256"], undisturbed.summary["parameters_sha256"])
