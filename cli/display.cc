@@ -42,9 +42,9 @@ void Display::Message(absl::string_view line) {
   options_.write(absl::StrCat(live_.empty() ? "" : kClearLine, line, "\n", live_));
 }
 
-void Display::Live(absl::Time now, const std::function<std::string(size_t)>& render) {
+void Display::Live(absl::Time now, const std::function<std::string(size_t)>& render, bool news) {
   if (!options_.terminal) {
-    if (now - last_plain_ < options_.plain_interval) return;
+    if (!news && now - last_plain_ < options_.plain_interval) return;
     last_plain_ = now;
     options_.write(absl::StrCat(render(0), "\n"));
     return;

@@ -26,8 +26,8 @@ class Display {
 
   // A line that stays.
   void Message(absl::string_view line);
-  // The live line. `render` is given the width there is, 0 for any.
-  void Live(absl::Time now, const std::function<std::string(size_t width)>& render);
+  // The live line. `render` is given the width there is, 0 for any. `news`: worth a plain line at once.
+  void Live(absl::Time now, const std::function<std::string(size_t width)>& render, bool news = false);
   // Takes the live line away.
   void EndLive();
   bool terminal() const { return options_.terminal; }

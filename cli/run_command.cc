@@ -67,6 +67,11 @@ int Run(const RunArguments& arguments) {
   if (!server.ok()) return Complain(server.status(), 2);
   const auto worker = Binary(arguments.worker_binary, "descent_worker");
   if (!worker.ok()) return Complain(worker.status(), 2);
+  if (arguments.base_port != 0 && arguments.base_port + job->cluster().servers() - 1 > 65535) {
+    return Complain(absl::InvalidArgumentError(absl::StrCat("--base-port ", arguments.base_port, ": no room for ",
+                                                            job->cluster().servers(), " ports up to 65535")),
+                    2);
+  }
   const auto run_dir = MakeRunDirectory(arguments.run_dir, *job);
   if (!run_dir.ok()) return Complain(run_dir.status(), 2);
 
@@ -81,9 +86,13 @@ int Run(const RunArguments& arguments) {
   options.save_timeout = absl::Seconds(job->cluster().stall_timeout_seconds());
 
   Display display = Display::StandardOutput(arguments.plain);
-  display.Message(absl::StrCat("job ", job->name(), ": ", job->ranks(), " ranks x batch ", job->batch_size(), " = ",
-                               uint64_t{job->ranks()} * job->batch_size(), " examples a round, ",
-                               v1::Mode_Name(job->consistency().mode())));
+  std::string first =
+      absl::StrCat("job ", job->name(), ": ", v1::Mode_Name(job->consistency().mode()), ", ", job->ranks(), " ranks");
+  if (job->data().has_train()) {
+    absl::StrAppend(&first, " x batch ", job->batch_size(), " = ", uint64_t{job->ranks()} * job->batch_size(),
+                    " examples a round");
+  }
+  display.Message(first);
   display.Message(absl::StrCat("run directory ", *run_dir));
   return Supervisor(std::move(options), ConnectToCluster, &display).Run();
 }

@@ -66,7 +66,7 @@ class Supervisor {
   void JudgeEnds(uint64_t asked);
   void Judge(Seat* seat);
   void Fatal(std::string cause, Seat* culprit);
-  void ReportDeath(const Seat& seat, const std::string& how);
+  void ReportDeath(const Seat& seat, const std::string& how, bool own);
   void Restart();
   void KillAll();
   void EndBy(absl::Time when) { kill_at_ = std::min(kill_at_, when); }
