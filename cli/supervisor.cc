@@ -77,8 +77,8 @@ absl::Status Supervisor::Spawn(Seat* seat) {
     const uint32_t port = options_.base_port == 0 ? 0 : options_.base_port + seat->index;
     spec.arguments.insert(spec.arguments.end(), {"--bind", absl::StrCat("127.0.0.1:", port)});
     if (seat->index == 0) {
-      spec.arguments.insert(spec.arguments.end(), {"--port-file", options_.run_dir + "/coordinator.address",
-                                                   "--run-dir", options_.run_dir});
+      spec.arguments.insert(spec.arguments.end(),
+                            {"--port-file", options_.run_dir + "/coordinator.address", "--run-dir", options_.run_dir});
     }
   } else {
     spec.arguments = {options_.worker_binary, "--coordinator", address_};

@@ -140,8 +140,8 @@ TEST_F(SupervisorTest, PassesTheAgreedArguments) {
   };
   EXPECT_EQ(log("server-0.log"), absl::StrCat("--job ", folder_, "/job.textproto --bind 127.0.0.1:4000 --port-file ",
                                               folder_, "/coordinator.address --run-dir ", folder_));
-  EXPECT_EQ(log("server-1.log"), absl::StrCat("--coordinator 127.0.0.1:1 --bind 127.0.0.1:4001 --run-dir ", folder_));
-  EXPECT_EQ(log("worker-1.log"), absl::StrCat("--coordinator 127.0.0.1:1 --run-dir ", folder_));
+  EXPECT_EQ(log("server-1.log"), "--coordinator 127.0.0.1:1 --bind 127.0.0.1:4001");
+  EXPECT_EQ(log("worker-1.log"), "--coordinator 127.0.0.1:1");
 }
 
 TEST_F(SupervisorTest, ADeadServerFailsTheRunAndIsNamedLast) {
