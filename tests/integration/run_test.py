@@ -146,8 +146,8 @@ class RunTest(ClusterTest):
         self.assert_nobody_left(run_dir)
 
     def test_a_dead_worker_is_replaced(self):
-        undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=300)), servers=2, workers=2)
-        job = self.job(LOGISTIC.format(epochs=300))
+        undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)
+        job = self.job(LOGISTIC.format(epochs=100))
         run_dir = self.folder / "worker"
         process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)

@@ -16,7 +16,7 @@
 namespace descent {
 namespace {
 
-constexpr absl::Duration kWaitSlice = absl::Milliseconds(500);  // between looks at leases and state
+constexpr absl::Duration kWaitSlice = absl::Milliseconds(100);  // between looks at leases and state
 
 void Add(const BatchResult& part, BatchResult* total) {
   total->loss += part.loss;
@@ -130,7 +130,8 @@ class Trainer::Impl {
           break;
         }
         if (!absl::IsDeadlineExceeded(answer.status())) return answer.status();
-        DESCENT_RETURN_IF_ERROR(StillWanted());
+        if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
+        if (control_->Leases() != now) return absl::AbortedError("the leases of this worker have changed");
       }
       clocks[lease.rank] = expected;
       evaluated_.erase(lease.rank);
@@ -147,15 +148,11 @@ class Trainer::Impl {
     return absl::OkStatus();
   }
 
-  // CANCELLED where the state says so; ABORTED where a rank in hand was leased to somebody else.
+  // CANCELLED where the state says so; ABORTED where the leases have changed: what is awaited may be for others to go on
+  // with, or may itself wait for ranks that have just come here.
   absl::Status StillWanted() {
     if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
-    const std::vector<LeasedRank> now = control_->Leases();
-    for (const LeasedRank& held : leases_) {
-      if (std::find(now.begin(), now.end(), held) == now.end()) {
-        return absl::AbortedError(absl::StrCat("the lease of rank ", held.rank.value, " was taken away"));
-      }
-    }
+    if (control_->Leases() != leases_) return absl::AbortedError("the leases of this worker have changed");
     return absl::OkStatus();
   }
 
