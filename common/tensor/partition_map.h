@@ -20,8 +20,8 @@ struct PartitionMap {
   bool operator==(const PartitionMap&) const = default;
 };
 
-// Dense blocks: largest first, each to the server with the fewest bytes so far (Graham's LPT rule, 1969); slots in turn.
-// A pure function of its arguments.
+// Dense blocks: largest first, each to the server with the fewest bytes so far (Graham's LPT rule, 1969); slots in
+// turn. A pure function of its arguments.
 PartitionMap MakePartitionMap(absl::Span<const TensorSpec> specs, const Geometry& geometry, uint32_t servers);
 
 }  // namespace descent

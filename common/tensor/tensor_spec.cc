@@ -22,7 +22,9 @@ absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_byte
   for (const TensorSpec& spec : specs) {
     if (spec.name.empty()) return absl::InvalidArgumentError("a tensor has no name");
     const std::string who = absl::StrCat("tensor '", spec.name, "' of shape [", absl::StrJoin(spec.shape, ", "), "]");
-    if (!names.insert(spec.name).second) return absl::InvalidArgumentError(absl::StrCat("two tensors are called '", spec.name, "'"));
+    if (!names.insert(spec.name).second) {
+      return absl::InvalidArgumentError(absl::StrCat("two tensors are called '", spec.name, "'"));
+    }
     if (spec.sparse) {
       if (spec.shape.size() != 1 || spec.shape[0] == 0 || spec.shape[0] > 65536) {
         return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": expected one dimension from 1 to 65536"));

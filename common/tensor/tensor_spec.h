@@ -32,7 +32,7 @@ struct TensorSpec {
   Initializer initializer;
   bool operator==(const TensorSpec&) const = default;
 
-  uint64_t elements() const;  // dense: product of shape
+  uint64_t elements() const;                                        // dense: product of shape
   uint32_t dim() const { return static_cast<uint32_t>(shape[0]); }  // sparse
 };
 

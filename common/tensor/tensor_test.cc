@@ -22,7 +22,8 @@ TensorSpec Dense(std::string name, std::vector<uint64_t> shape) {
 TEST(ValidateSpecs, NamesTheTensor) {
   const uint64_t max = uint64_t{64} << 30;
   EXPECT_TRUE(ValidateSpecs({Dense("w", {3, 4})}, max).ok());
-  EXPECT_THAT(ValidateSpecs({Dense("w", {uint64_t{1} << 60})}, max).message(), HasSubstr("tensor 'w' of shape [1152921504606846976]"));
+  EXPECT_THAT(ValidateSpecs({Dense("w", {uint64_t{1} << 60})}, max).message(),
+              HasSubstr("tensor 'w' of shape [1152921504606846976]"));
   EXPECT_THAT(ValidateSpecs({Dense("w", {uint64_t{1} << 40, uint64_t{1} << 40})}, max).message(), HasSubstr("'w'"));
   EXPECT_THAT(ValidateSpecs({Dense("w", {3, 0})}, max).message(), HasSubstr("no elements"));
   EXPECT_THAT(ValidateSpecs({Dense("w", {3}), Dense("w", {3})}, max).message(), HasSubstr("two tensors"));

@@ -108,9 +108,9 @@ struct Reply {
   bool pull_done = false;
   Clock done_below;
   std::optional<WaitingNotice> waiting;
-  absl::Status refusal;  // OK: none
+  absl::Status refusal;         // OK: none
   std::vector<Clock> expected;  // per rank of expected_of
-  Payload payload;       // dense blocks, then sparse rows
+  Payload payload;              // dense blocks, then sparse rows
 };
 
 }  // namespace descent

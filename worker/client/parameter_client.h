@@ -42,14 +42,14 @@ struct PushSpec {
   Incarnation incarnation;
   Clock clock;
   Clock read_clock;
-  std::vector<double> weight;            // per rank of the span that exists
-  std::vector<const float*> dense;       // per tensor, its sum of gradients; empty: the ranks' batches were empty
+  std::vector<double> weight;       // per rank of the span that exists
+  std::vector<const float*> dense;  // per tensor, its sum of gradients; empty: the ranks' batches were empty
   std::vector<TableGradient> sparse;
 };
 
 struct PullSpec {
-  Rank rank;  // the one with the lowest clock of those that share the read
-  Clock clock;  // about to be computed
+  Rank rank;                  // the one with the lowest clock of those that share the read
+  Clock clock;                // about to be computed
   std::vector<float*> dense;  // per tensor, the buffer to fill; null entries (tables) and an empty vector: not wanted
   std::vector<TableRows> sparse;
 };
@@ -89,7 +89,8 @@ class ParameterClient {
   //   RESOURCE_EXHAUSTED one slot's keys and rows exceed a message: more slots are needed
   //   DATA_LOSS          a server's reply does not fit what was asked for
   //   CANCELLED          Cancel was called
-  // A ticket is waited for once (FAILED_PRECONDITION afterwards). When Wait returns, nobody reads or writes its buffers.
+  // A ticket is waited for once (FAILED_PRECONDITION afterwards). When Wait returns, nobody reads or writes its
+  // buffers.
   virtual absl::Status Wait(Ticket ticket, absl::Time deadline) = 0;
 
   // Every ticket, present and future, ends with CANCELLED. For the way out.

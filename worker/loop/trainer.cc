@@ -148,8 +148,8 @@ class Trainer::Impl {
     return absl::OkStatus();
   }
 
-  // CANCELLED where the state says so; ABORTED where the leases have changed: what is awaited may be for others to go on
-  // with, or may itself wait for ranks that have just come here.
+  // CANCELLED where the state says so; ABORTED where the leases have changed: what is awaited may be for others to go
+  // on with, or may itself wait for ranks that have just come here.
   absl::Status StillWanted() {
     if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
     if (control_->Leases() != leases_) return absl::AbortedError("the leases of this worker have changed");
