@@ -52,10 +52,10 @@ class BadInputTest(ClusterTest):
         self.fails(self.job(CSV_JOB.format(path="x.csv")), 1, *patterns)
 
     def test_truncated_gzip(self):
-        write_libsvm(self.folder / "x.svm.gz", 500, 11, 4)
+        write_libsvm(self.folder / "x.svm.gz", 500, 40, 4)
         whole = (self.folder / "x.svm.gz").read_bytes()
         (self.folder / "x.svm.gz").write_bytes(whole[:len(whole) // 2])
-        self.fails(self.job(SVM_JOB.format(path="x.svm.gz").replace("features: 10", "features: 20")), 1,
+        self.fails(self.job(SVM_JOB.format(path="x.svm.gz").replace("features: 10", "features: 40")), 1,
                    r"x\.svm\.gz", "(?i)truncated|ends early|unexpected end")
 
     def test_libsvm(self):
@@ -91,7 +91,7 @@ class BadInputTest(ClusterTest):
         self.fails(job, 1, "labels", "3")
         write_idx(self.folder / "labels", (4,), [0, 1, 2, 0])
         (self.folder / "images").write_bytes(b"\x12\x34\x08\x03" + b"\0" * 40)
-        self.fails(job, 1, "images", "(?i)magic")
+        self.fails(job, 1, "first cause: .*images: not an IDX file.*12 34 08 03, expected 00 00 08")
         write_idx(self.folder / "images", (4, 2, 2), [0] * 9)
         self.fails(job, 1, "images", "(?i)truncated|ends|expected")
 
@@ -185,7 +185,10 @@ name: "huge" ranks: 1 rounds: 1
 model { quadratic { dim: 1152921504606846976 } }
 learning_rate { constant: 0.1 }
 """
-        self.fails(self.job(text), 1, "1152921504606846976", "max_bytes")
+        self.fails(self.job(text), 2, "model.quadratic.dim: 1152921504606846976 is not from 1")
+        # One that only the model's tensors show: refused by the coordinator, by name.
+        text = text.replace("1152921504606846976", "1099511627776")
+        self.fails(self.job(text), 1, "first cause: .*1099511627776.*max_bytes")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,11 @@ TEST(AlignedSpans, LargestSubtreesThatAreThere) {
 
 TEST(Fold, AddsWhatBothHaveAndKeepsWhatOneHas) {
   std::vector<TensorSpec> tensors(2);
-  tensors[0] = {.name = "bias", .shape = {3}};
-  tensors[1] = {.name = "table", .sparse = true, .shape = {2}};
+  tensors[0].name = "bias";
+  tensors[0].shape = {3};
+  tensors[1].name = "table";
+  tensors[1].sparse = true;
+  tensors[1].shape = {2};
   const Geometry geometry;
   auto make = [&](double weight, std::vector<uint64_t> keys, float value) {
     GradientSum sum;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/base/stop_signals.h"
@@ -82,6 +83,20 @@ uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epo
       1, static_cast<uint64_t>(evaluation.every_epochs() * static_cast<double>(clocks_per_epoch) + 0.5));
 }
 
+// The cause of this process's end, told as its own. Of one that has not registered (member 0) it counts while the run
+// is starting.
+void ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Status& cause) {
+  v1::FailureReport report;
+  report.set_member(member);
+  report.set_role("worker");
+  report.set_host(HostName());
+  report.set_pid(static_cast<uint64_t>(getpid()));
+  report.set_own(true);
+  report.set_cause(std::string(cause.message()));
+  report.set_unix_seconds(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+  control->ReportFailure(report).IgnoreError();
+}
+
 // Joins the run, trains, and tells how it ended. *link is set once there is one.
 absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& log, ControlClient* control,
                   const std::function<void(ControlLink*)>& joined) {
@@ -91,7 +106,16 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   const std::string cache = !flags.cache_dir.empty()          ? flags.cache_dir
                             : !job.data().cache_dir().empty() ? job.data().cache_dir()
                                                               : DefaultCacheDir();
-  DESCENT_ASSIGN_OR_RETURN(WorkerData data, OpenWorkerData(job, flags.data_root, cache, custom));
+  absl::StatusOr<WorkerData> opened = OpenWorkerData(job, flags.data_root, cache, custom);
+  if (!opened.ok()) {
+    ReportOwnFailure(control, 0, opened.status());
+    return opened.status();
+  }
+  WorkerData& data = *opened;
+  for (const Dataset* set : {data.train.get(), data.validation.get()}) {
+    if (set == nullptr) continue;
+    for (const std::string& note : set->Notes()) log.Log(note);
+  }
 
   v1::RegisterWorkerRequest registration;
   registration.set_protocol(kProtocolVersion);
@@ -170,17 +194,7 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   }
   const absl::Status state = trained.ok() && link.phase() == v1::FAILED ? link.State() : trained;
   const v1::Phase phase = link.phase();
-  if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) {
-    v1::FailureReport report;
-    report.set_member(link.member());
-    report.set_role("worker");
-    report.set_host(HostName());
-    report.set_pid(static_cast<uint64_t>(getpid()));
-    report.set_own(true);
-    report.set_cause(std::string(state.message()));
-    report.set_unix_seconds(absl::ToDoubleSeconds(time.Now() - absl::UnixEpoch()));
-    control->ReportFailure(report).IgnoreError();
-  }
+  if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) ReportOwnFailure(control, link.member(), state);
   control->Leave(link.member(), state.ok() ? "the run is over" : std::string(state.message())).IgnoreError();
   joined(nullptr);
   if (state.ok() && phase == v1::STOPPED) return absl::CancelledError("the run was stopped");
