@@ -55,13 +55,4 @@ uint32_t Geometry::block_size(const TensorSpec& spec, uint32_t index) const {
   return static_cast<uint32_t>(std::min<uint64_t>(block_elements, spec.elements() - block_begin(index)));
 }
 
-uint32_t Geometry::slot(uint64_t key) const { return static_cast<uint32_t>(HashKey(key) & (slots - 1)); }
-
-uint64_t HashKey(uint64_t key) {  // splitmix64: Steele, Lea, Flood, OOPSLA'14
-  uint64_t x = key + 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 }  // namespace descent

@@ -19,7 +19,12 @@ absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Second
 
 std::string Clip(absl::string_view text) { return std::string(text.substr(0, kMaxText)); }
 
-std::string Gib(uint64_t bytes) { return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / (1ull << 30)); }
+std::string Bytes(uint64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  if (bytes >= uint64_t{1} << 30) return absl::StrFormat("%.2f GiB", value / (1 << 30));
+  if (bytes >= uint64_t{1} << 20) return absl::StrFormat("%.1f MiB", value / (1 << 20));
+  return absl::StrFormat("%.1f KiB", value / (1 << 10));
+}
 
 Admission::Rules AdmissionRules(const CoordinatorOptions& options) {
   Admission::Rules rules;
@@ -55,8 +60,8 @@ MemoryPlan EstimateMemory(const CoordinatorOptions& options, ServerId server, co
   const uint64_t held = options.apply_push ? 1 : (options.job.ranks() + 1) / 2;
   const uint64_t state = OptimizerSlots(options.job.optimizer()) * parameters;
   return MemoryPlan{2 * parameters + state + held * parameters,
-                    absl::StrCat("parameters in two versions ", Gib(2 * parameters), ", optimizer state ", Gib(state),
-                                 ", held contributions ", Gib(held * parameters))};
+                    absl::StrCat("parameters in two versions ", Bytes(2 * parameters), ", optimizer state ",
+                                 Bytes(state), ", held contributions ", Bytes(held * parameters))};
 }
 
 }  // namespace
@@ -263,13 +268,13 @@ bool Coordinator::PlanMemory() {
                                             : EstimateMemory(options_, member.server, admission_.specs(), *map_);
     if (plan.bytes >= largest) {
       largest = plan.bytes;
-      memory_line_ = absl::StrCat("server ", member.server.value, " needs ", Gib(plan.bytes), " of ",
-                                  member.memory_bytes > 0 ? Gib(member.memory_bytes) : "an unlimited budget", " (",
+      memory_line_ = absl::StrCat("server ", member.server.value, " needs ", Bytes(plan.bytes), " of ",
+                                  member.memory_bytes > 0 ? Bytes(member.memory_bytes) : "an unlimited budget", " (",
                                   plan.parts, ")");
     }
     if (member.memory_bytes > 0 && plan.bytes > member.memory_bytes) {
-      refused.push_back(absl::StrCat(Name(member), " needs ", Gib(plan.bytes), " (", plan.parts, ") and has ",
-                                     Gib(member.memory_bytes)));
+      refused.push_back(absl::StrCat(Name(member), " needs ", Bytes(plan.bytes), " (", plan.parts, ") and has ",
+                                     Bytes(member.memory_bytes)));
     }
   }
   if (refused.empty()) {

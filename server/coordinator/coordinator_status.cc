@@ -171,7 +171,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     for (auto& [rank, w] : waited) *status.add_waited() = std::move(w);
   }
   status.set_clocks(clocks_);
-  status.set_clocks_per_epoch(clocks_per_epoch_);
+  status.set_clocks_per_epoch(admission_.train_rows() > 0 ? clocks_per_epoch_ : 0);  // without data there are no epochs
   status.set_round(round());
   status.set_staleness_spread(most - round());
   if (last_training_.has_value()) status.set_loss(last_training_->loss);

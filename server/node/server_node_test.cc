@@ -293,6 +293,46 @@ TEST(ServerNode, SparseSlotsFollowTheirRound) {
   }
 }
 
+// L2 on a row that no batch touched is caught up at the steps made, and an empty round or push made none. The server
+// has no dense block, so that nothing is committed in the empty round.
+TEST(ServerNode, CaughtUpRowsLeaveOutRoundsAndPushesWithoutWeight) {
+  for (bool push_mode : {false, true}) {
+    ServerNodeOptions o = H::AddingJob({H::Table("t", 1)}, {4, 4}, 2);
+    o.store.apply_push = push_mode;
+    o.store.l2 = 0.5f;  // at rate -1 a missed step is a factor 1.5
+    H h(o);
+    const uint64_t key = 77;
+    const BlockId slot{TensorId(0), o.store.geometry.slot(key)};
+    const auto push = [&](uint32_t rank, uint64_t clock, double weight, bool touch) {
+      Request r = h.PushOf(rank, clock, {}, touch, Payload());
+      r.push->weight = {weight};
+      if (touch) {
+        r.push->sparse = {SparsePart{slot, 1}};
+        r.payload = Bytes(&key, sizeof(key));
+        r.payload.Append(Floats({4}));
+      }
+      EXPECT_EQ(h.Do(std::move(r))[0].ack->outcome, Outcome::kApplied);
+    };
+    const auto row = [&](uint64_t clock) {
+      Request pull = h.NewRequest();
+      pull.pull = PullFrame{Rank(0), Clock(clock), true, {}, {SparsePart{slot, 1}}, false};
+      pull.payload = Bytes(&key, sizeof(key));
+      auto replies = h.Do(std::move(pull));
+      EXPECT_EQ(replies.size(), 1u);
+      return ToFloats(replies.at(0).payload).at(0);
+    };
+    push(0, 0, push_mode ? 1 : 2, true);
+    push(1, 0, 0, false);
+    EXPECT_EQ(row(1), 4);
+    push(0, 1, 0, false);
+    push(1, 1, 0, false);
+    EXPECT_EQ(row(2), 4);
+    push(0, 2, 0, false);
+    push(1, 2, 1, false);
+    EXPECT_EQ(row(3), 6);
+  }
+}
+
 // Three ranks, three clocks, s = 1: any order that the lead allows ends in the same bits, contributions kept for later
 // rounds and partial sums of workers included.
 TEST(ServerNode, RoundsAreBitReproducibleInAnyOrder) {

@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
 #include "server/process/model_saver.h"
+#include "server/process/node_options.h"
 
 namespace descent {
 namespace {
@@ -32,6 +33,15 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.geometry = GeometryOf(job);
   options.apply_push = ConsistencyOf(job).apply_push;
   options.rate = [job](uint64_t clock) { return static_cast<double>(LearningRateAt(job, clock)); };
+  DESCENT_ASSIGN_OR_RETURN(const StoreOptions store, StoreOptionsOf(job));
+  options.memory = [store](ServerId server, const std::vector<TensorSpec>& tensors, const PartitionMap& map) {
+    StoreOptions of_server = store;
+    of_server.self = server;
+    of_server.tensors = tensors;
+    of_server.map = map;
+    const StoreBudget budget = PlanStore(of_server);
+    return MemoryPlan{budget.total(), BudgetText(budget)};
+  };
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
                            Coordinator::Create(std::move(options), time->Now()));
   return std::unique_ptr<CoordinatorRunner>(

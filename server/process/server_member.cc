@@ -9,6 +9,7 @@
 #include "common/control/messages.h"
 #include "common/job/job.h"
 #include "common/numerics/fingerprint.h"
+#include "server/process/node_options.h"
 
 namespace descent {
 namespace {
@@ -18,8 +19,6 @@ constexpr size_t kMaxScalars = 64;  // clocks whose norms wait to be told; older
 uint64_t MachineBytes() {
   return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
-
-std::string Megabytes(uint64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
 }  // namespace
 
@@ -79,31 +78,16 @@ absl::Status ServerMember::Register() {
 
 absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
   const v1::JobSpec& job = job_.job();
-  const Consistency consistency = ConsistencyOf(job);
-  ServerNodeOptions options;
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(job));
   options.envelope.job = job_.job_fingerprint();
   options.envelope.run = RunId(registration_.run());
   options.envelope.generation = Generation(news.generation());
   options.envelope.map_epoch = news.map().epoch();
-  options.staleness = consistency.staleness;
-  options.scalars_every = job.metrics().every_rounds();
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
-  store.geometry = GeometryOf(job);
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = ServerId(registration_.server());
-  store.seed = job.seed();
-  store.ranks = job.ranks();
-  DESCENT_ASSIGN_OR_RETURN(store.rule, UpdateRule::Make(job.optimizer()));
-  store.rate = [job](Clock clock) { return LearningRateAt(job, clock.value); };
-  store.l2 = static_cast<float>(job.l2());
-  store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
-  store.reduce_sum = consistency.reduce_sum;
-  store.apply_push = consistency.apply_push;
-  const StoreBudget budget = PlanStore(store);
-  log_->Log(absl::StrCat("memory at most ", Megabytes(budget.total()), ": parameters ", Megabytes(budget.parameters),
-                         ", optimizer state ", Megabytes(budget.state), ", versions ", Megabytes(budget.versions),
-                         ", contributions ", Megabytes(budget.contributions), "; rows of tables come on top"));
+  log_->Log(absl::StrCat("memory at most: ", BudgetText(PlanStore(store))));
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<ServerNode> node,
                            ServerNode::Create(options, services_->service()->output()));
   services_->service()->Install(std::move(options), std::move(node));

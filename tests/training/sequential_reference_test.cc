@@ -90,10 +90,10 @@ struct Problem {
   v1::ModelSpec model;
   v1::Optimizer optimizer;
   uint64_t staleness = 0;
-  Geometry geometry{.block_elements = 32, .slots = 16};
+  Geometry geometry{32, 16};
 
   std::unique_ptr<Model<float>> Make() const {
-    auto made = MakeModel<float>(model, {.features = sparse ? 0u : 17u, .sparse = sparse}, {});
+    auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}}, {});
     EXPECT_TRUE(made.ok()) << made.status();
     return std::move(*made);
   }
@@ -171,7 +171,7 @@ State Sequential(const Problem& problem) {
     }
     std::vector<float> values(tensors[t].elements());
     InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t].initializer, 0, absl::MakeSpan(values));
-    for (float v : values) state.dense[t].push_back({.w = v});
+    for (float v : values) state.dense[t].push_back({v, 0, 0});
   }
   std::vector<State> versions = {state};  // version v has the updates of clocks < v
   for (uint64_t clock = 0; clock < kClocks; ++clock) {

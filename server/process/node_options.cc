@@ -1,0 +1,46 @@
+#include "server/process/node_options.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/status_macros.h"
+#include "common/job/job.h"
+
+namespace descent {
+
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
+  const Consistency consistency = ConsistencyOf(job);
+  StoreOptions store;
+  store.geometry = GeometryOf(job);
+  store.seed = job.seed();
+  store.ranks = job.ranks();
+  DESCENT_ASSIGN_OR_RETURN(store.rule, UpdateRule::Make(job.optimizer()));
+  store.rate = [job](Clock clock) { return LearningRateAt(job, clock.value); };
+  store.l2 = static_cast<float>(job.l2());
+  store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
+  store.reduce_sum = consistency.reduce_sum;
+  store.apply_push = consistency.apply_push;
+  ServerNodeOptions node;
+  node.staleness = consistency.staleness;
+  node.store = store;
+  store.history = std::max(store.history, HistoryFor(node));
+  return store;
+}
+
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job) {
+  ServerNodeOptions options;
+  options.staleness = ConsistencyOf(job).staleness;
+  options.scalars_every = job.metrics().every_rounds();
+  DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job));
+  return options;
+}
+
+std::string BudgetText(const StoreBudget& budget) {
+  auto mib = [](uint64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); };
+  return absl::StrCat("parameters ", mib(budget.parameters), ", optimizer state ", mib(budget.state), ", versions ",
+                      mib(budget.versions), ", contributions ", mib(budget.contributions),
+                      "; rows of tables come on top");
+}
+
+}  // namespace descent

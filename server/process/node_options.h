@@ -1,0 +1,23 @@
+// From the job to what a server's store and node are made with.
+#ifndef DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
+#define DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "descent/v1/job.pb.h"
+#include "server/node/server_node.h"
+
+namespace descent {
+
+// All that the job decides; tensors, map and self are the caller's. INVALID_ARGUMENT: the update rule.
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job);
+// The same for a node around such a store; the envelope is the caller's.
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job);
+
+// "parameters 1.8 MiB, optimizer state ...": for people.
+std::string BudgetText(const StoreBudget& budget);
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
