@@ -363,6 +363,21 @@ void SparseSlot::CopyRows(const Batch& batch, uint64_t version) {
   table_->missed.CatchUp(version, batch.count, table_->pointers.data(), table_->last.data());
 }
 
+void SparseSlot::CatchUpRead(size_t count, uint64_t to) {
+  table_->pointers.clear();
+  table_->last.clear();
+  for (size_t i = 0; i < count; ++i) {
+    if (table_->rows[i] == RowTable::kAbsent) continue;
+    float* row = rows_.row(table_->rows[i]);
+    const uint64_t last = LastOf(row);
+    if (last >= to) continue;
+    table_->pointers.push_back(row);
+    table_->last.push_back(last);
+  }
+  table_->missed.CatchUp(to, table_->pointers.size(), table_->pointers.data(), table_->last.data());
+  for (float* row : table_->pointers) SetLast(row, to);
+}
+
 absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, std::optional<uint64_t> wanted) {
   const TensorContext& context = *table_->context;
   const uint64_t newest = version();
@@ -396,6 +411,9 @@ absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, st
       }
     }
   } else {
+    if (context.catch_up) {
+      CatchUpRead(count, context.apply_push ? version : newest - std::min<uint64_t>(newest, context.history));
+    }
     CopyRows(batch, version);
     for (size_t i = 0; i < count; ++i) {
       std::memcpy(out.get() + i * dim, table_->copies.data() + i * table_->stride, dim * sizeof(float));

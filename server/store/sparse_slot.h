@@ -95,6 +95,9 @@ class SparseSlot {
   absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo);
   absl::Status FindOrMakeRows(const Batch& batch, bool fetch_rows);
   void StepGroup(size_t count, const float* values, float scale, uint64_t now);
+  // Rows in table->rows make the steps of clocks < `to`, the oldest version that can be read, for good: the next reader
+  // and the next step need not.
+  void CatchUpRead(size_t count, uint64_t to);
   // Rows as of `version`, caught up, `stride` floats each, in table->copies.
   void CopyRows(const Batch& batch, uint64_t version);
   void InitialRowTo(uint64_t key, float* row) const;

@@ -243,6 +243,9 @@ class SparseStore : public ::testing::Test {
         SCOPED_TRACE("version " + std::to_string(v) + " at " + std::to_string(clock + 1));
         ASSERT_NO_FATAL_FAILURE(ExpectRead(*store, options, v, history[v]));
       }
+      for (uint64_t back = 0; back <= std::min<uint64_t>(clock + 1, c.history); ++back) {  // newest first
+        ASSERT_NO_FATAL_FAILURE(ExpectRead(*store, options, clock + 1 - back, history[clock + 1 - back]));
+      }
       ASSERT_NO_FATAL_FAILURE(ExpectRead(*other, options, std::nullopt, history.back()));
       EXPECT_EQ(store->ReadSparse({TensorId(0), 0}, 0, Payload(), clock + 2).status().code(),
                 absl::StatusCode::kOutOfRange);

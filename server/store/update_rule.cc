@@ -1,8 +1,10 @@
 #include "server/store/update_rule.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -218,6 +220,7 @@ class RuleOf final : public UpdateRule {
   template <bool kL2>
   void ReplayRows(absl::Span<const Factors> factors, size_t dim, size_t count, float* const* rows,
                   const uint32_t* first) const {
+    if (dim == 1) return ReplayUnitRows<kL2>(factors, count, rows, first);
     const Factors* end = factors.data() + factors.size();
     for (size_t r = 0; r < count; ++r) {
       const Factors* begin = factors.data() + first[r];
@@ -229,6 +232,38 @@ class RuleOf final : public UpdateRule {
         ReplayLanes<R, kL2>(rule_, begin, end, w + i, w + dim + i, w + 2 * dim + i);
       }
       if (i < dim) ReplayPart<R, kL2>(rule_, begin, end, dim - i, w + i, w + dim + i, w + 2 * dim + i);
+    }
+  }
+
+  // Rows of one parameter, eight side by side: those that missed alike share their lanes' time, and a row joins at its
+  // first step. A lane that has not begun holds zeros, which rest.
+  template <bool kL2>
+  void ReplayUnitRows(absl::Span<const Factors> factors, size_t count, float* const* rows,
+                      const uint32_t* first) const {
+    std::vector<std::pair<uint32_t, float*>> wanted;
+    wanted.reserve(count);
+    for (size_t r = 0; r < count; ++r) {
+      if (first[r] == factors.size() || AllZeroBits(rows[r], R::kStateMatters ? 1 + R::kStates : 1)) continue;
+      wanted.emplace_back(first[r], rows[r]);
+    }
+    std::sort(wanted.begin(), wanted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (size_t at = 0; at < wanted.size(); at += kLanes) {
+      const size_t lanes = std::min(kLanes, wanted.size() - at);
+      float w[kLanes] = {}, s0[kLanes] = {}, s1[kLanes] = {};
+      for (size_t k = 0; k < lanes; ++k) {
+        const auto [begin, row] = wanted[at + k];
+        w[k] = row[0];
+        if constexpr (R::kStates > 0) s0[k] = row[1];
+        if constexpr (R::kStates > 1) s1[k] = row[2];
+        const size_t end = k + 1 < lanes ? wanted[at + k + 1].first : factors.size();
+        if (begin < end) ReplayLanes<R, kL2>(rule_, factors.data() + begin, factors.data() + end, w, s0, s1);
+      }
+      for (size_t k = 0; k < lanes; ++k) {
+        float* row = wanted[at + k].second;
+        row[0] = w[k];
+        if constexpr (R::kStates > 0) row[1] = s0[k];
+        if constexpr (R::kStates > 1) row[2] = s1[k];
+      }
     }
   }
 
