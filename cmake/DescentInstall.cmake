@@ -13,7 +13,9 @@ endif()
 
 install(TARGETS ${binaries} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS ${libraries} EXPORT DescentTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}/descent)
-install(DIRECTORY common worker server DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/descent FILES_MATCHING PATTERN "*.h")
+# Headers without those that only our own sources include: gRPC's types stay inside.
+install(DIRECTORY common worker server DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/descent
+  FILES_MATCHING PATTERN "*.h" PATTERN "grpc_*.h" EXCLUDE PATTERN rpc EXCLUDE PATTERN process EXCLUDE PATTERN internal EXCLUDE)
 install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/descent DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/descent
   FILES_MATCHING PATTERN "*.pb.h" PATTERN "*.grpc.pb.h" EXCLUDE)
 install(DIRECTORY proto/descent DESTINATION ${CMAKE_INSTALL_DATADIR}/descent/proto FILES_MATCHING PATTERN "*.proto")

@@ -1,6 +1,8 @@
 # Sourced by the scripts beside it: where the project lies, and how it is built.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+# Objects of one checkout serve another.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 
 # build PRESET [TARGET...]: configures where that is needed, then builds; quiet unless it fails.
 build() {

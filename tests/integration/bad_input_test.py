@@ -188,7 +188,7 @@ learning_rate { constant: 0.1 }
         self.fails(self.job(text), 2, "model.quadratic.dim: 1152921504606846976 is not from 1")
         # One that only the model's tensors show: refused by the coordinator, by name.
         text = text.replace("1152921504606846976", "1099511627776")
-        self.fails(self.job(text), 1, "first cause: .*1099511627776.*max_bytes")
+        self.fails(self.job(text), 1, "1099511627776.*max_bytes")
 
 
 if __name__ == "__main__":
