@@ -12,6 +12,8 @@
 namespace descent {
 namespace {
 
+constexpr size_t kPrefetchAhead = 16;  // rows: in a shuffled order each lies in cache lines of its own
+
 // Labels, row boundaries and values: what both sparse forms share. Returns the number of entries.
 size_t BeginSparse(absl::Span<const RowAt> rows, Batch* batch) {
   batch->rows = rows.size();
@@ -23,8 +25,18 @@ size_t BeginSparse(absl::Span<const RowAt> rows, Batch* batch) {
   batch->row_begin[0] = 0;
   uint64_t entries = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
+    if (i + kPrefetchAhead < rows.size()) {
+      const auto [shard, row] = rows[i + kPrefetchAhead];
+      __builtin_prefetch(shard->label().data() + row);
+      __builtin_prefetch(shard->row_begin().data() + row);
+    }
     const auto [shard, row] = rows[i];
     batch->label[i] = shard->label()[row];
+    if (shard->wide()) {
+      __builtin_prefetch(shard->wide_column().data() + shard->row_begin()[row]);
+    } else {
+      __builtin_prefetch(shard->column().data() + shard->row_begin()[row]);
+    }
     entries += shard->row_begin()[row + 1] - shard->row_begin()[row];
     DESCENT_CHECK(entries <= UINT32_MAX);
     batch->row_begin[i + 1] = static_cast<uint32_t>(entries);
@@ -67,6 +79,38 @@ class KeyNumbers {
   const size_t mask_;
   std::vector<uint64_t> keys_;
 };
+
+struct Placed {
+  uint32_t slot;
+  uint32_t number;
+  uint64_t key;
+};
+
+// The keys in the order (slot, key), each with its number. Dealt out to the slots first, where these are not too many.
+void PlaceKeys(const std::vector<uint64_t>& keys, const Geometry& geometry, std::vector<Placed>* placed) {
+  placed->resize(keys.size());
+  if (geometry.slots > 4 * keys.size()) {
+    for (uint32_t k = 0; k < keys.size(); ++k) (*placed)[k] = {geometry.slot(keys[k]), k, keys[k]};
+    std::sort(placed->begin(), placed->end(),
+              [](const Placed& a, const Placed& b) { return std::tie(a.slot, a.key) < std::tie(b.slot, b.key); });
+    return;
+  }
+  std::vector<uint32_t> slot(keys.size());
+  std::vector<uint32_t> end(geometry.slots + 1);
+  for (uint32_t k = 0; k < keys.size(); ++k) {
+    slot[k] = geometry.slot(keys[k]);
+    ++end[slot[k] + 1];
+  }
+  for (uint32_t s = 0; s < geometry.slots; ++s) end[s + 1] += end[s];
+  // end[s] is where slot s begins, and grows to where it ends.
+  for (uint32_t k = 0; k < keys.size(); ++k) (*placed)[end[slot[k]]++] = {slot[k], k, keys[k]};
+  uint32_t begin = 0;
+  for (uint32_t s = 0; s < geometry.slots; ++s) {
+    std::sort(placed->begin() + begin, placed->begin() + end[s],
+              [](const Placed& a, const Placed& b) { return a.key < b.key; });
+    begin = end[s];
+  }
+}
 
 // A row's entries by ascending column. Rows are short as a rule.
 void SortRow(uint32_t* column, float* value, size_t n, std::vector<std::pair<uint32_t, float>>* scratch) {
@@ -152,16 +196,9 @@ void AssembleKeyed(absl::Span<const RowAt> rows, const Geometry& geometry, Batch
     }
   }
 
-  struct Placed {
-    uint32_t slot;
-    uint32_t number;
-    uint64_t key;
-  };
+  std::vector<Placed> placed;
+  PlaceKeys(numbers.keys(), geometry, &placed);
   const std::vector<uint64_t>& keys = numbers.keys();
-  std::vector<Placed> placed(keys.size());
-  for (uint32_t k = 0; k < keys.size(); ++k) placed[k] = {geometry.slot(keys[k]), k, keys[k]};
-  std::sort(placed.begin(), placed.end(),
-            [](const Placed& a, const Placed& b) { return a.slot != b.slot ? a.slot < b.slot : a.key < b.key; });
   batch->keys.resize(keys.size());
   std::vector<uint32_t> place(keys.size());
   for (uint32_t k = 0; k < placed.size(); ++k) {
