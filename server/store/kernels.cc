@@ -9,7 +9,8 @@ typedef uint32_t UnalignedWord __attribute__((aligned(1), may_alias));
 }  // namespace
 
 bool AllFinite(size_t n, const float* x) {
-  const auto* words = reinterpret_cast<const UnalignedWord*>(x);
+  // Not auto, which deduces a plain uint32_t, aligned and without the right to alias.
+  const UnalignedWord* words = reinterpret_cast<const UnalignedWord*>(x);
   uint32_t largest = 0;
   for (size_t i = 0; i < n; ++i) largest = std::max<uint32_t>(largest, words[i] & 0x7fffffffu);
   return largest < 0x7f800000u;
