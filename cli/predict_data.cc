@@ -237,7 +237,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenPredictData(const SavedModel& model
   DESCENT_ASSIGN_OR_RETURN(v1::Dataset spec, SpecOf(job, options.format, model.description().features));
   DESCENT_RETURN_IF_ERROR(NameFiles(files, options, &spec));
   if (options.no_labels) DESCENT_RETURN_IF_ERROR(MakeUpLabels(folder.path(), dataset.labels, &spec));
-  dataset.root = "/";
+  dataset.root = std::string("/");  // not assigned as text: g++ 12 takes that for an overlap (GCC bug 105651)
   dataset.cache_dir = folder.path() + "/shards";
   return Dataset::Open(spec, dataset);
 }
