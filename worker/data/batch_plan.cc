@@ -11,10 +11,22 @@
 namespace descent {
 namespace {
 
-// Fisher and Yates, downwards. Draw i of the stream decides where element i goes.
+// Fisher and Yates, downwards. Draw i of the stream decides where element i goes; a window of many shards is larger
+// than a cache, so the places are drawn, and fetched, ahead of the swaps.
 template <typename T>
 void Shuffle(const RandomStream& random, std::vector<T>* items) {
-  for (uint64_t i = items->size(); i-- > 1;) std::swap((*items)[i], (*items)[random.Below(i, i + 1)]);
+  constexpr uint64_t kAhead = 64;
+  uint64_t with[kAhead];
+  T* const data = items->data();
+  for (uint64_t left = items->size(); left > 1;) {
+    const uint64_t n = std::min(kAhead, left - 1);
+    for (uint64_t k = 0; k < n; ++k) {
+      with[k] = random.Below(left - 1 - k, left - k);
+      __builtin_prefetch(data + with[k], 1);
+    }
+    for (uint64_t k = 0; k < n; ++k) std::swap(data[left - 1 - k], data[with[k]]);
+    left -= n;
+  }
 }
 
 class BatchPlanImpl final : public BatchPlan {

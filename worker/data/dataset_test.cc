@@ -100,9 +100,14 @@ TEST_F(DatasetTest, ShardsAndAnyRows) {
   EXPECT_EQ((*data)->Read({10}, &batch).message(), "row 10 of data with 10 rows");
 }
 
-TEST_F(DatasetTest, KeysAreUniqueAndBySlotAndColumnsFollow) {
+class KeyedDatasetTest : public DatasetTest, public ::testing::WithParamInterface<uint32_t> {};
+
+// Fewer slots than keys, and so many that few have one.
+INSTANTIATE_TEST_SUITE_P(Slots, KeyedDatasetTest, ::testing::Values(1, 16, 65536));
+
+TEST_P(KeyedDatasetTest, KeysAreUniqueAndBySlotAndColumnsFollow) {
   options_.keys = true;
-  options_.geometry.slots = 16;
+  options_.geometry.slots = GetParam();
   // Keys of 32 bits in one shard, of 64 in the other; rows long and short.
   options_.shard_rows = 2;
   std::string text = "1 5:0.5 18446744073709551615:2\n0 1:1\n";
