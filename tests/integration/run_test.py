@@ -94,6 +94,12 @@ class RunTest(ClusterTest):
         self.assertEqual(status, 128 + number, process.log())
         self.assertTrue((run_dir / "model/model.npz").exists(), process.log())
         self.assert_nobody_left(run_dir)
+        # What was saved is one clock of the run, whole: a run of that length ends in the same bits.
+        summary = json.loads((run_dir / "summary.json").read_text())
+        self.assertEqual(summary["result"], "STOPPED")
+        self.assertGreater(summary["clocks"], 0)
+        whole = self.succeed(job, servers=1, workers=1, sets=[f"rounds={summary['clocks']}"])
+        self.assertEqual(summary["parameters_sha256"], whole.summary["parameters_sha256"])
 
     def wait_for(self, condition, process):
         deadline = time.monotonic() + DEADLINE

@@ -60,7 +60,7 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
 void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
   phase_ = reply.phase();
   message_ = reply.message();
-  told_to_stop_ |= reply.stop();
+  run_stops_ |= reply.stop();
   if (reply.clocks() > 0) clocks_ = reply.clocks();
   if (!placed_ && reply.phase() >= v1::RUNNING && reply.has_map()) {
     placement_ = reply;
@@ -123,7 +123,7 @@ void ControlLink::Loop() {
 absl::Status ControlLink::StateLocked() const {
   if (phase_ == v1::FAILED) return absl::FailedPreconditionError(message_);
   if (!lost_.ok()) return lost_;
-  if (told_to_stop_ || phase_ >= v1::SAVING) return absl::CancelledError("the coordinator said stop");
+  if (leaving_ || run_stops_ || phase_ >= v1::SAVING) return absl::CancelledError("the coordinator said stop");
   return absl::OkStatus();
 }
 
@@ -139,7 +139,15 @@ absl::StatusOr<v1::HeartbeatReply> ControlLink::AwaitRunning() {
 
 void ControlLink::RequestStop() {
   MutexLock lock(&mu_);
-  told_to_stop_ = true;
+  leaving_ = true;
+  changed_.SignalAll();
+}
+
+void ControlLink::StopObeyed() {
+  MutexLock lock(&mu_);
+  if (!run_stops_) return;  // this worker alone leaves; its ranks go on elsewhere
+  for (const LeasedRank& lease : leases_) progress_[lease.rank].done = true;
+  urgent_ = true;
   changed_.SignalAll();
 }
 

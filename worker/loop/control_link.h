@@ -51,6 +51,8 @@ class ControlLink final : public TrainerControl {
 
   // Ends the training loop at the next opportunity; State() is CANCELLED from now on.
   void RequestStop();
+  // The loop has returned because the run is stopped: nothing of its ranks is under way any more.
+  void StopObeyed();
   // The last known phase.
   v1::Phase phase() const;
   uint64_t member() const;
@@ -94,7 +96,8 @@ class ControlLink final : public TrainerControl {
   v1::Phase phase_ ABSL_GUARDED_BY(mu_) = v1::STARTING;
   std::string message_ ABSL_GUARDED_BY(mu_);
   std::vector<LeasedRank> leases_ ABSL_GUARDED_BY(mu_);
-  bool told_to_stop_ ABSL_GUARDED_BY(mu_) = false;
+  bool run_stops_ ABSL_GUARDED_BY(mu_) = false;  // as the coordinator said
+  bool leaving_ ABSL_GUARDED_BY(mu_) = false;    // as this process was told
   bool placed_ ABSL_GUARDED_BY(mu_) = false;
   v1::HeartbeatReply placement_ ABSL_GUARDED_BY(mu_);  // the news with tensors and map
   uint64_t clocks_ ABSL_GUARDED_BY(mu_) = 0;

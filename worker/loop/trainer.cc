@@ -5,6 +5,7 @@
 #include <deque>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -23,6 +24,8 @@ void Add(const BatchResult& part, BatchResult* total) {
   total->weight += part.weight;
   total->correct += part.correct;
 }
+
+constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 
 }  // namespace
 
@@ -48,6 +51,7 @@ class Trainer::Impl {
         time_(time) {
     LayOut(tensors_, &parameters_);
     rows_.resize(tensors_.size());
+    for (Reading& reading : evaluation_) reading.rows.resize(tensors_.size());
     for (const TensorSpec& t : tensors_) has_tables_ |= t.sparse;
   }
 
@@ -72,7 +76,10 @@ class Trainer::Impl {
         control_->WaitForChange(time_->Now() + absl::Milliseconds(100));
         continue;
       }
-      if (absl::IsCancelled(status)) continue;  // the state tells why
+      if (absl::IsCancelled(status)) {  // the state tells why
+        if (absl::IsCancelled(control_->State())) FinishPushes();
+        continue;
+      }
       if (!status.ok()) return status;
     }
   }
@@ -86,7 +93,8 @@ class Trainer::Impl {
  private:
   struct InFlight {
     Ticket ticket;
-    std::unique_ptr<GradientSum> sum;  // null: a pull
+    PushSpec push;  // points into sum
+    std::unique_ptr<GradientSum> sum;
   };
 
   static void Accumulate(const ClientStats& part, ClientStats* total) {
@@ -105,9 +113,23 @@ class Trainer::Impl {
       Release(std::move(in_flight_.front().sum));
       in_flight_.pop_front();
     }
+    next_ = {};
     have_.reset();
     leases_.clear();
     clocks_.clear();
+  }
+
+  // What is on its way when the run is stopped must arrive on every server or on none, or blocks would be saved at
+  // different clocks. The pull that rides with it may wait for ranks that have stopped; so the push is sent again,
+  // alone: what is in already answers as a duplicate.
+  void FinishPushes() {
+    const absl::Time deadline = time_->Now() + kFinishWithin;
+    for (const InFlight& in_flight : in_flight_) {
+      const absl::Status status =
+          connection_.client->Wait(connection_.client->Exchange(in_flight.push, std::nullopt), deadline);
+      if (!status.ok()) control_->Log(absl::StrCat("the last push did not arrive everywhere: ", status.message()));
+    }
+    Disconnect();
   }
 
   // Takes up new leases at the clock that the servers expect, drops those that were taken away.
@@ -243,7 +265,7 @@ class Trainer::Impl {
       }
       const Ticket ticket = connection_.client->Exchange(push, pull);
       if (pull.has_value()) pulled = ticket;
-      in_flight_.push_back({ticket, std::move(*sum)});
+      in_flight_.push_back({ticket, push, std::move(*sum)});
       while (in_flight_.size() > kMostInFlight) DESCENT_RETURN_IF_ERROR(AwaitOldest());
     }
     while (!in_flight_.empty()) DESCENT_RETURN_IF_ERROR(AwaitOldest());
@@ -425,25 +447,34 @@ class Trainer::Impl {
     const uint64_t next = rank.value + 1;
     const uint64_t end = data.rows() / options_.ranks * next + data.rows() % options_.ranks * next / options_.ranks;
     BatchResult total;
-    Batch batch;
-    std::vector<uint64_t> rows;
-    std::vector<AlignedFloats> table_rows(tensors_.size());
-    for (uint64_t at = begin; at < end; at += rows.size()) {
-      rows.clear();
-      for (uint64_t row = at; row < std::min<uint64_t>(end, at + options_.evaluation_batch); ++row) rows.push_back(row);
-      DESCENT_RETURN_IF_ERROR(data.Read(rows, &batch));
+    uint64_t at = begin;
+    const auto fetch = [&](Reading* reading) -> absl::Status {
+      std::vector<uint64_t> rows(std::min<uint64_t>(end - at, options_.evaluation_batch));
+      std::iota(rows.begin(), rows.end(), at);
+      at += rows.size();
+      DESCENT_RETURN_IF_ERROR(data.Read(rows, &reading->batch));
+      if (!has_tables_) return absl::OkStatus();
+      PullSpec pull;
+      pull.rank = rank;
+      pull.clock = ReadClock(clock);
+      AddTables(reading->batch.keys, &reading->rows, &pull);
+      reading->ticket = connection_.client->Exchange(std::nullopt, pull);
+      return absl::OkStatus();
+    };
+    // One batch is read and its rows are asked for while those of the one before are on their way.
+    Reading *now = &evaluation_[0], *next = &evaluation_[1];
+    if (begin < end) DESCENT_RETURN_IF_ERROR(fetch(now));
+    for (bool more = begin < end; more; std::swap(now, next)) {
+      more = at < end;
+      if (more) DESCENT_RETURN_IF_ERROR(fetch(next));
       std::vector<const float*> parameters = Parameters();
       if (has_tables_) {
-        PullSpec pull;
-        pull.rank = rank;
-        pull.clock = ReadClock(clock);
-        AddTables(batch.keys, &table_rows, &pull);
-        DESCENT_RETURN_IF_ERROR(Await(connection_.client->Exchange(std::nullopt, pull)));
+        DESCENT_RETURN_IF_ERROR(Await(now->ticket));
         for (size_t i = 0; i < tensors_.size(); ++i) {
-          if (tensors_[i].sparse) parameters[i] = table_rows[i].data();
+          if (tensors_[i].sparse) parameters[i] = now->rows[i].data();
         }
       }
-      Add(model_->Evaluate(batch, parameters), &total);
+      Add(model_->Evaluate(now->batch, parameters), &total);
       DESCENT_RETURN_IF_ERROR(StillWanted());
     }
     return total;
@@ -501,6 +532,7 @@ class Trainer::Impl {
   std::vector<uint64_t> keys_;
   std::vector<AlignedFloats> rows_;
   std::vector<AlignedFloats> gathered_;
+  Reading evaluation_[2];  // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
   std::vector<std::unique_ptr<GradientSum>> free_;

@@ -184,6 +184,7 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
         },
         &link, &time);
     DESCENT_RETURN_IF_ERROR(trainer.Run());
+    link.StopObeyed();
     const ClientStats stats = trainer.client_stats();
     log.Log(absl::StrCat("pushed ", stats.payload_bytes_out, " bytes, pulled ", stats.payload_bytes_in, ", ",
                          stats.resends, " resends"));
