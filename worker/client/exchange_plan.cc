@@ -65,11 +65,13 @@ absl::Status ExchangePlan::CheckTable(TensorId table, absl::Span<const uint64_t>
   const std::string& name = layout_->specs[table.value].name;
   if ((*seen)[table.value]) return absl::InvalidArgumentError(absl::StrCat("table '", name, "' is named twice"));
   (*seen)[table.value] = true;
-  for (size_t i = 1; i < keys.size(); ++i) {
-    const uint32_t before = layout_->geometry.slot(keys[i - 1]), here = layout_->geometry.slot(keys[i]);
-    if (before > here || (before == here && keys[i - 1] >= keys[i])) {
+  uint32_t before = 0;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const uint32_t here = layout_->geometry.slot(keys[i]);
+    const uint32_t last = std::exchange(before, here);
+    if (i > 0 && (last > here || (last == here && keys[i - 1] >= keys[i]))) {
       return absl::InvalidArgumentError(absl::StrCat("table '", name, "': key ", keys[i], " of slot ", here,
-                                                     " follows key ", keys[i - 1], " of slot ", before,
+                                                     " follows key ", keys[i - 1], " of slot ", last,
                                                      "; expected unique keys in the order (slot, key)"));
     }
   }

@@ -96,6 +96,11 @@ class Trainer::Impl {
     PushSpec push;  // points into sum
     std::unique_ptr<GradientSum> sum;
   };
+  struct Reading {  // a batch of an evaluation, and the rows of tables that it needs
+    Batch batch;
+    std::vector<AlignedFloats> rows;
+    Ticket ticket = 0;
+  };
 
   static void Accumulate(const ClientStats& part, ClientStats* total) {
     total->payload_bytes_out += part.payload_bytes_out;
@@ -462,11 +467,11 @@ class Trainer::Impl {
       return absl::OkStatus();
     };
     // One batch is read and its rows are asked for while those of the one before are on their way.
-    Reading *now = &evaluation_[0], *next = &evaluation_[1];
+    Reading *now = &evaluation_[0], *ahead = &evaluation_[1];
     if (begin < end) DESCENT_RETURN_IF_ERROR(fetch(now));
-    for (bool more = begin < end; more; std::swap(now, next)) {
+    for (bool more = begin < end; more; std::swap(now, ahead)) {
       more = at < end;
-      if (more) DESCENT_RETURN_IF_ERROR(fetch(next));
+      if (more) DESCENT_RETURN_IF_ERROR(fetch(ahead));
       std::vector<const float*> parameters = Parameters();
       if (has_tables_) {
         DESCENT_RETURN_IF_ERROR(Await(now->ticket));
