@@ -154,11 +154,11 @@ int Serve(const Flags& flags, StopSignals* signals) {
   log.Log(absl::StrCat("serving at ", *address));
 
   signals->Start([&](int signal) {
-    log.Log(absl::StrCat("signal ", signal, ": saving the model and stopping"));
+    log.Log(absl::StrCat("signal ", signal, ": stopping the run"));
     if (first) {
       runner->Stop(signal);
-    } else {
-      control->Stop(signal, false).IgnoreError();
+    } else if (!control->Stop(signal, false).ok()) {
+      control->Cancel();  // there is no run to stop
     }
   });
 

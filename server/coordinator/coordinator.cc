@@ -472,12 +472,13 @@ void Coordinator::Stop(const v1::StopRequest& request, absl::Time now) {
   if (ended()) return;
   if (request.signal() != 0 && stop_signal_ == 0) stop_signal_ = request.signal();
   const bool nothing_to_save = phase_ == v1::STARTING || phase_ == v1::PLACING;
-  if (request.at_once() || stopping_ || nothing_to_save) {
+  if (request.at_once() || nothing_to_save) {
     stopping_ = true;
     SetPhase(v1::STOPPED,
              nothing_to_save ? "stopped before training began" : "stopped at once, the model is not saved");
     return;
   }
+  if (stopping_) return;  // every server of a group that is stopped passes its signal on: one stop, not two
   stopping_ = true;
   stop_since_ = now_;
   Log(LogLine::Level::kInfo, absl::StrCat("asked to stop (signal ", request.signal(), "); saving the model"));

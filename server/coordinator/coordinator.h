@@ -77,7 +77,7 @@ class Coordinator {
   v1::HeartbeatReply Heartbeat(const v1::HeartbeatRequest& request, absl::Time now);
   void Leave(const v1::LeaveRequest& request, absl::Time now);
   v1::StatusReply Status(absl::Time now) const;
-  // A second stop, or one at once, ends the job without saving.
+  // One at once ends the job without saving. Asking again changes nothing.
   void Stop(const v1::StopRequest& request, absl::Time now);
   // own: `member`, or else (role, host, pid), failed. Not own: (role, host, pid) is the one that is gone, if it is
   // known here its ranks move (a worker) or the job fails (a server); and the text may become the first cause.

@@ -284,16 +284,23 @@ TEST(CoordinatorRunTest, AWorkerThatDiesOrDallisesDuringAStopIsNotWaitedForLong)
   EXPECT_EQ(slow.c->phase(), v1::SAVING);
 }
 
-TEST(CoordinatorRunTest, ASecondStopOrOneAtOnceOrOneBeforeTrainingSavesNothing) {
-  TestCluster twice(TestCluster::Options(2, 1, 1));
-  twice.Start(1, 1);
-  twice.c->Stop(StopBy(2), twice.now);
-  twice.c->Stop(StopBy(15), twice.now);
-  EXPECT_EQ(twice.c->phase(), v1::STOPPED);
-  EXPECT_EQ(twice.c->stop_signal(), 2) << "the first one counts";
-  twice.c->SaveFinished(absl::OkStatus(), "/m", "", "", twice.now);
-  EXPECT_EQ(twice.c->Status(twice.now).model_dir(), "");
+TEST(CoordinatorRunTest, AStopThatComesFromEveryServerIsOneStop) {
+  TestCluster t(TestCluster::Options(2, 1, 1));
+  t.Start(1, 1);
+  t.c->Stop(StopBy(2), t.now);
+  t.c->Stop(StopBy(15), t.now);
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << "the clock in hand is being finished";
+  EXPECT_EQ(t.c->stop_signal(), 2) << "the first one counts";
+  t.Run(absl::Seconds(5));
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+  t.c->Stop(StopBy(15), t.now);
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+  t.c->SaveFinished(absl::OkStatus(), "/m", "", "", t.now);
+  EXPECT_EQ(t.c->phase(), v1::STOPPED);
+  EXPECT_EQ(t.c->Status(t.now).model_dir(), "/m");
+}
 
+TEST(CoordinatorRunTest, AStopAtOnceOrBeforeTrainingSavesNothing) {
   TestCluster at_once(TestCluster::Options(2, 1, 1));
   at_once.Start(1, 1);
   at_once.c->Stop(StopBy(15, true), at_once.now);

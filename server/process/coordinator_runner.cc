@@ -67,6 +67,14 @@ void CoordinatorRunner::Drain() {
   }
 }
 
+void CoordinatorRunner::CountMembers() {
+  const v1::StatusReply status =
+      host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.Status(now); });
+  for (const v1::MemberStatus& member : status.member()) {
+    ++(member.role() == "server" ? summary_.servers : summary_.workers);
+  }
+}
+
 void CoordinatorRunner::Save() {
   SaveModelRequest request;
   request.job = job_;
@@ -100,6 +108,7 @@ v1::Phase CoordinatorRunner::Run() {
     Drain();
     const v1::Phase phase = host_.With([](Coordinator& coordinator, absl::Time) { return coordinator.phase(); });
     if (phase == v1::SAVING) {
+      CountMembers();
       Save();
       continue;
     }
@@ -108,9 +117,6 @@ v1::Phase CoordinatorRunner::Run() {
       Drain();
       const v1::StatusReply status =
           host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.Status(now); });
-      for (const v1::MemberStatus& member : status.member()) {
-        ++(member.role() == "server" ? summary_.servers : summary_.workers);
-      }
       summary_.payload_bytes = status.payload_bytes();
       if (absl::Status written = directory_->WriteSummary(status, summary_); !written.ok()) {
         log_->Log(absl::StrCat("warning: no summary: ", written.message()));

@@ -40,6 +40,7 @@ class CoordinatorRunner {
       : job_(job), host_(std::move(coordinator), time), directory_(std::move(directory)), log_(log) {}
 
   void Drain();
+  void CountMembers();
   void Save();
 
   const v1::JobSpec job_;

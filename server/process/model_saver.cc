@@ -3,9 +3,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
 #include "common/net/grpc_channel.h"
@@ -16,11 +18,16 @@
 namespace descent {
 namespace {
 
+constexpr absl::Duration kPatience = absl::Minutes(10);  // for one tensor of one server
+
 // One server's blocks or slots of one tensor, ascending, as they come.
 class ExportStream {
  public:
   ExportStream(v1::ParameterService::Stub* stub, std::string address, const v1::ExportRequest& request)
-      : address_(std::move(address)), reader_(stub->Export(&context_, request)) {}
+      : address_(std::move(address)) {
+    context_.set_deadline(absl::ToChronoTime(absl::Now() + kPatience));
+    reader_ = stub->Export(&context_, request);
+  }
   ~ExportStream() { context_.TryCancel(); }
 
   // The next image, which must be of `index`.
@@ -80,6 +87,7 @@ class Saver {
         bool first = b == 0;
         do {
           DESCENT_RETURN_IF_ERROR(streams[server.value]->Next(b, &image));
+          DESCENT_RETURN_IF_ERROR(CheckClock(spec, image));
           if (std::exchange(first, false)) state_hash_.Begin(spec, image.state_slots());
           DESCENT_RETURN_IF_ERROR(spec.sparse ? TakeRows(TensorId(t), spec, image)
                                               : TakeBlock(TensorId(t), spec, geometry.block_size(spec, b), image));
@@ -92,6 +100,16 @@ class Saver {
   }
 
  private:
+  // Under ROUND a block's version is its clock, and a model is of one clock.
+  absl::Status CheckClock(const TensorSpec& spec, const v1::BlockImage& image) {
+    if (ConsistencyOf(request_.job).apply_push) return absl::OkStatus();
+    if (!clock_.has_value()) clock_ = image.version();
+    if (image.version() == *clock_) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat("the model is not of one clock: tensor '", spec.name, "' block ",
+                                                      image.index(), " is at clock ", image.version(),
+                                                      ", what came before it at ", *clock_));
+  }
+
   absl::Status CheckSize(const v1::BlockImage& image, size_t expected) const {
     if (image.payload().size() == expected) return absl::OkStatus();
     return absl::InternalError(absl::StrCat("image of tensor ", image.tensor(), ", block ", image.index(), " has ",
@@ -137,6 +155,7 @@ class Saver {
   ModelWriter* const writer_;
   std::vector<std::unique_ptr<v1::ParameterService::Stub>> stubs_;
   CanonicalHash state_hash_;
+  std::optional<uint64_t> clock_;
   SavedModelInfo info_;
 };
 

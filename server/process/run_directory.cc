@@ -26,13 +26,12 @@ absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Create(const std::st
     }
   }
   DESCENT_RETURN_IF_ERROR(WriteFileAtomically(JoinPath(path, "job.textproto"), JobText(job)));
-  const std::string metrics = JoinPath(path, "metrics.jsonl");
-  std::FILE* file = std::fopen(metrics.c_str(), "ae");
-  if (file == nullptr) return ErrnoStatus(errno, metrics);
-  return std::unique_ptr<RunDirectory>(new RunDirectory(path, file));
+  return std::unique_ptr<RunDirectory>(new RunDirectory(path));
 }
 
-RunDirectory::~RunDirectory() { std::fclose(metrics_); }
+RunDirectory::~RunDirectory() {
+  if (metrics_ != nullptr) std::fclose(metrics_);
+}
 
 absl::Status RunDirectory::Append(const MetricRecord& record) {
   const bool training = record.kind == MetricRecord::Kind::kTraining;
@@ -55,8 +54,12 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
   }
   line["time"] = UnixSeconds(record.time);
   const std::string text = line.dump() + "\n";
+  const std::string file = JoinPath(path_, "metrics.jsonl");
+  // Made with its first line: a start that failed leaves a folder that can be used again.
+  if (metrics_ == nullptr) metrics_ = std::fopen(file.c_str(), "ae");
+  if (metrics_ == nullptr) return ErrnoStatus(errno, file);
   if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
-    return ErrnoStatus(errno, JoinPath(path_, "metrics.jsonl"));
+    return ErrnoStatus(errno, file);
   }
   return absl::OkStatus();
 }

@@ -42,10 +42,10 @@ class RunDirectory {
   std::string model_dir() const { return path_ + "/model"; }
 
  private:
-  RunDirectory(std::string path, std::FILE* metrics) : path_(std::move(path)), metrics_(metrics) {}
+  explicit RunDirectory(std::string path) : path_(std::move(path)) {}
 
   const std::string path_;
-  std::FILE* const metrics_;
+  std::FILE* metrics_ = nullptr;
 };
 
 }  // namespace descent

@@ -169,7 +169,8 @@ void ServerMember::ReportOwnFailure(const absl::Status& cause) {
 
 absl::StatusOr<v1::Phase> ServerMember::Run() {
   DESCENT_RETURN_IF_ERROR(Register());
-  const absl::Duration lease = absl::Seconds(job_.job().cluster().lease_seconds());
+  // Longer than a lease: a coordinator that was stopped for a while forgives its members, so they forgive it.
+  const absl::Duration patience = 3 * absl::Seconds(job_.job().cluster().lease_seconds());
   absl::Time heard = absl::Now();
   bool failure_told = false;
   while (true) {
@@ -199,7 +200,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         }
         continue;  // say so at once
       }
-    } else if (absl::Now() - heard > lease) {
+    } else if (absl::Now() - heard > patience) {
       return absl::UnavailableError(absl::StrCat(
           "no word from the coordinator for ", absl::FormatDuration(absl::Trunc(absl::Now() - heard, absl::Seconds(1))),
           ": ", news.status().message()));

@@ -127,6 +127,61 @@ class RunTest(ClusterTest):
     def test_sigterm_saves_the_model(self):
         self.interrupted(signal.SIGTERM)
 
+    def by_hand(self, workers=2, epochs=1000000):
+        """A second server and workers started as on separate hosts; waits until training is under way."""
+        port_file, run_dir = self.folder / "port", self.folder / "by_hand"
+        first = self.start("descent_server", "--job", self.job(LOGISTIC.format(epochs=epochs)), "--servers", "2",
+                           "--workers", workers, "--bind", "127.0.0.1:0", "--port-file", port_file, "--run-dir", run_dir)
+        self.wait_for(lambda: port_file.exists() and port_file.read_text().strip(), first)
+        address = port_file.read_text().strip()
+        second = self.start("descent_server", "--coordinator", address)
+        members = [self.start("descent_worker", "--coordinator", address) for _ in range(workers)]
+        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists(), first)
+        return address, run_dir, first, second, members
+
+    def test_every_process_stopped_at_once_saves_the_model(self):
+        _, run_dir, first, second, workers = self.by_hand()
+        everybody = [first, second, *workers]
+        for process in everybody:
+            process.send_signal(signal.SIGTERM)
+        for process in everybody:
+            self.assertEqual(process.wait(DEADLINE), 143, process.log())
+        self.assertTrue((run_dir / "model/model.npz").exists(), first.log())
+
+    def test_a_worker_that_is_told_to_go_hands_its_ranks_over(self):
+        address, run_dir, first, second, workers = self.by_hand()
+        workers[0].send_signal(signal.SIGTERM)
+        self.assertEqual(workers[0].wait(DEADLINE), 143, workers[0].log())
+        clock = self.clock(address)
+        self.wait_for(lambda: self.clock(address) > clock + 50, first)
+        self.assertEqual(self.command("descent", "stop", address).returncode, 0)
+        self.assertIn(first.wait(DEADLINE), (130, 143), first.log())
+
+    def clock(self, address):
+        status = self.command("descent", "status", address, "--json")
+        return int(json.loads(status.stdout).get("round", 0))
+
+    def test_a_worker_that_slept_registers_again(self):
+        address, run_dir, first, second, workers = self.by_hand()
+        workers[0].send_signal(signal.SIGSTOP)
+        self.addCleanup(workers[0].send_signal, signal.SIGCONT)
+        # Its lease of 10 s runs out, and the other one goes on with all ranks.
+        self.wait_for(lambda: "lease moved" in first.log(), first)
+        clock = self.clock(address)
+        self.wait_for(lambda: self.clock(address) > clock + 50, first)
+        workers[0].send_signal(signal.SIGCONT)
+        self.wait_for(lambda: "registering again" in workers[0].log(), workers[0])
+        self.wait_for(lambda: first.log().count("registered: worker") == 3, first)
+        self.assertEqual(self.command("descent", "stop", address).returncode, 0)
+        self.assertIn(first.wait(DEADLINE), (130, 143), first.log())
+        self.assertIn(workers[0].wait(DEADLINE), (130, 143), workers[0].log())
+
+    def test_a_server_without_a_coordinator_can_be_stopped(self):
+        process = self.start("descent_server", "--coordinator", "127.0.0.1:1")
+        self.wait_for(lambda: "waiting" in process.log(), process)
+        process.send_signal(signal.SIGTERM)
+        self.assertNotEqual(process.wait(DEADLINE), 0)
+
     def test_killed_supervisor_leaves_nobody(self):
         job = self.job(LOGISTIC.format(epochs=1000000))
         run_dir = self.folder / "killed"

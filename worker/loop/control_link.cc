@@ -7,6 +7,11 @@
 #include "common/base/status_macros.h"
 
 namespace descent {
+namespace {
+
+constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call and a pause take
+
+}  // namespace
 
 ControlLink::ControlLink(Options options, ControlCalls calls, v1::RegisterWorkerRequest registration,
                          const TimeSource* time)
@@ -14,7 +19,9 @@ ControlLink::ControlLink(Options options, ControlCalls calls, v1::RegisterWorker
   clocks_ = options.clocks;
 }
 
-ControlLink::~ControlLink() {
+ControlLink::~ControlLink() { Close(); }
+
+void ControlLink::Close() {
   {
     MutexLock lock(&mu_);
     end_ = true;
@@ -80,7 +87,11 @@ void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
 
 void ControlLink::Loop() {
   absl::Time heard = time_->Now();
+  absl::Time awake = heard;
   while (true) {
+    // A process that was stopped and wakes has heard nothing because it did not listen.
+    if (time_->Now() - awake > kOwnAbsence) heard = time_->Now();
+    awake = time_->Now();
     v1::HeartbeatRequest beat;
     uint64_t number;
     {
@@ -149,6 +160,11 @@ void ControlLink::StopObeyed() {
   for (const LeasedRank& lease : leases_) progress_[lease.rank].done = true;
   urgent_ = true;
   changed_.SignalAll();
+}
+
+bool ControlLink::leaving() const {
+  MutexLock lock(&mu_);
+  return leaving_ && !run_stops_ && phase_ < v1::SAVING;
 }
 
 v1::Phase ControlLink::phase() const {

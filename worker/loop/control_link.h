@@ -53,6 +53,10 @@ class ControlLink final : public TrainerControl {
   void RequestStop();
   // The loop has returned because the run is stopped: nothing of its ranks is under way any more.
   void StopObeyed();
+  // True once RequestStop was called and the run itself goes on: this worker is to leave it.
+  bool leaving() const;
+  // No beat comes after it returns: a worker that has left must not be taken for a new one.
+  void Close();
   // The last known phase.
   v1::Phase phase() const;
   uint64_t member() const;

@@ -120,6 +120,9 @@ class Trainer::Impl {
     }
     next_ = {};
     have_.reset();
+    for (const LeasedRank& lease : leases_) batches_->Forget(lease.rank);
+    batch_of_.clear();
+    results_.clear();
     leases_.clear();
     clocks_.clear();
   }
@@ -129,12 +132,25 @@ class Trainer::Impl {
   // alone: what is in already answers as a duplicate.
   void FinishPushes() {
     const absl::Time deadline = time_->Now() + kFinishWithin;
+    bool arrived = true;
     for (const InFlight& in_flight : in_flight_) {
       const absl::Status status =
           connection_.client->Wait(connection_.client->Exchange(in_flight.push, std::nullopt), deadline);
-      if (!status.ok()) control_->Log(absl::StrCat("the last push did not arrive everywhere: ", status.message()));
+      if (status.ok()) continue;
+      arrived = false;
+      control_->Log(absl::StrCat("the last push did not arrive everywhere: ", status.message()));
     }
+    if (arrived) ReportCompleted();
     Disconnect();
+  }
+
+  // The clock in hand is in, for every rank that it was computed for.
+  void ReportCompleted() {
+    for (const auto& [rank, result] : results_) {
+      control_->Completed(rank, clocks_.at(rank), result);
+      ++clocks_.at(rank);
+    }
+    results_.clear();
   }
 
   // Takes up new leases at the clock that the servers expect, drops those that were taken away.
@@ -275,10 +291,7 @@ class Trainer::Impl {
     }
     while (!in_flight_.empty()) DESCENT_RETURN_IF_ERROR(AwaitOldest());
     if (pulled.has_value()) have_ = next_;
-    for (const auto& [rank, result] : results_) {
-      ++clocks_.at(rank);
-      control_->Completed(rank, clock, result);
-    }
+    ReportCompleted();
     return absl::OkStatus();
   }
 

@@ -138,7 +138,8 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   calls.log = [&log](const std::string& line) { log.Log(line); };
   ControlLink::Options link_options;
   link_options.window = job.metrics().every_rounds();
-  link_options.give_up_after = absl::Seconds(job.cluster().lease_seconds());
+  // Longer than a lease: a coordinator that was stopped for a while forgives its members, so they forgive it.
+  link_options.give_up_after = 3 * absl::Seconds(job.cluster().lease_seconds());
   ControlLink link(link_options, calls, registration, &time);
   DESCENT_RETURN_IF_ERROR(link.Start());
   joined(&link);
@@ -190,12 +191,14 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
                          stats.resends, " resends"));
     return absl::OkStatus();
   }();
-  if (trained.ok() && link.phase() < v1::FINISHED && !absl::IsCancelled(link.AwaitEnd(time.Now() + absl::Hours(1)))) {
+  if (trained.ok() && !link.leaving() && link.phase() < v1::FINISHED &&
+      !absl::IsCancelled(link.AwaitEnd(time.Now() + absl::Hours(1)))) {
     log.Log("done");
   }
   const absl::Status state = trained.ok() && link.phase() == v1::FAILED ? link.State() : trained;
   const v1::Phase phase = link.phase();
   if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) ReportOwnFailure(control, link.member(), state);
+  link.Close();
   control->Leave(link.member(), state.ok() ? "the run is over" : std::string(state.message())).IgnoreError();
   joined(nullptr);
   if (state.ok() && phase == v1::STOPPED) return absl::CancelledError("the run was stopped");
