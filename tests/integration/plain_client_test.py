@@ -62,6 +62,10 @@ class PlainClientTest(ClusterTest):
         specs = [control.TensorSpec(name="w", shape=[2, 3], decay=True,
                                     initializer=control.Initializer(kind=control.Initializer.CONSTANT, scale=1.5)),
                  control.TensorSpec(name="t", sparse=True, shape=[2])]
+        stranger = coordinator.RegisterWorker(control.RegisterWorkerRequest(
+            protocol=9, job_fingerprint=job.job_fingerprint + 1, host="stranger", pid=2, tensors=specs), timeout=DEADLINE)
+        self.assertRegex(" ".join(stranger.mismatch), "(?i)stranger.*protocol.*1.*9")
+        self.assertRegex(" ".join(stranger.mismatch), "(?i)job")
         registered = coordinator.RegisterWorker(control.RegisterWorkerRequest(
             protocol=1, job_fingerprint=job.job_fingerprint, host="python", pid=1, tensors=specs,
             numerics=control.Numerics(build="python", instruction_set="none", probe=7)), timeout=DEADLINE)
