@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <thread>
 
 #include "common/base/check.h"
 
@@ -42,26 +41,41 @@ bool ReadAll(int fd, void* data, size_t size) {
   return true;
 }
 
+// Writes `up` bytes of `out` and reads `down` bytes, whichever the socket takes or gives, on one thread; on_read sees
+// every run of whole floats that has come. ring: `in` is one chunk, used again and again.
+template <typename F>
+void Duplex(int fd, const char* out, size_t up, char* in, size_t down, bool ring, F&& on_read) {
+  size_t sent = 0, got = 0, seen = 0;
+  while (sent < up || got < down) {
+    pollfd ready{fd, static_cast<short>((got < down ? POLLIN : 0) | (sent < up ? POLLOUT : 0)), 0};
+    DESCENT_CHECK(poll(&ready, 1, -1) > 0);
+    if ((ready.revents & POLLIN) != 0) {
+      const ssize_t n =
+          recv(fd, in + (ring ? got % kChunk : got), std::min(down - got, kChunk - got % kChunk), MSG_DONTWAIT);
+      DESCENT_CHECK(n > 0);
+      got += static_cast<size_t>(n);
+      on_read(seen, got / sizeof(float) * sizeof(float));
+      seen = got / sizeof(float) * sizeof(float);
+    }
+    if ((ready.revents & POLLOUT) != 0) {
+      const ssize_t n = send(fd, out + sent, std::min(up - sent, kChunk), MSG_DONTWAIT);
+      DESCENT_CHECK(n > 0);
+      sent += static_cast<size_t>(n);
+    }
+  }
+}
+
 void Serve(int fd) {
   std::vector<float> w, g(kChunk / sizeof(float));
   Header header;
   while (ReadAll(fd, &header, sizeof(header))) {
     w.resize(std::max(w.size(), static_cast<size_t>(std::max(header.up, header.down)) / sizeof(float)), 1.0f);
-    std::thread writer;
-    if (header.down > 0 && header.up > 0) {
-      writer = std::thread([&] { WriteAll(fd, w.data(), header.down); });
-    }
-    for (size_t at = 0; at < header.up; at += kChunk) {
-      const size_t n = std::min<size_t>(kChunk, header.up - at);
-      DESCENT_CHECK(ReadAll(fd, g.data(), n));
-      float* to = w.data() + at / sizeof(float);
-      for (size_t i = 0; i < n / sizeof(float); ++i) to[i] += 1e-3f * g[i];
-    }
-    if (writer.joinable()) {
-      writer.join();
-    } else {
-      WriteAll(fd, w.data(), header.down);
-    }
+    Duplex(fd, reinterpret_cast<const char*>(w.data()), header.down, reinterpret_cast<char*>(g.data()), header.up, true,
+           [&](size_t begin, size_t end) {
+             float* to = w.data() + begin / sizeof(float);
+             const float* from = g.data() + begin % kChunk / sizeof(float);
+             for (size_t i = 0; i < (end - begin) / sizeof(float); ++i) to[i] += 1e-3f * from[i];
+           });
     const char done = 1;
     WriteAll(fd, &done, 1);
   }
@@ -108,19 +122,10 @@ void RawTcpClient::Exchange(size_t up, size_t down) {
   out_.resize(std::max(out_.size(), up / sizeof(float)), 1.0f);
   in_.resize(std::max(in_.size(), down / sizeof(float)));
   const Header header{up, down};
-  const auto send = [&] {
-    WriteAll(fd_, &header, sizeof(header));
-    WriteAll(fd_, out_.data(), up);
-  };
+  WriteAll(fd_, &header, sizeof(header));
+  Duplex(fd_, reinterpret_cast<const char*>(out_.data()), up, reinterpret_cast<char*>(in_.data()), down, false,
+         [](size_t, size_t) {});
   char done;
-  if (up > 0 && down > 0 && up + down > kChunk / 4) {
-    std::thread writer(send);
-    DESCENT_CHECK(ReadAll(fd_, in_.data(), down));
-    writer.join();
-  } else {
-    send();  // fits into the socket's buffers, or nothing comes back
-    DESCENT_CHECK(ReadAll(fd_, in_.data(), down));
-  }
   DESCENT_CHECK(ReadAll(fd_, &done, 1));
 }
 
