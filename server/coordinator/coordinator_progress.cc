@@ -104,18 +104,26 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
 }
 
 void Coordinator::EmitTraining() {
+  // Several windows may come with one heartbeat; they share the time since the last one that came.
+  std::vector<MetricRecord> fresh;
+  double examples = 0;
   while (std::optional<MetricRecord> record = training_.Next()) {
-    record->time = now_;
-    record->epoch = EpochOf(record->clock);
-    const uint64_t first = record->clock == 0 ? 0 : (record->clock - 1) / metrics_every_ * metrics_every_;
-    record->rate = options_.rate ? options_.rate(record->clock - 1) : options_.job.learning_rate().constant();
-    const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
-    if (seconds > 0) record->examples_per_second = static_cast<double>(record->weight) / seconds;
-    const std::optional<double> square = scalars_.SquareWithin(first, record->clock);
-    if (square.has_value()) record->gradient_norm = std::sqrt(*square);
-    training_told_ = now_;
+    examples += static_cast<double>(record->weight);
+    fresh.push_back(*std::move(record));
+  }
+  if (fresh.empty()) return;
+  const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
+  training_told_ = now_;
+  for (MetricRecord& record : fresh) {
+    record.time = now_;
+    record.epoch = EpochOf(record.clock);
+    const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / metrics_every_ * metrics_every_;
+    record.rate = options_.rate ? options_.rate(record.clock - 1) : options_.job.learning_rate().constant();
+    if (seconds > 0) record.examples_per_second = examples / seconds;
+    const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
+    if (square.has_value()) record.gradient_norm = std::sqrt(*square);
     last_training_ = record;
-    records_.push_back(*std::move(record));
+    records_.push_back(std::move(record));
   }
 }
 
