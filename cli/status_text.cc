@@ -41,7 +41,7 @@ std::string Scaled(double value, const char* const units[], size_t count, double
     ++unit;
   }
   if (unit == 0 || value >= 100) return absl::StrFormat("%.0f%s", value, units[unit]);
-  return absl::StrFormat(value >= 10 ? "%.1f%s" : "%.2f%s", value, units[unit]);
+  return absl::StrFormat("%.*f%s", value >= 10 ? 1 : 2, value, units[unit]);
 }
 
 std::vector<Part> TrainingParts(const v1::StatusReply& status) {
