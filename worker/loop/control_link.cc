@@ -93,12 +93,10 @@ void ControlLink::Loop() {
     if (time_->Now() - awake > kOwnAbsence) heard = time_->Now();
     awake = time_->Now();
     v1::HeartbeatRequest beat;
-    uint64_t number;
     {
       MutexLock lock(&mu_);
       if (end_) return;
       beat = MakeBeat();
-      number = ++beats_begun_;
       urgent_ = false;
     }
     absl::StatusOr<v1::HeartbeatReply> reply = calls_.heartbeat(beat);
@@ -117,7 +115,6 @@ void ControlLink::Loop() {
         evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
         TakeNews(*reply);
       }
-      beats_answered_ = number;
     } else if (absl::IsFailedPrecondition(reply.status())) {
       lost_ = reply.status();
     } else if (time_->Now() - heard > options_.give_up_after) {
@@ -175,17 +172,6 @@ v1::Phase ControlLink::phase() const {
 uint64_t ControlLink::member() const {
   MutexLock lock(&mu_);
   return member_;
-}
-
-void ControlLink::Flush(absl::Duration timeout) {
-  MutexLock lock(&mu_);
-  const absl::Time deadline = time_->Now() + timeout;
-  const uint64_t wanted = beats_begun_ + 1;
-  while (!end_ && beats_answered_ < wanted && time_->Now() < deadline) {
-    urgent_ = true;
-    changed_.SignalAll();
-    changed_.WaitUntil(&mu_, deadline);
-  }
 }
 
 absl::Status ControlLink::AwaitEnd(absl::Time deadline) {

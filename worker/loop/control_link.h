@@ -60,8 +60,6 @@ class ControlLink final : public TrainerControl {
   // The last known phase.
   v1::Phase phase() const;
   uint64_t member() const;
-  // Beats once more at once and returns when it is answered, or after `timeout`: what was reported last is told.
-  void Flush(absl::Duration timeout);
   // After the job's own end: waits for the coordinator to say how it ended.
   absl::Status AwaitEnd(absl::Time deadline);
 
@@ -110,8 +108,6 @@ class ControlLink final : public TrainerControl {
   std::vector<v1::TrainingPart> training_ ABSL_GUARDED_BY(mu_);      // not yet told
   std::vector<v1::EvaluationPart> evaluation_ ABSL_GUARDED_BY(mu_);  // likewise
   bool urgent_ ABSL_GUARDED_BY(mu_) = false;                         // beat now
-  uint64_t beats_begun_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t beats_answered_ ABSL_GUARDED_BY(mu_) = 0;  // the newest answered beat
   bool end_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

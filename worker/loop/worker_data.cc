@@ -98,7 +98,6 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   plan.window_shards = job.data().window_shards();
   for (uint32_t s = 0; s <= out.train->shards(); ++s) plan.shard_begin.push_back(out.train->shard_begin(s));
   std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
-  out.clocks_per_epoch = batches->clocks_per_epoch();
   out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches));
   return out;
 }

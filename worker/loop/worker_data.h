@@ -3,7 +3,6 @@
 #ifndef DESCENT_WORKER_LOOP_WORKER_DATA_H_
 #define DESCENT_WORKER_LOOP_WORKER_DATA_H_
 
-#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -22,7 +21,6 @@ struct WorkerData {
   std::unique_ptr<Dataset> validation;  // null: the job has none
   std::unique_ptr<Model<float>> model;
   std::unique_ptr<BatchSource> batches;
-  uint64_t clocks_per_epoch = 1;
 
   // Tensors, data files and row counts, as registration wants them.
   void Describe(v1::RegisterWorkerRequest* request) const;
