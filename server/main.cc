@@ -21,7 +21,7 @@
 #include "common/files/file.h"
 #include "common/job/job.h"
 #include "common/net/endpoint.h"
-#include "common/net/heap.h"
+#include "common/net/process_settings.h"
 #include "server/process/coordinator_runner.h"
 #include "server/process/local_address.h"
 #include "server/process/run_directory.h"
@@ -201,7 +201,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
 }  // namespace descent
 
 int main(int argc, char** argv) {
-  descent::KeepHeap();
+  descent::TuneProcess();
   descent::StopSignals signals;
   descent::Flags flags;
   CLI::App app("A parameter server of a Descent cluster. The first one gets --job and hosts the coordinator.");

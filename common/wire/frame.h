@@ -16,8 +16,9 @@
 namespace descent {
 
 inline constexpr uint32_t kProtocolVersion = 1;
-inline constexpr size_t kMaxPayloadBytes = size_t{1} << 20;  // what senders fill a message up to
-inline constexpr size_t kMaxMessageBytes = size_t{4} << 20;  // what receivers accept
+inline constexpr size_t kMaxPayloadBytes = size_t{1} << 19;     // what senders fill a message up to
+inline constexpr size_t kMaxPulledPartBytes = size_t{3} << 20;  // rows of one slot, pulled
+inline constexpr size_t kMaxMessageBytes = size_t{4} << 20;     // what receivers accept
 
 struct Envelope {
   uint32_t protocol = kProtocolVersion;

@@ -4,72 +4,60 @@
 
 #include <string>
 
+#include "common/net/grpc_channel.h"
 #include "descent/v1/coordinator.grpc.pb.h"
 
 namespace descent {
 
-class CoordinatorHost::Service final : public v1::CoordinatorService::CallbackService {
+// Synchronous: beside the parameter service's queue gRPC gives such calls threads that wait for calls but poll no
+// socket, so they take no events away from the data path's thread. The callback API's threads do.
+class CoordinatorHost::Service final : public v1::CoordinatorService::Service {
  public:
   explicit Service(CoordinatorHost* host) : host_(host) {}
 
-  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest*,
-                                   v1::GetJobReply* reply) override {
+  grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest*, v1::GetJobReply* reply) override {
     *reply = host_->With([](Coordinator& c, absl::Time) { return c.GetJob(); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* RegisterServer(grpc::CallbackServerContext* context,
-                                           const v1::RegisterServerRequest* request,
-                                           v1::RegisterReply* reply) override {
+  grpc::Status RegisterServer(grpc::ServerContext*, const v1::RegisterServerRequest* request,
+                              v1::RegisterReply* reply) override {
     *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.RegisterServer(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* RegisterWorker(grpc::CallbackServerContext* context,
-                                           const v1::RegisterWorkerRequest* request,
-                                           v1::RegisterReply* reply) override {
+  grpc::Status RegisterWorker(grpc::ServerContext*, const v1::RegisterWorkerRequest* request,
+                              v1::RegisterReply* reply) override {
     *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.RegisterWorker(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* Heartbeat(grpc::CallbackServerContext* context, const v1::HeartbeatRequest* request,
-                                      v1::HeartbeatReply* reply) override {
+  grpc::Status Heartbeat(grpc::ServerContext*, const v1::HeartbeatRequest* request,
+                         v1::HeartbeatReply* reply) override {
     *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.Heartbeat(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* Leave(grpc::CallbackServerContext* context, const v1::LeaveRequest* request,
-                                  v1::LeaveReply*) override {
+  grpc::Status Leave(grpc::ServerContext*, const v1::LeaveRequest* request, v1::LeaveReply*) override {
     host_->With([&](Coordinator& c, absl::Time now) { c.Leave(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
-                                   v1::StatusReply* reply) override {
+  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) override {
     *reply = host_->With([](Coordinator& c, absl::Time now) { return c.Status(now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context, const v1::StopRequest* request,
-                                 v1::StopReply*) override {
+  grpc::Status Stop(grpc::ServerContext*, const v1::StopRequest* request, v1::StopReply*) override {
     host_->With([&](Coordinator& c, absl::Time now) { c.Stop(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* ReportFailure(grpc::CallbackServerContext* context, const v1::FailureReport* request,
-                                          v1::FailureReportReply*) override {
+  grpc::Status ReportFailure(grpc::ServerContext*, const v1::FailureReport* request, v1::FailureReportReply*) override {
     host_->With([&](Coordinator& c, absl::Time now) { c.ReportFailure(*request, now); });
-    return Finish(context);
+    return grpc::Status::OK;
   }
-  grpc::ServerUnaryReactor* AgreeScalars(grpc::CallbackServerContext* context, const v1::ScalarPartials* request,
-                                         v1::ScalarTotals* reply) override {
+  grpc::Status AgreeScalars(grpc::ServerContext*, const v1::ScalarPartials* request, v1::ScalarTotals* reply) override {
     absl::StatusOr<v1::ScalarTotals> totals =
         host_->With([&](Coordinator& c, absl::Time now) { return c.AgreeScalars(*request, now); });
     if (totals.ok()) *reply = *std::move(totals);
-    return Finish(context, totals.status());
+    return ToGrpc(totals.status());
   }
 
  private:
-  static grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context,
-                                          const absl::Status& status = absl::OkStatus()) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()), std::string(status.message())));
-    return reactor;
-  }
-
   CoordinatorHost* const host_;
 };
 

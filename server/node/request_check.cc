@@ -124,12 +124,11 @@ absl::Status RequestCheck::CheckPull(const PullFrame& pull, uint64_t* key_bytes)
     DESCENT_RETURN_IF_ERROR(Once(local));
     checked_.pull_dense.push_back(local);
   }
-  constexpr uint64_t kLargestPart = kMaxMessageBytes - kMaxPayloadBytes;
   for (const SparsePart& part : pull.sparse) {
     DESCENT_ASSIGN_OR_RETURN(const uint32_t local, index_->Find(part.id, true));
-    if (uint64_t rows = uint64_t{part.keys} * index_->bytes(local); rows > kLargestPart) {
+    if (uint64_t rows = uint64_t{part.keys} * index_->bytes(local); rows > kMaxPulledPartBytes) {
       return absl::InvalidArgumentError(absl::StrCat("pull of ", index_->Name(part.id), ": ", part.keys, " rows make ",
-                                                     rows, " bytes, one part holds ", kLargestPart));
+                                                     rows, " bytes, one part holds ", kMaxPulledPartBytes));
     }
     *key_bytes += uint64_t{part.keys} * 8;  // below 2^22 each
   }

@@ -190,8 +190,8 @@ TEST(ServerNode, NonfiniteFailsTheJobByName) {
 }
 
 TEST(ServerNode, SendWindowAndMessageSizeAreKept) {
-  // 9 blocks of 512 KiB: two to a reply, at most two replies unsent.
-  ServerNodeOptions o = H::AddingJob({H::Dense("w", 9 * 131072)}, {131072, 4}, 1);
+  // 9 blocks of 256 KiB: two to a reply, at most two replies unsent.
+  ServerNodeOptions o = H::AddingJob({H::Dense("w", 9 * 65536)}, {65536, 4}, 1);
   o.send_window = 2;
   H h(o);
   h.node->OnRequest(ConnectionId(0), h.PullOf(0, 0), h.now);
@@ -205,7 +205,7 @@ TEST(ServerNode, SendWindowAndMessageSizeAreKept) {
     done += reply.pull_done;
   }
   EXPECT_EQ(replies.size(), 10u);
-  EXPECT_EQ(bytes, size_t{2} * 9 * 131072 * 4);
+  EXPECT_EQ(bytes, size_t{2} * 9 * 65536 * 4);
   EXPECT_EQ(done, 2u);
   EXPECT_EQ(h.largest_in_flight, 2);
 }

@@ -167,7 +167,7 @@ TEST_F(RealNodeTest, ExportsBlocksAndSlotsInImages) {
   EXPECT_TRUE(images->Finish().ok());
   EXPECT_FALSE(more);
   EXPECT_EQ(next, kKeys);
-  EXPECT_EQ(count, 3);
+  EXPECT_EQ(count, 6);
 
   wanted.set_last(2);
   grpc::ClientContext other;

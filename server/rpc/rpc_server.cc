@@ -2,7 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,12 +13,15 @@
 #include "absl/strings/str_cat.h"
 #include "common/net/grpc_channel.h"
 #include "common/net/grpc_time.h"
+#include "server/rpc/health_service.h"
 #include "server/rpc/parameter_service.h"
 
 namespace descent {
 namespace {
 
 constexpr char kServiceName[] = "descent.v1.ParameterService";
+// Control calls are short; more of them at once than this are refused, and come again.
+constexpr int kMaxThreads = 64;
 
 // Why the system does not let us listen there, or "". gRPC tells only that it could not.
 std::string WhyNotBound(const Endpoint& endpoint) {
@@ -43,26 +46,30 @@ std::string WhyNotBound(const Endpoint& endpoint) {
 
 class RpcServerImpl final : public RpcServer {
  public:
-  RpcServerImpl(std::unique_ptr<grpc::Server> server, ParameterService* parameters, int port)
-      : server_(std::move(server)), parameters_(parameters), port_(static_cast<uint16_t>(port)) {}
+  RpcServerImpl(std::unique_ptr<HealthService> health, std::unique_ptr<grpc::Server> server,
+                ParameterService* parameters, int port)
+      : health_(std::move(health)),
+        server_(std::move(server)),
+        parameters_(parameters),
+        port_(static_cast<uint16_t>(port)) {}
   ~RpcServerImpl() override { Stop(absl::ZeroDuration()); }
 
   uint16_t port() const override { return port_; }
   void SetHealthy(bool healthy) override {
-    grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-    if (health == nullptr) return;
-    health->SetServingStatus(healthy);
-    health->SetServingStatus(kServiceName, healthy);
+    health_->Set("", healthy);
+    health_->Set(kServiceName, healthy);
   }
   void Stop(absl::Duration grace) override {
     if (stopped_) return;
     stopped_ = true;
+    health_->Close();
     server_->Shutdown(ToGprTime(absl::Now() + grace));
     parameters_->Stop();
     server_->Wait();
   }
 
  private:
+  const std::unique_ptr<HealthService> health_;
   const std::unique_ptr<grpc::Server> server_;
   ParameterService* const parameters_;
   const uint16_t port_;
@@ -79,14 +86,18 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", why));
   };
   if (const std::string why = WhyNotBound(options.bind); !why.empty()) return refused(why);
-  grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplyServerSettings(&builder);
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   parameters->Register(&builder);
+  auto health = std::make_unique<HealthService>();
+  builder.RegisterService(health.get());
   for (grpc::Service* service : others) builder.RegisterService(service);
+  grpc::ResourceQuota quota("control");
+  quota.SetMaxThreads(kMaxThreads);
+  builder.SetResourceQuota(quota);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     if (server != nullptr) server->Shutdown();
@@ -94,7 +105,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
     return refused("it was taken a moment ago");
   }
   parameters->Start();
-  auto out = std::make_unique<RpcServerImpl>(std::move(server), parameters, port);
+  auto out = std::make_unique<RpcServerImpl>(std::move(health), std::move(server), parameters, port);
   out->SetHealthy(true);
   return out;
 }

@@ -17,7 +17,8 @@ DenseBlock::DenseBlock(const TensorContext* context, uint32_t index)
       index_(index),
       begin_(context->geometry.block_begin(index)),
       elements_(context->geometry.block_size(context->spec, index)),
-      tree_(context->ranks) {}
+      tree_(context->ranks),
+      tree_before_(context->ranks) {}
 
 absl::Status DenseBlock::Init() {
   FloatBuffer first = context_->pool->Take(elements_);
@@ -36,44 +37,55 @@ absl::Status DenseBlock::Init() {
   return absl::OkStatus();
 }
 
-absl::Status DenseBlock::CheckValues(const Payload& values) const {
+absl::Status DenseBlock::CheckSize(const Payload& values) const {
   if (values.size() != elements_ * sizeof(float)) {
     return absl::InvalidArgumentError(absl::StrCat("tensor '", context_->spec.name, "', block ", index_, ": expected ",
                                                    elements_, " values in ", elements_ * sizeof(float), " bytes, got ",
                                                    values.size(), " bytes"));
   }
-  return CheckFinite(*context_, begin_, values);
+  return absl::OkStatus();
+}
+
+bool DenseBlock::Gather(const Payload& values, const float* held, float* out) {
+  bool finite = true;
+  ForEachRun(values, [&](const float* run, size_t at, size_t n) {
+    finite &= held == nullptr ? CopyFinite(n, run, out + at) : AddFinite(n, run, held + at, out + at);
+  });
+  return finite;
 }
 
 absl::Status DenseBlock::Hold(Rank first, uint32_t span, const Payload& values) {
-  if (absl::Status status = CheckValues(values); !status.ok()) return status;
-  // Taken before anything changes; given back unused where the value is added to one that is held.
-  const bool whole = tree_.Whole(first, span);
-  FloatBuffer fresh;
-  if (!whole) {
-    fresh = context_->pool->Take(elements_);
-    if (fresh == nullptr) return NoMemory(*context_, elements_);
+  if (absl::Status status = CheckSize(values); !status.ok()) return status;
+  if (tree_.Whole(first, span)) {
+    if (absl::Status status = CheckFinite(*context_, begin_, values); !status.ok()) return status;
+    const ReductionTree::Arrival arrival = tree_.Insert(first, span);
+    for (ReductionTree::Cell cell : arrival.replaced) cells_[cell] = Value();
+    if (arrival.cell >= cells_.size()) cells_.resize(arrival.cell + 1);
+    cells_[arrival.cell].received = values;
+    return absl::OkStatus();
   }
+  FloatBuffer fresh = context_->pool->Take(elements_);
+  if (fresh == nullptr) return NoMemory(*context_, elements_);
+  tree_before_ = tree_;
   const ReductionTree::Arrival arrival = tree_.Insert(first, span);
-  if (arrival.covered) return absl::OkStatus();
+  if (arrival.covered) return CheckFinite(*context_, begin_, values);
+  // Into a buffer of its own: what is held must stay as it is if the values turn out to be bad.
+  const float* held = arrival.folds.empty() ? nullptr : cells_[arrival.folds[0]].sum.get();
+  bool finite = Gather(values, held, fresh.get());
+  if (!finite) {
+    // Finite values may still have a sum that is not, which Commit tells.
+    if (absl::Status status = CheckFinite(*context_, begin_, values); !status.ok()) {
+      tree_ = tree_before_;
+      return status;
+    }
+  }
   for (ReductionTree::Cell cell : arrival.replaced) cells_[cell] = Value();
   if (arrival.cell >= cells_.size()) cells_.resize(arrival.cell + 1);
-  Value& value = cells_[arrival.cell];
-  if (whole) {
-    value.received = values;
-    return absl::OkStatus();
-  }
-  if (arrival.folds.empty()) {
-    values.CopyTo(fresh.get());
-    value.sum = std::move(fresh);
-    return absl::OkStatus();
-  }
-  float* sum = value.sum.get();
-  ForEachRun(values, [&](const float* run, size_t at, size_t n) { AddTo(n, run, sum + at); });
   for (size_t i = 1; i < arrival.folds.size(); ++i) {
-    AddTo(elements_, cells_[arrival.folds[i]].sum.get(), sum);
+    finite = AddFinite(elements_, cells_[arrival.folds[i]].sum.get(), fresh.get(), fresh.get());
     cells_[arrival.folds[i]] = Value();
   }
+  cells_[arrival.cell] = {std::move(fresh), finite, {}};
   return absl::OkStatus();
 }
 
@@ -81,7 +93,8 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
   float scale = 1;
   if (absl::Status status = context_->Scale(total_weight, &scale); !status.ok()) return status;
   for (const ReductionTree::Fold& fold : tree_.Close()) {
-    AddTo(elements_, cells_[fold.from].sum.get(), cells_[fold.into].sum.get());
+    float* sum = cells_[fold.into].sum.get();
+    cells_[fold.into].finite = AddFinite(elements_, cells_[fold.from].sum.get(), sum, sum);
     cells_[fold.from] = Value();
   }
   const std::optional<ReductionTree::Cell> root = tree_.root();
@@ -90,10 +103,11 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
     if (value.sum == nullptr) {
       if (absl::Status status = Step(value.received, scale, square); !status.ok()) return status;
     } else {
-      Payload sum;
-      sum.Append(value.sum.get(), elements_ * sizeof(float), nullptr);
-      if (absl::Status status = CheckFinite(*context_, begin_, sum); !status.ok()) {
-        return absl::FailedPreconditionError(absl::StrCat("the sum of all ranks: ", status.message()));
+      if (!value.finite) {
+        Payload sum;
+        sum.Append(value.sum.get(), elements_ * sizeof(float), nullptr);
+        return absl::FailedPreconditionError(
+            absl::StrCat("the sum of all ranks: ", CheckFinite(*context_, begin_, sum).message()));
       }
       float* g = value.sum.get();
       if (square != nullptr) {
@@ -116,7 +130,8 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
 absl::Status DenseBlock::Apply(double weight, const Payload& values) {
   float scale = 1;
   if (absl::Status status = context_->Scale(weight, &scale); !status.ok()) return status;
-  if (absl::Status status = CheckValues(values); !status.ok()) return status;
+  if (absl::Status status = CheckSize(values); !status.ok()) return status;
+  if (absl::Status status = CheckFinite(*context_, begin_, values); !status.ok()) return status;
   if (weight == 0 || !context_->trainable) {
     Publish(versions_.back());
     return absl::OkStatus();

@@ -44,10 +44,13 @@ class DenseBlock {
  private:
   struct Value {  // of a cell of the tree: one of the two
     FloatBuffer sum;
+    bool finite = true;  // the sum; what came was
     Payload received;
   };
 
-  absl::Status CheckValues(const Payload& values) const;
+  absl::Status CheckSize(const Payload& values) const;
+  // out = values, plus `held` where that is not null; whether all of it is finite.
+  static bool Gather(const Payload& values, const float* held, float* out);
   void Publish(FloatBuffer next);
   // One step on `gradient` into a version of its own.
   absl::Status Step(const Payload& gradient, float scale, double* square);
@@ -61,7 +64,7 @@ class DenseBlock {
   std::deque<FloatBuffer> versions_;  // back: the newest
   std::vector<FloatBuffer> state_;
   std::vector<float*> state_pointers_;
-  ReductionTree tree_;
+  ReductionTree tree_, tree_before_;  // the latter a scratch copy, of a Hold that may have to be undone
   std::vector<Value> cells_;
 };
 

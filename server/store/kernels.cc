@@ -1,25 +1,52 @@
 #include "server/store/kernels.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace descent {
 namespace {
 typedef uint32_t UnalignedWord __attribute__((aligned(1), may_alias));
+constexpr uint32_t kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u;  // a NaN's magnitude is above
 }  // namespace
 
 bool AllFinite(size_t n, const float* x) {
   // Not auto, which deduces a plain uint32_t, aligned and without the right to alias.
   const UnalignedWord* words = reinterpret_cast<const UnalignedWord*>(x);
   uint32_t largest = 0;
-  for (size_t i = 0; i < n; ++i) largest = std::max<uint32_t>(largest, words[i] & 0x7fffffffu);
-  return largest < 0x7f800000u;
+  for (size_t i = 0; i < n; ++i) largest = std::max<uint32_t>(largest, words[i] & kMagnitude);
+  return largest < kInfinity;
 }
 
 void AddTo(size_t n, const float* x, float* sum) {
   const UnalignedFloat* in = x;
   DESCENT_INDEPENDENT_ITERATIONS
   for (size_t i = 0; i < n; ++i) sum[i] += in[i];
+}
+
+bool CopyFinite(size_t n, const float* x, float* out) {
+  const UnalignedWord* in = reinterpret_cast<const UnalignedWord*>(x);
+  UnalignedWord* to = reinterpret_cast<UnalignedWord*>(out);
+  uint32_t largest = 0;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t word = in[i];
+    to[i] = word;
+    largest = std::max<uint32_t>(largest, word & kMagnitude);
+  }
+  return largest < kInfinity;
+}
+
+bool AddFinite(size_t n, const float* x, const float* y, float* out) {
+  const UnalignedFloat* in = x;
+  uint32_t largest = 0;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const float sum = y[i] + in[i];
+    out[i] = sum;
+    largest = std::max<uint32_t>(largest, std::bit_cast<uint32_t>(sum) & kMagnitude);
+  }
+  return largest < kInfinity;
 }
 
 void SquareSum::Add(size_t begin, size_t n, const float* x, float scale) {

@@ -24,6 +24,9 @@ typedef float UnalignedFloat __attribute__((aligned(1)));
 bool AllFinite(size_t n, const float* x);
 // sum[i] += x[i].
 void AddTo(size_t n, const float* x, float* sum);
+// The finite test rides on the pass that moves the values: whether every out[i] is finite.
+bool CopyFinite(size_t n, const float* x, float* out);                 // out[i] = x[i]
+bool AddFinite(size_t n, const float* x, const float* y, float* out);  // out[i] = y[i] + x[i]; out may be y
 
 // The sum of squares of the elements of a block, in an order fixed by an element's index in the block: eight partial
 // sums in double by index modulo 8, added pairwise at the end. Runs are given front to back.

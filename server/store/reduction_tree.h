@@ -62,7 +62,7 @@ class ReductionTree {
   Cell CloseRange(size_t begin, size_t end, uint64_t first, uint64_t span, std::vector<Fold>* folds);
   Cell TakeCell();
 
-  const uint64_t ranks_;
+  uint64_t ranks_;
   std::vector<Node> nodes_;  // ascending, disjoint
   std::vector<Cell> free_;
   Cell cells_ = 0;

@@ -14,7 +14,7 @@ namespace descent {
 namespace {
 
 constexpr size_t kGroup = 64;          // rows stepped together
-constexpr size_t kPrefetchAhead = 32;  // keys between a prefetch and its use
+constexpr size_t kPrefetchAhead = 8;  // keys between a prefetch and its use
 // Rows of a batch are fetched while its keys are still being looked up, if they then stay in the L2 cache.
 constexpr size_t kFetchedRowBytes = size_t{256} << 10;
 

@@ -12,7 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "common/job/job.h"
-#include "common/net/heap.h"
+#include "common/net/process_settings.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/update_rule.h"
 #include "worker/data/batch_plan.h"
@@ -130,7 +130,7 @@ int Run(const std::string& path, const std::vector<std::string>& set, uint32_t t
 }  // namespace descent
 
 int main(int argc, char** argv) {
-  descent::KeepHeap();
+  descent::TuneProcess();
   std::string job;
   std::vector<std::string> set;
   uint32_t threads = 2;

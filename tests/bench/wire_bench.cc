@@ -27,7 +27,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/net/grpc_client_transport.h"
-#include "common/net/heap.h"
+#include "common/net/process_settings.h"
 #include "common/random/philox.h"
 #include "tests/bench/raw_tcp.h"
 #include "tests/bench/wire_bench_server.h"
@@ -271,7 +271,7 @@ void Rounds() {
 }
 
 int Main(int argc, char** argv) {
-  KeepHeap();
+  TuneProcess();
   if (argc == 2 && std::strcmp(argv[1], "--serve-raw") == 0) {
     ServeRawTcp();
     return 0;

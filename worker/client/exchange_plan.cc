@@ -203,8 +203,8 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
         ForEachSlot(layout_->geometry, table.keys, [&](uint32_t slot, size_t first, size_t count) -> absl::Status {
           const BlockId id{table.table, slot};
           const uint64_t keys = count * kKeyBytes, rows = count * dim * sizeof(float);
-          if (std::max(keys, rows) > kMaxPullPartBytes) {
-            return TooLarge(*layout_, id, count, std::max(keys, rows), kMaxPullPartBytes);
+          if (std::max(keys, rows) > kMaxPulledPartBytes) {
+            return TooLarge(*layout_, id, count, std::max(keys, rows), kMaxPulledPartBytes);
           }
           Leg& leg = legs_[layout_->map.server(id).value];
           if (leg.chunks == 0 || leg.chunk_bytes + keys > layout_->max_payload_bytes ||

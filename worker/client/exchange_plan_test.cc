@@ -150,7 +150,7 @@ TEST(ExchangePlanTest, ManyKeysMakeSeveralPulls) {
   uint64_t copied = 0;
   size_t pulled = 0;
   const auto messages = All(**plan, 1, &copied);
-  EXPECT_EQ(messages.size(), 3u);
+  EXPECT_EQ(messages.size(), 5u);
   for (const auto& [server, request] : messages) {
     EXPECT_LE(request.payload.size(), kMaxPayloadBytes);
     for (const SparsePart& part : request.pull->sparse) pulled += part.keys;

@@ -20,7 +20,7 @@
 #include "common/control/messages.h"
 #include "common/job/job.h"
 #include "common/net/grpc_client_transport.h"
-#include "common/net/heap.h"
+#include "common/net/process_settings.h"
 #include "common/numerics/fingerprint.h"
 #include "common/random/philox.h"
 #include "worker/loop/control_link.h"
@@ -208,7 +208,7 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
 }  // namespace
 
 int WorkerMain(int argc, char** argv, const CustomModels& models) {
-  KeepHeap();
+  TuneProcess();
   StopSignals signals;
   Flags flags;
   CLI::App app("A worker of a Descent cluster: leases ranks, computes gradients, pushes and pulls.");
