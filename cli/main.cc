@@ -32,8 +32,7 @@ int Main(int argc, char** argv) {
   AddHealthCommand(&program, &exit_status);
   AddPredictCommand(&program, &exit_status);
   AddExportCommand(&program, &exit_status);
-  // AddPredictCommand(&program, &exit_status);
-  // AddExportCommand(&program, &exit_status);
+  AddInspectCommand(&program, &exit_status);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
