@@ -25,6 +25,7 @@
 namespace descent {
 
 inline constexpr absl::string_view kPartMagic = "DESCPT01";
+inline constexpr size_t kMaxSlotRecordBytes = size_t{1} << 20;  // of payload; what a slot's rows are cut into
 
 class PartFileWriter {
  public:
@@ -35,8 +36,8 @@ class PartFileWriter {
   // One record. Of `header`, run, generation, cut and payload_bytes are filled in here.
   absl::Status Append(v1::CutRecord header, const Payload& payload);
   // A block or slot as the store exports it, with the optimizer's state; a slot's rows in as many records as keep each
-  // payload within 1 MiB (one row at least). `dim` is a table's, 0 for dense. `marks`: per rank, the next clock that
-  // the block expects.
+  // payload within kMaxSlotRecordBytes (one row at least). `dim` is a table's, 0 for dense. `marks`: per rank, the next
+  // clock that the block expects.
   absl::Status Append(const BlockExport& block, uint32_t dim, absl::Span<const uint64_t> marks);
   // Syncs the file and its name; call it once, last. What it returns belongs into the manifest.
   absl::StatusOr<v1::PartFile> Finish();

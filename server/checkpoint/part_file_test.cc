@@ -95,7 +95,7 @@ TEST_F(PartFileTest, ABlockAndALargeSlot) {
       EXPECT_EQ(header.steps(), 499u);
       continue;
     }
-    EXPECT_LE(payload->size(), size_t{1} << 20);
+    EXPECT_LE(payload->size(), kMaxSlotRecordBytes);
     EXPECT_EQ(header.more(), header.index() == 3 && read_keys.size() + header.keys() < kKeys);
     const size_t n = header.keys(), at = read_keys.size();
     read_keys.resize(at + n);

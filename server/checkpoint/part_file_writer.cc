@@ -6,7 +6,6 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/files/crc32c.h"
-#include "common/wire/frame.h"
 #include "server/checkpoint/part_file.h"
 
 namespace descent {
@@ -77,7 +76,7 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   const uint64_t vectors = 1 + uint64_t{block.state_slots};  // rows, then each state
   const uint64_t per_key = sizeof(uint64_t) + vectors * row;
   DESCENT_CHECK(block.payload.size() == block.keys * per_key);
-  const auto most = static_cast<uint32_t>(std::max<uint64_t>(1, kMaxPayloadBytes / per_key));
+  const auto most = static_cast<uint32_t>(std::max<uint64_t>(1, kMaxSlotRecordBytes / per_key));
   uint32_t first = 0;
   do {
     const uint32_t keys = std::min(most, block.keys - first);
