@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,6 +47,8 @@ struct Flags {
   std::string numerics_profile;
   double wait_seconds = 600;
   bool no_reflection = false;
+  bool resume = false;
+  std::string checkpoint_dir;
 };
 
 constexpr int kUsage = 2;
@@ -96,6 +99,48 @@ absl::StatusOr<std::string> Advertised(const Flags& flags, const Endpoint& bind,
   return Endpoint{host.ok() ? *host : "127.0.0.1", port}.ToString();
 }
 
+// Names this run among all: runs that meet on one address must not be mistaken for each other.
+RunId NewRunId() {
+  std::random_device device;
+  return RunId((uint64_t{device()} << 32) | device());
+}
+
+struct Beginning {
+  v1::JobSpec job;
+  RunId run;
+  bool resumed = false;
+  std::unique_ptr<RunDirectory> directory;
+};
+
+// A new run, or with --resume the one in the run directory if there is one: so one command serves for the first start
+// and for every restart.
+absl::StatusOr<Beginning> Begin(const Flags& flags) {
+  Beginning out;
+  if (flags.resume) {
+    if (flags.run_dir.empty()) return absl::InvalidArgumentError("--resume needs --run-dir");
+    absl::StatusOr<RunDirectory::Resumed> resumed = RunDirectory::Resume(flags.run_dir);
+    if (resumed.ok()) {
+      out.job = std::move(resumed->job);
+      out.run = resumed->run;
+      out.resumed = true;
+      out.directory = std::move(resumed->directory);
+      if (flags.servers > 0) out.job.mutable_cluster()->set_servers(flags.servers);
+      if (flags.peers > 0) out.job.mutable_cluster()->set_servers(flags.peers + 1);
+      if (flags.workers > 0) out.job.mutable_cluster()->set_workers(flags.workers);
+      return out;
+    }
+    if (!absl::IsNotFound(resumed.status())) return resumed.status();
+  }
+  DESCENT_ASSIGN_OR_RETURN(out.job, LoadJob(flags));
+  out.run = NewRunId();
+  const std::string run_dir =
+      !flags.run_dir.empty() ? flags.run_dir
+                             : absl::StrCat("runs/", out.job.name(),
+                                            absl::FormatTime("-%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()));
+  DESCENT_ASSIGN_OR_RETURN(out.directory, RunDirectory::Create(run_dir, out.job, out.run));
+  return out;
+}
+
 int Serve(const Flags& flags, StopSignals* signals) {
   const RealTimeSource time;
   const bool first = !flags.job.empty();
@@ -103,17 +148,12 @@ int Serve(const Flags& flags, StopSignals* signals) {
 
   std::unique_ptr<CoordinatorRunner> runner;
   if (first) {
-    absl::StatusOr<v1::JobSpec> job = LoadJob(flags);
-    if (!job.ok()) return Complain(job.status(), kUsage);
-    const std::string run_dir =
-        !flags.run_dir.empty() ? flags.run_dir
-                               : absl::StrCat("runs/", job->name(),
-                                              absl::FormatTime("-%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()));
-    absl::StatusOr<std::unique_ptr<RunDirectory>> directory = RunDirectory::Create(run_dir, *job);
-    if (!directory.ok()) return Complain(directory.status(), kUsage);
-    log.Log(absl::StrCat("run directory ", run_dir));
-    absl::StatusOr<std::unique_ptr<CoordinatorRunner>> made =
-        CoordinatorRunner::Create(*job, std::move(*directory), &log, &time);
+    absl::StatusOr<Beginning> beginning = Begin(flags);
+    if (!beginning.ok()) return Complain(beginning.status(), kUsage);
+    log.Log(absl::StrCat(beginning->resumed ? "going on with the run in " : "run directory ",
+                         beginning->directory->path()));
+    absl::StatusOr<std::unique_ptr<CoordinatorRunner>> made = CoordinatorRunner::Create(
+        beginning->job, beginning->run, beginning->resumed, std::move(beginning->directory), &log, &time);
     if (!made.ok()) return Complain(made.status(), kUsage);
     runner = std::move(*made);
   }
@@ -125,6 +165,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
   member_options.memory_bytes = flags.memory_bytes;
   member_options.numerics_profile = flags.numerics_profile;
   member_options.wait = absl::Seconds(flags.wait_seconds);
+  member_options.checkpoint_dir = flags.checkpoint_dir;
 
   // The member needs its address, which needs the port, which needs the service bound: so bind first.
   std::unique_ptr<ControlClient> control;
@@ -222,6 +263,9 @@ int main(int argc, char** argv) {
   app.add_option("--memory", flags.memory_bytes, "bytes this server may plan with");
   app.add_option("--wait", flags.wait_seconds, "seconds to wait for the coordinator")->capture_default_str();
   app.add_option("--numerics-profile", flags.numerics_profile, "mixed into the fingerprint of this build's arithmetic");
+  app.add_flag("--resume", flags.resume, "go on with the run in --run-dir; where there is none, begin one")->needs(job);
+  app.add_option("--checkpoint-dir", flags.checkpoint_dir,
+                 "where this host has the checkpoint folder (default: where the coordinator has it)");
   app.add_flag("--no-reflection", flags.no_reflection, "do not offer gRPC server reflection");
   app.allow_config_extras(false);
   try {

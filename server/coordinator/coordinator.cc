@@ -17,8 +17,6 @@ constexpr size_t kMaxText = 4096;
 
 absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Seconds(seconds > 0 ? seconds : otherwise); }
 
-std::string Clip(absl::string_view text) { return std::string(text.substr(0, kMaxText)); }
-
 std::string Bytes(uint64_t bytes) {
   const auto value = static_cast<double>(bytes);
   if (bytes >= uint64_t{1} << 30) return absl::StrFormat("%.2f GiB", value / (1 << 30));
@@ -64,6 +62,13 @@ MemoryPlan EstimateMemory(const CoordinatorOptions& options, ServerId server, co
                                  Bytes(state), ", held contributions ", Bytes(held * parameters))};
 }
 
+CutSchedule::Options CutOptions(const CoordinatorOptions& options) {
+  CutSchedule::Options cuts = options.cuts;
+  cuts.servers = std::max<uint32_t>(1, options.job.cluster().servers());
+  cuts.apply_push = options.apply_push;
+  return cuts;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(CoordinatorOptions options, absl::Time now) {
@@ -87,7 +92,10 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       created_(now),
       now_(now),
       phase_since_(now),
+      generation_(options_.generation),
       admission_(AdmissionRules(options_)),
+      restore_(options_.restore),
+      cuts_(CutOptions(options_)),
       leases_(options_.job.ranks()),
       ranks_(options_.job.ranks()),
       advanced_(now),
@@ -98,6 +106,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
   Log(LogLine::Level::kInfo,
       absl::StrCat("job '", options_.job.name(), "', run ", absl::Hex(options_.run.value, absl::kZeroPad16), ": ",
                    ranks_.size(), " ranks; waiting for ", want_servers_, " servers and ", want_workers_, " workers"));
+  if (options_.resumed) Restore();
 }
 
 absl::Time Coordinator::Advance(absl::Time now) {
@@ -121,6 +130,8 @@ void Coordinator::Fail(std::string cause) {
   SetPhase(v1::FAILED, first_.Text());
 }
 
+std::string Coordinator::Clip(absl::string_view text) { return std::string(text.substr(0, kMaxText)); }
+
 // --- Registration
 // ------------------------------------------------------------------------------------------------------
 
@@ -131,6 +142,7 @@ v1::GetJobReply Coordinator::GetJob() const {
   reply.set_run(options_.run.value);
   reply.set_generation(generation_.value);
   reply.set_protocol(kProtocolVersion);
+  reply.set_checkpoint_folder(options_.checkpoint_folder);
   return reply;
 }
 
@@ -164,6 +176,14 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
   }
   const std::string who = absl::StrCat("the server on host ", request.host());
   if (ended()) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
+  // Two processes can't have one address: who had it before is gone, unless two are started by mistake.
+  std::vector<MemberId> replaced;
+  for (const auto& [member_id, member] : members_) {
+    if (!member.is_server || member.address != request.address()) continue;
+    if (phase_ != v1::STARTING || now_ - member.heard > absl::Seconds(1)) replaced.push_back(member_id);
+  }
+  for (MemberId gone : replaced) Lose(gone, "another process has come up at its address");
+  if (ended()) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
   std::vector<std::string> mismatch = admission_.Server(request);
   uint32_t id = 0;
   for (bool taken = true; taken; id += taken) {
@@ -176,7 +196,7 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
                                       Name(member), "; expected one of its own"));
     }
   }
-  if (mismatch.empty() && (phase_ != v1::STARTING || id >= want_servers_)) {
+  if (mismatch.empty() && id >= want_servers_) {
     mismatch.push_back(absl::StrCat(who, " is one too many: the job has ", want_servers_, " servers, all registered"));
   }
   if (!mismatch.empty()) return Refuse(std::move(mismatch));
@@ -256,7 +276,8 @@ uint64_t Coordinator::servers_there() const {
 }
 
 bool Coordinator::Starts() {
-  return servers_there() >= want_servers_ && workers_there() >= want_workers_ && leases_.CanHoldAll();
+  const bool missed = options_.resumed && workers_there() > 0 && now_ - created_ > lease_;
+  return servers_there() >= want_servers_ && (workers_there() >= want_workers_ || missed) && leases_.CanHoldAll();
 }
 
 bool Coordinator::PlanMemory() {
@@ -288,16 +309,20 @@ bool Coordinator::PlanMemory() {
 
 void Coordinator::Evolve() {
   if (phase_ == v1::STARTING && Starts()) {
+    if (!CheckRestore()) return;
     map_ = MakePartitionMap(admission_.specs(), options_.geometry, want_servers_);
     if (!PlanMemory()) return;
     SetPhase(v1::PLACING, absl::StrCat(admission_.specs().size(), " tensors on ", want_servers_, " servers"));
   }
   if (phase_ == v1::PLACING) {
+    if (wants_generation_ || servers_there() < want_servers_) return;
     const bool placed = std::all_of(members_.begin(), members_.end(),
                                     [](const auto& m) { return !m.second.is_server || m.second.ready; });
     if (!placed) return;
     SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
-    running_since_ = advanced_ = training_told_ = now_;
+    if (recoveries_ == 0) running_since_ = now_;
+    advanced_ = training_told_ = now_;
+    cuts_.Start(restore_.has_value() ? restore_->number : 0, now_);
     for (RankState& rank : ranks_) rank.advanced = now_;
     samples_.assign(1, Totals());
     LogGrants(leases_.Spread(), "");
@@ -314,6 +339,11 @@ void Coordinator::Evolve() {
       SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
                            : idle     ? "stopped; every worker finished the clock in hand"
                                       : "stopped; the grace for workers to finish is over");
+      if (!stopping_) {
+        cuts_.Halt();  // the model is what is saved
+      } else if (cuts_.enabled()) {
+        cuts_.Demand(FurthestRound(), now_);
+      }
     }
   }
 }
@@ -363,12 +393,6 @@ void Coordinator::Lose(MemberId id, absl::string_view why) {
   }
   if (phase_ == v1::RUNNING) GrantOrphans();
   Evolve();
-}
-
-void Coordinator::ServerDied(const Member& server, absl::string_view why) {
-  if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
-  Fail(absl::StrCat(Name(server), " is gone: ", Clip(why),
-                    "; its part of the model is lost, and there is no checkpoint"));
 }
 
 void Coordinator::MemberLost(MemberId member, absl::string_view why, absl::Time now) {
@@ -433,6 +457,7 @@ void Coordinator::Tick(absl::Time now) {
   }
   ticked_ = now_;
   if (ended()) return;
+  TendCuts();
 
   std::vector<MemberId> silent;
   for (const auto& [id, member] : members_) {
@@ -471,6 +496,7 @@ void Coordinator::Stop(const v1::StopRequest& request, absl::Time now) {
   Advance(now);
   if (ended()) return;
   if (request.signal() != 0 && stop_signal_ == 0) stop_signal_ = request.signal();
+  // What a run that is being recovered has reached lies in its last cut.
   const bool nothing_to_save = phase_ == v1::STARTING || phase_ == v1::PLACING;
   if (request.at_once() || nothing_to_save) {
     stopping_ = true;

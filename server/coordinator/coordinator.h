@@ -8,8 +8,10 @@
 //
 // Failures. A worker that is silent for a lease, leaves, or is reported dead loses its ranks to living workers,
 // standbys first, under new incarnation numbers. A failure that a member reports as its own ends the job: it would meet
-// the next holder as well. The death of a server ends the job, named; one generation is all there is until cuts exist,
-// and ServerDied is the place where the next would begin.
+// the next holder as well. The death of a server begins a new generation: nobody trains until the owner has made that
+// lasting and found the cut to go on from (WantsGeneration, BeginGeneration), a server has registered in the place of
+// the dead one, and all of them hold their blocks as the cut has them. The death of the coordinator is the same, in a
+// process of its own: it is created with a generation that follows the last one.
 //
 // What comes from members is checked, never trusted. Thread-safety: none.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
@@ -32,6 +34,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "server/coordinator/admission.h"
+#include "server/coordinator/cut_schedule.h"
 #include "server/coordinator/first_cause.h"
 #include "server/coordinator/lease_table.h"
 #include "server/coordinator/metric_merge.h"
@@ -42,6 +45,14 @@ namespace descent {
 struct MemoryPlan {
   uint64_t bytes = 0;
   std::string parts;  // "parameters 4.0 GiB, state 8.0 GiB, ...": for people
+};
+
+// The cut that a generation goes on from.
+struct RestoreFrom {
+  std::string folder;  // of the cut, within the checkpoint folder
+  uint64_t number = 0;
+  std::vector<uint64_t> clocks;  // per rank
+  std::vector<TensorSpec> tensors;
 };
 
 struct CoordinatorOptions {
@@ -56,6 +67,12 @@ struct CoordinatorOptions {
   std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&)> memory;
   absl::Duration stop_grace = absl::Seconds(5);   // for workers to finish the clock in hand
   absl::Duration leave_grace = absl::Seconds(3);  // for members to hear of the end
+  Generation generation{1};
+  // This process takes the place of another: workers that are not there within a lease are not waited for.
+  bool resumed = false;
+  std::optional<RestoreFrom> restore;  // none: from the initial values
+  CutSchedule::Options cuts;           // servers and apply_push are filled in
+  std::string checkpoint_folder;       // passed on to servers
 };
 
 struct LogLine {
@@ -95,6 +112,14 @@ class Coordinator {
   // The model has been saved, or could not be. Ignored unless phase() is SAVING.
   void SaveFinished(const absl::Status& status, absl::string_view model_dir, absl::string_view parameters_sha256,
                     absl::string_view state_sha256, absl::Time now);
+  // A server died: make the next generation lasting, find what to go on from, and call BeginGeneration.
+  bool wants_generation() const { return wants_generation_; }
+  // `generation` is newer than the present one. Ignored unless wanted.
+  void BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now);
+  // The owner makes folders, manifests and tells how that went; the rest is done here.
+  CutSchedule& cuts() { return cuts_; }
+  std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
+
   // The job is over, and every member that is left has heard of it, or has had the time to.
   bool AllGone(absl::Time now) const;
 
@@ -103,7 +128,11 @@ class Coordinator {
   std::string first_cause() const { return first_.Text(); }  // "" unless FAILED
   int stop_signal() const { return stop_signal_; }           // 0: none
   uint64_t round() const;                                    // least clock that every rank has completed
-  uint64_t clocks() const { return clocks_; }                // 0: not known yet
+  bool stopping() const { return stopping_; }
+  std::optional<double> last_validation_loss() const {
+    return last_evaluation_.has_value() ? std::optional(last_evaluation_->loss) : std::nullopt;
+  }
+  uint64_t clocks() const { return clocks_; }  // 0: not known yet
   Generation generation() const { return generation_; }
   const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
   const std::optional<PartitionMap>& map() const { return map_; }
@@ -119,7 +148,7 @@ class Coordinator {
     std::string host, address;
     uint64_t pid = 0, nonce = 0, memory_bytes = 0;
     absl::Time registered, heard;
-    bool ready = false;
+    bool ready = false;  // of a server: its blocks of this generation are made
     bool told_end = false;
     v1::ServerLoad load;
   };
@@ -149,12 +178,18 @@ class Coordinator {
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   void Lose(MemberId id, absl::string_view why);
   void ServerDied(const Member& server, absl::string_view why);
+  void Restore();
+  void TendCuts();
+  void AddPlacement(const Member& member, const v1::HeartbeatRequest& request, v1::HeartbeatReply* reply) const;
+  bool CheckRestore();
+  uint64_t FurthestRound() const;
   void TakeProgress(const Member& worker, const v1::HeartbeatRequest& request);
   void EmitTraining();
   void EmitEvaluation(MetricRecord record);
   v1::RegisterReply Welcome(const Member& member) const;
   v1::RegisterReply Refuse(std::vector<std::string> mismatch);
   Member* FindLike(bool is_server, absl::string_view host, uint64_t pid);
+  static std::string Clip(absl::string_view text);
   std::string Name(const Member& member) const;
   std::string WaitingText() const;
   std::string MissingText() const;
@@ -176,17 +211,24 @@ class Coordinator {
   std::optional<absl::Time> ticked_;
   v1::Phase phase_ = v1::STARTING;
   absl::Time phase_since_;
-  Generation generation_{1};
+  Generation generation_;
   uint64_t last_member_ = 0;
   std::map<MemberId, Member> members_;  // the living
   Admission admission_;
   std::optional<PartitionMap> map_;
   std::string memory_line_;
+  bool wants_generation_ = false;
+  std::optional<RestoreFrom> restore_;
+  CutSchedule cuts_;
   LeaseTable leases_;
   std::vector<RankState> ranks_;
   std::optional<absl::Time> orphans_since_;  // some rank has no holder
   std::string last_death_;
   bool mixed_told_ = false;
+
+  uint64_t recoveries_ = 0;
+  uint64_t reached_ = 0;    // the furthest round of all generations
+  uint32_t fruitless_ = 0;  // generations in a row that came no further
 
   uint64_t clocks_ = 0, clocks_per_epoch_ = 0;
   absl::Time running_since_, ended_at_;

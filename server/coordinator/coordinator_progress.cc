@@ -9,6 +9,11 @@
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
+namespace {
+
+constexpr uint32_t kServerBeatMs = 100;  // where cuts are ordered: an order must reach every server soon
+
+}  // namespace
 
 // ----------------------------------------------------------------------------------------------------------
 
@@ -16,42 +21,49 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   Advance(now);
   v1::HeartbeatReply reply;
   const auto it = members_.find(MemberId(request.member()));
-  if (it == members_.end() || request.run() != options_.run.value || request.generation() != generation_.value) {
+  if (it == members_.end() || request.run() != options_.run.value) {
     reply.set_unknown_member(true);
     reply.set_phase(phase_);
     reply.set_generation(generation_.value);
     reply.set_message(it == members_.end()
                           ? absl::StrCat("member ", request.member(), " is not known: its lease of ",
                                          absl::FormatDuration(lease_), " ended, or it left; register again")
-                          : absl::StrFormat("run %016x, generation %d; expected run %016x, generation %d",
-                                            request.run(), request.generation(), options_.run.value,
-                                            generation_.value));
+                          : absl::StrFormat("run %016x; expected run %016x", request.run(), options_.run.value));
     reply.set_next_ms(NextMs());
     return reply;
   }
   Member& member = it->second;
   member.heard = now_;
+  // What is said of a generation that is over counts no more.
+  const bool current = request.generation() == generation_.value && !wants_generation_;
   if (member.is_server) {
-    if (request.has_load()) {
+    if (request.has_load() && current) {
       if (request.load().round() > member.load.round()) advanced_ = now_;
       member.load = request.load();
     }
-    if (request.ready() && phase_ == v1::PLACING && !member.ready) {
+    if (request.ready() && current && phase_ == v1::PLACING && !member.ready) {
       Log(LogLine::Level::kInfo, absl::StrCat("placed: ", Name(member), " has made its blocks"));
     }
-    member.ready = request.ready() && map_.has_value();
+    member.ready = request.ready() && current && map_.has_value();
+    for (const v1::CutReport& report : request.cut()) {
+      if (current) cuts_.Report(member.server, report, now_);
+    }
   } else {
-    member.ready = request.ready();
-    if (phase_ == v1::RUNNING || phase_ == v1::SAVING) TakeProgress(member, request);
+    member.ready = request.ready() && current;
+    if (!current) {
+      // Its ranks begin where the new generation has them.
+    } else if (phase_ == v1::RUNNING || phase_ == v1::SAVING)
+      TakeProgress(member, request);
   }
   Evolve();
 
   reply.set_phase(phase_);
   reply.set_generation(generation_.value);
-  if (map_.has_value() && !request.ready() && !ended()) {
-    for (const TensorSpec& spec : admission_.specs()) *reply.add_tensors() = ToMessage(spec);
-    *reply.mutable_map() = ToMessage(*map_);
-    for (std::string& address : addresses()) reply.mutable_map()->add_address(std::move(address));
+  if (!member.ready) AddPlacement(member, request, &reply);
+  if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {
+    reply.mutable_cut()->set_number(cuts_.number());
+    reply.mutable_cut()->set_at(cuts_.at());
+    reply.mutable_cut()->set_folder(cut_folder);
   }
   for (uint32_t r = 0; r < ranks_.size() && phase_ == v1::RUNNING; ++r) {
     if (member.is_server ? leases_.number(Rank(r)) > 0 : leases_.holder(Rank(r)) == member.id) {
@@ -61,6 +73,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   reply.set_stop(stopping_);
   reply.set_message(Message());
   reply.set_next_ms(NextMs());
+  if (member.is_server && cuts_.enabled()) reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
   reply.set_clocks(clocks_);
   reply.set_clocks_per_epoch(clocks_per_epoch_);
   reply.set_train_rows(admission_.train_rows());

@@ -53,10 +53,18 @@ std::string Coordinator::WaitingText() const {
 std::string Coordinator::MissingText() const {
   std::vector<std::string> missing, there;
   if (phase_ == v1::PLACING) {
+    std::vector<bool> here(want_servers_, false);
+    for (const auto& [id, member] : members_) {
+      if (member.is_server) here[member.server.value] = true;
+    }
+    for (uint32_t s = 0; s < want_servers_; ++s) {
+      if (!here[s]) missing.push_back(absl::StrCat("server ", s, ", which is to come back"));
+    }
     for (const auto& [id, member] : members_) {
       if (member.is_server && !member.ready) missing.push_back(Name(member));
     }
-    return absl::StrCat("not ready: ", absl::StrJoin(missing, ", "));
+    return absl::StrCat("not ready: ", absl::StrJoin(missing, ", "),
+                        last_death_.empty() ? "" : "; gone: ", last_death_);
   }
   const uint64_t servers = servers_there(), workers = workers_there();
   if (servers < want_servers_)
@@ -212,6 +220,8 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_parameters_sha256(parameters_sha256_);
   status.set_state_sha256(state_sha256_);
   status.set_memory(memory_line_);
+  status.set_last_cut(cuts_.last());
+  status.set_recoveries(recoveries_);
   return status;
 }
 

@@ -84,7 +84,8 @@ class TestCluster {
     v1::HeartbeatRequest request;
     request.set_member(member);
     request.set_run(77);
-    request.set_generation(1);
+    const auto it = generation.find(member);
+    request.set_generation(it == generation.end() ? 1 : it->second);
     request.set_ready(ready.contains(member));
     return request;
   }
@@ -110,7 +111,10 @@ class TestCluster {
       for (const auto& [member, is_server] : alive) {
         // A server has its blocks made on the heartbeat after it heard of the map.
         const v1::HeartbeatReply reply = Send(member);
-        if (is_server && reply.has_map()) ready.insert(member);
+        if (reply.generation() > Beat(member).generation()) ready.erase(member);
+        if (!reply.has_map()) continue;
+        generation[member] = reply.generation();
+        if (is_server) ready.insert(member);
       }
       c->Tick(now);
     }
@@ -141,6 +145,7 @@ class TestCluster {
   std::unique_ptr<Coordinator> c;
   std::map<uint64_t, bool> alive;  // member -> is a server
   std::set<uint64_t> ready;
+  std::map<uint64_t, uint64_t> generation;  // that a member has built for
   std::vector<uint64_t> server, worker;
 
  private:

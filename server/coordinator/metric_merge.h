@@ -22,7 +22,7 @@ namespace descent {
 
 // One line of metrics.jsonl.
 struct MetricRecord {
-  enum class Kind { kTraining, kEvaluation };
+  enum class Kind { kTraining, kEvaluation, kRolledBack };
   Kind kind = Kind::kTraining;
   absl::Time time;
   uint64_t clock = 0;   // the updates of the clocks below are in it
@@ -38,6 +38,8 @@ struct MetricRecord {
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
   std::optional<double> objective;   // train_loss + regularizer, where that is known
   bool fuzzy = false;
+  // RolledBack: this generation goes on from `clock`; what was recorded of later clocks is computed again.
+  uint64_t generation = 0;
 };
 
 class EvaluationMerge {

@@ -1,6 +1,6 @@
 #include "server/process/coordinator_runner.h"
 
-#include <random>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,22 +14,17 @@ namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(20);
 
-// Names this run among all: runs that meet on one address must not be mistaken for each other.
-uint64_t NewRunId() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
-}
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(const v1::JobSpec& job,
+absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(const v1::JobSpec& job, RunId run,
+                                                                             bool resumed,
                                                                              std::unique_ptr<RunDirectory> directory,
                                                                              const Logger* log,
                                                                              const TimeSource* time) {
   CoordinatorOptions options;
   options.job = job;
   options.job_fingerprint = JobFingerprint(job);
-  options.run = RunId(NewRunId());
+  options.run = run;
   options.geometry = GeometryOf(job);
   options.apply_push = ConsistencyOf(job).apply_push;
   options.rate = [job](uint64_t clock) { return static_cast<double>(LearningRateAt(job, clock)); };
@@ -42,10 +37,21 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
     const StoreBudget budget = PlanStore(of_server);
     return MemoryPlan{budget.total(), BudgetText(budget)};
   };
+  // Absolute, since it is passed on to other processes.
+  const std::string folder =
+      std::filesystem::absolute(job.checkpoint().path().empty() ? directory->checkpoints() : job.checkpoint().path());
+  auto checkpointing = std::make_unique<Checkpointing>(folder, job, run, log);
+  DESCENT_ASSIGN_OR_RETURN(Checkpointing::Beginning beginning, checkpointing->Begin(resumed));
+  options.generation = beginning.generation;
+  options.resumed = resumed;
+  options.restore = std::move(beginning.restore);
+  options.cuts.every_rounds = job.checkpoint().every_rounds();
+  options.cuts.every = absl::Seconds(job.checkpoint().every_seconds());
+  options.checkpoint_folder = checkpointing->folder();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
                            Coordinator::Create(std::move(options), time->Now()));
   return std::unique_ptr<CoordinatorRunner>(
-      new CoordinatorRunner(job, std::move(coordinator), std::move(directory), log, time));
+      new CoordinatorRunner(job, std::move(coordinator), std::move(directory), std::move(checkpointing), log, time));
 }
 
 void CoordinatorRunner::Drain() {
@@ -59,7 +65,8 @@ void CoordinatorRunner::Drain() {
     log_->Log(absl::StrCat(level, line.text));
   }
   for (const MetricRecord& record : records) {
-    (record.kind == MetricRecord::Kind::kTraining ? summary_.training : summary_.evaluation) = record;
+    if (record.kind == MetricRecord::Kind::kTraining) summary_.training = record;
+    if (record.kind == MetricRecord::Kind::kEvaluation) summary_.evaluation = record;
     absl::Status written = directory_->Append(record);
     if (!written.ok() && !std::exchange(disk_complained_, true)) {
       log_->Log(absl::StrCat("warning: metrics are not written any more: ", written.message()));
@@ -106,8 +113,11 @@ v1::Phase CoordinatorRunner::Run() {
   while (true) {
     host_.Tick();
     Drain();
-    const v1::Phase phase = host_.With([](Coordinator& coordinator, absl::Time) { return coordinator.phase(); });
-    if (phase == v1::SAVING) {
+    checkpointing_->Tend(&host_);
+    const auto [phase, cut] = host_.With([](Coordinator& coordinator, absl::Time) {
+      return std::pair(coordinator.phase(), coordinator.cuts().demand_met());
+    });
+    if (phase == v1::SAVING && cut) {
       CountMembers();
       Save();
       continue;

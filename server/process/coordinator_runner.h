@@ -15,6 +15,7 @@
 #include "common/base/time_source.h"
 #include "descent/v1/job.pb.h"
 #include "server/coordinator/coordinator_service.h"
+#include "server/process/checkpointing.h"
 #include "server/process/run_directory.h"
 
 namespace descent {
@@ -22,7 +23,8 @@ namespace descent {
 class CoordinatorRunner {
  public:
   // `job` is resolved and valid. `log` and `time` outlive the runner.
-  static absl::StatusOr<std::unique_ptr<CoordinatorRunner>> Create(const v1::JobSpec& job,
+  // resumed: another process has coordinated this run before.
+  static absl::StatusOr<std::unique_ptr<CoordinatorRunner>> Create(const v1::JobSpec& job, RunId run, bool resumed,
                                                                    std::unique_ptr<RunDirectory> directory,
                                                                    const Logger* log, const TimeSource* time);
 
@@ -36,8 +38,13 @@ class CoordinatorRunner {
 
  private:
   CoordinatorRunner(const v1::JobSpec& job, std::unique_ptr<Coordinator> coordinator,
-                    std::unique_ptr<RunDirectory> directory, const Logger* log, const TimeSource* time)
-      : job_(job), host_(std::move(coordinator), time), directory_(std::move(directory)), log_(log) {}
+                    std::unique_ptr<RunDirectory> directory, std::unique_ptr<Checkpointing> checkpointing,
+                    const Logger* log, const TimeSource* time)
+      : job_(job),
+        host_(std::move(coordinator), time),
+        directory_(std::move(directory)),
+        checkpointing_(std::move(checkpointing)),
+        log_(log) {}
 
   void Drain();
   void CountMembers();
@@ -46,6 +53,7 @@ class CoordinatorRunner {
   const v1::JobSpec job_;
   CoordinatorHost host_;
   const std::unique_ptr<RunDirectory> directory_;
+  const std::unique_ptr<Checkpointing> checkpointing_;
   const Logger* const log_;
   RunSummary summary_;
   bool disk_complained_ = false;

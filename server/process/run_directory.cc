@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/files/file.h"
@@ -17,16 +19,51 @@ double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Create(const std::string& path, const v1::JobSpec& job) {
+absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Create(const std::string& path, const v1::JobSpec& job,
+                                                                   RunId run) {
   DESCENT_RETURN_IF_ERROR(MakeDirs(path));
-  for (const char* name : {"metrics.jsonl", "model", "summary.json"}) {
-    if (IdentifyFile(JoinPath(path, name)).ok()) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("run directory ", path, " holds another run's ", name, "; name a new one with --run-dir"));
+  DESCENT_ASSIGN_OR_RETURN(const std::vector<std::string> cuts, ListMatching(JoinPath(path, "checkpoints/cut-*")));
+  for (const char* name : {"metrics.jsonl", "model", "summary.json", "checkpoints"}) {
+    if (absl::string_view(name) == "checkpoints" ? !cuts.empty() : IdentifyFile(JoinPath(path, name)).ok()) {
+      return absl::AlreadyExistsError(absl::StrCat("run directory ", path, " holds another run's ", name,
+                                                   "; name a new one with --run-dir, or go on with it by --resume"));
     }
   }
   DESCENT_RETURN_IF_ERROR(WriteFileAtomically(JoinPath(path, "job.textproto"), JobText(job)));
+  DESCENT_RETURN_IF_ERROR(
+      WriteFileAtomically(JoinPath(path, "run"), absl::StrCat(absl::Hex(run.value, absl::kZeroPad16), "\n")));
   return std::unique_ptr<RunDirectory>(new RunDirectory(path));
+}
+
+absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& path) {
+  Resumed out;
+  DESCENT_ASSIGN_OR_RETURN(const std::string id, ReadFile(JoinPath(path, "run")));
+  uint64_t run = 0;
+  if (!absl::SimpleHexAtoi(absl::StripAsciiWhitespace(id), &run)) {
+    return absl::DataLossError(absl::StrCat(JoinPath(path, "run"), ": expected a run's id, 16 hexadecimal digits"));
+  }
+  out.run = RunId(run);
+  DESCENT_ASSIGN_OR_RETURN(out.job, ReadJobFile(JoinPath(path, "job.textproto")));
+  const std::string summary = JoinPath(path, "summary.json");
+  if (absl::StatusOr<std::string> text = ReadFile(summary); text.ok()) {
+    const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+    const std::string result = json.is_object() ? json.value("result", std::string("?")) : std::string("?");
+    if (result != "STOPPED" && result != "FAILED") {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the run in ", path, " has ended (", result, "): there is nothing to go on with"));
+    }
+    // What it saved when it ended is not this run's result.
+    DESCENT_RETURN_IF_ERROR(RemoveTree(summary));
+    DESCENT_RETURN_IF_ERROR(RemoveTree(JoinPath(path, "model")));
+  }
+  // A line that was being written when the process died is no line.
+  const std::string metrics = JoinPath(path, "metrics.jsonl");
+  if (absl::StatusOr<std::string> text = ReadFile(metrics); text.ok() && !text->empty() && text->back() != '\n') {
+    text->resize(text->rfind('\n') == std::string::npos ? 0 : text->rfind('\n') + 1);
+    DESCENT_RETURN_IF_ERROR(WriteFileAtomically(metrics, *text));
+  }
+  out.directory.reset(new RunDirectory(path));
+  return out;
 }
 
 RunDirectory::~RunDirectory() {
@@ -36,6 +73,14 @@ RunDirectory::~RunDirectory() {
 absl::Status RunDirectory::Append(const MetricRecord& record) {
   const bool training = record.kind == MetricRecord::Kind::kTraining;
   Json line;
+  if (record.kind == MetricRecord::Kind::kRolledBack) {
+    line["kind"] = "rolled_back_to";
+    line["clock"] = record.clock;
+    line["epoch"] = record.epoch;
+    line["generation"] = record.generation;
+    line["time"] = UnixSeconds(record.time);
+    return Write(line.dump() + "\n");
+  }
   line["kind"] = training ? "training" : "evaluation";
   line["clock"] = record.clock;
   line["epoch"] = record.epoch;
@@ -53,7 +98,10 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["fuzzy"] = record.fuzzy;
   }
   line["time"] = UnixSeconds(record.time);
-  const std::string text = line.dump() + "\n";
+  return Write(line.dump() + "\n");
+}
+
+absl::Status RunDirectory::Write(const std::string& text) {
   const std::string file = JoinPath(path_, "metrics.jsonl");
   // Made with its first line: a start that failed leaves a folder that can be used again.
   if (metrics_ == nullptr) metrics_ = std::fopen(file.c_str(), "ae");

@@ -1,5 +1,6 @@
-// What a run leaves on disk, in the coordinator's run directory: job.textproto (as resolved), metrics.jsonl, model/,
-// summary.json. Files appear whole or not at all, but for metrics.jsonl, which grows by whole lines.
+// What a run leaves on disk, in the coordinator's run directory: job.textproto (as resolved), run (its id),
+// metrics.jsonl, checkpoints/, model/, summary.json. Files appear whole or not at all, but for metrics.jsonl, which
+// grows by whole lines.
 //
 // Thread-safety: none; the coordinator's host thread owns it.
 #ifndef DESCENT_SERVER_PROCESS_RUN_DIRECTORY_H_
@@ -13,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/ids.h"
 #include "descent/v1/coordinator.pb.h"
 #include "descent/v1/job.pb.h"
 #include "server/coordinator/metric_merge.h"
@@ -32,7 +34,16 @@ struct RunSummary {
 class RunDirectory {
  public:
   // Makes the folder where it is not there. ALREADY_EXISTS: it holds another run's metrics, model or summary.
-  static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job);
+  static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job,
+                                                              RunId run);
+  // Goes on with the run in this folder, as its job.textproto has it. NOT_FOUND: there is none. FAILED_PRECONDITION:
+  // it has reached its end, and how.
+  struct Resumed {
+    std::unique_ptr<RunDirectory> directory;
+    v1::JobSpec job;
+    RunId run;
+  };
+  static absl::StatusOr<Resumed> Resume(const std::string& path);
   ~RunDirectory();
 
   absl::Status Append(const MetricRecord& record);
@@ -40,8 +51,10 @@ class RunDirectory {
 
   const std::string& path() const { return path_; }
   std::string model_dir() const { return path_ + "/model"; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
 
  private:
+  absl::Status Write(const std::string& line);
   explicit RunDirectory(std::string path) : path_(std::move(path)) {}
 
   const std::string path_;

@@ -9,6 +9,7 @@
 #include "common/control/messages.h"
 #include "common/job/job.h"
 #include "common/numerics/fingerprint.h"
+#include "server/checkpoint/cut_reader.h"
 #include "server/process/node_options.h"
 
 namespace descent {
@@ -55,7 +56,7 @@ absl::Status ServerServices::failure() const {
   return failure_;
 }
 
-absl::Status ServerMember::Register() {
+absl::Status ServerMember::Register(bool again) {
   DESCENT_ASSIGN_OR_RETURN(job_, control_->WaitForJob(options_.wait));
   v1::RegisterServerRequest request;
   request.set_protocol(kProtocolVersion);
@@ -71,7 +72,12 @@ absl::Status ServerMember::Register() {
   request.set_memory_bytes(options_.memory_bytes > 0 ? options_.memory_bytes
                            : limit > 0               ? limit
                                                      : MachineBytes() / 10 * 9);
+  if (again) control_->ForgetRegistration();
   DESCENT_ASSIGN_OR_RETURN(registration_, control_->RegisterServer(request));
+  const std::string& folder = options_.checkpoint_dir.empty() ? job_.checkpoint_folder() : options_.checkpoint_dir;
+  storage_ = folder.empty() ? nullptr : MakePosixStorage(folder);
+  ready_ = false;
+  generation_ = 0;
   log_->Log(absl::StrCat("registered as server ", registration_.server(), " at ", options_.address));
   return absl::OkStatus();
 }
@@ -88,11 +94,73 @@ absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = ServerId(registration_.server());
   log_->Log(absl::StrCat("memory at most: ", BudgetText(PlanStore(store))));
+  if (news.has_restore()) {
+    RestoredState& restored = options.restored.emplace();
+    for (uint64_t clock : news.restore().clock()) restored.restart.push_back(Clock(clock));
+  }
+  // What the generation before held goes first: there may be no room for both.
+  cut_.reset();
+  services_->service()->Uninstall();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<ServerNode> node,
                            ServerNode::Create(options, services_->service()->output()));
+  if (news.has_restore()) DESCENT_RETURN_IF_ERROR(Restore(news.restore(), options, node.get()));
+  tensors_ = store.tensors;
   services_->service()->Install(std::move(options), std::move(node));
   ready_ = true;
+  generation_ = news.generation();
   return absl::OkStatus();
+}
+
+absl::Status ServerMember::Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node) {
+  if (storage_ == nullptr) return absl::FailedPreconditionError("the coordinator did not say where checkpoints lie");
+  const absl::Time begin = absl::Now();
+  DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut, CutReader::Open(storage_.get(), from.folder()));
+  const auto mine = [&](BlockId id) { return options.store.map.server(id) == options.store.self; };
+  uint64_t bytes = 0;
+  const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
+    BlockExport image;
+    image.id = BlockId{TensorId(record.tensor()), record.index()};
+    image.version = record.version();
+    image.steps = record.steps();
+    image.keys = record.keys();
+    image.state_slots = record.state_slots();
+    image.payload = payload;
+    bytes += payload.size();
+    const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());
+    return node->Install(image, marks);
+  };
+  // The coordinator has read and verified all of it.
+  DESCENT_RETURN_IF_ERROR(cut->ForEach(mine, install, CutReader::Extent::kWanted));
+  DESCENT_RETURN_IF_ERROR(node->FinishRestore());
+  log_->Log(absl::StrCat("restored ", bytes, " bytes of cut ", from.folder(), " in ",
+                         absl::FormatDuration(absl::Trunc(absl::Now() - begin, absl::Milliseconds(1)))));
+  return absl::OkStatus();
+}
+
+void ServerMember::TakeOrder(const v1::HeartbeatReply& news) {
+  const bool wanted = news.has_cut() && ready_ && news.generation() == generation_;
+  if (cut_ != nullptr && (!wanted || cut_->cut().number != news.cut().number())) {
+    // Taken back, or done. A node that still waits for its clock is told.
+    cut_->Abandon(absl::CancelledError("the order was taken back"));
+    services_->service()->Post([](ServerNode* node) {
+      if (node != nullptr) node->DropCut();
+    });
+    cut_.reset();
+  }
+  if (wanted && cut_ == nullptr) BeginCut(news.cut());
+}
+
+void ServerMember::BeginCut(const v1::CutOrder& order) {
+  const CutId id{RunId(registration_.run()), Generation(generation_), order.number()};
+  cut_ = std::make_shared<CutWriter>(storage_.get(), order.folder(), id, ServerId(registration_.server()), tensors_,
+                                     job_.job().ranks());
+  services_->service()->Post([cut = cut_, at = Clock(order.at())](ServerNode* node) {
+    if (node == nullptr) {
+      cut->Abandon(absl::UnavailableError("there are no blocks"));
+      return;
+    }
+    if (absl::Status begun = node->BeginCut(at, cut); !begun.ok()) cut->Abandon(begun, absl::IsOutOfRange(begun));
+  });
 }
 
 v1::ServerLoad ServerMember::Load() {
@@ -140,7 +208,7 @@ void ServerMember::SendScalars() {
   for (const ServerServices::Scalars& s : services_->TakeScalars()) {
     v1::ScalarPartials partials;
     partials.set_member(registration_.member());
-    partials.set_generation(registration_.generation());
+    partials.set_generation(generation_);
     partials.set_clock(s.clock.value);
     v1::TensorPartials* tensor = nullptr;
     for (const BlockSquare& square : s.squares) {
@@ -168,17 +236,22 @@ void ServerMember::ReportOwnFailure(const absl::Status& cause) {
 }
 
 absl::StatusOr<v1::Phase> ServerMember::Run() {
-  DESCENT_RETURN_IF_ERROR(Register());
-  // Longer than a lease: a coordinator that was stopped for a while forgives its members, so they forgive it.
-  const absl::Duration patience = 3 * absl::Seconds(job_.job().cluster().lease_seconds());
-  absl::Time heard = absl::Now();
+  DESCENT_RETURN_IF_ERROR(Register(/*again=*/false));
+  // Whoever watches over the coordinator may have to wait for a machine.
+  const double seconds = job_.job().cluster().start_timeout_seconds();
+  const absl::Duration patience = absl::Seconds(seconds > 0 ? seconds : 600);
+  absl::Time heard = absl::Now(), complained = heard;
   bool failure_told = false;
   while (true) {
     v1::HeartbeatRequest beat;
     beat.set_member(registration_.member());
     beat.set_run(registration_.run());
-    beat.set_generation(registration_.generation());
+    beat.set_generation(ready_ ? generation_ : 0);
     beat.set_ready(ready_);
+    if (cut_ != nullptr) {
+      if (std::optional<v1::CutReport> report = cut_->result(); report.has_value())
+        *beat.add_cut() = *std::move(report);
+    }
     if (ready_) *beat.mutable_load() = Load();
     absl::StatusOr<v1::HeartbeatReply> news = control_->Heartbeat(beat);
     absl::Duration pause = absl::Milliseconds(100);
@@ -190,9 +263,21 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         return news->phase();
       }
       if (news->unknown_member()) {
-        return absl::AbortedError("the coordinator gave this server up (silent for longer than its lease)");
+        // Another coordinator, or this server was silent for longer than its lease. What it holds is of no generation
+        // that goes on.
+        log_->Log(absl::StrCat("registering again: ", news->message()));
+        cut_.reset();
+        services_->service()->Uninstall();
+        DESCENT_RETURN_IF_ERROR(Register(/*again=*/true));
+        continue;
       }
       pause = absl::Milliseconds(std::max<uint32_t>(1, news->next_ms()));
+      if (ready_ && news->generation() != generation_) {
+        log_->Log(absl::StrCat("generation ", news->generation(), " begins"));
+        ready_ = false;
+      }
+      TakeOrder(*news);
+      if (cut_ != nullptr) pause = std::min(pause, absl::Milliseconds(20));
       if (!ready_ && news->has_map()) {
         if (absl::Status placed = Place(*news); !placed.ok()) {
           ReportOwnFailure(placed);
@@ -204,6 +289,12 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
       return absl::UnavailableError(absl::StrCat(
           "no word from the coordinator for ", absl::FormatDuration(absl::Trunc(absl::Now() - heard, absl::Seconds(1))),
           ": ", news.status().message()));
+    }
+    if (!news.ok() && absl::Now() - complained > absl::Seconds(5)) {
+      complained = absl::Now();
+      log_->Log(absl::StrCat("waiting for the coordinator, for ",
+                             absl::FormatDuration(absl::Trunc(complained - heard, absl::Seconds(1))), ": ",
+                             news.status().message()));
     }
     SendScalars();
     services_->Wait(absl::Now() + pause, failure_told);

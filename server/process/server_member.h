@@ -1,5 +1,6 @@
-// One server as a member of its cluster: registers, makes its blocks when it is told which, beats, reports its load,
-// and leaves when the run is over.
+// One server as a member of its cluster: registers, makes its blocks when it is told which (anew with every generation,
+// as the cut has them that it goes on from), writes its parts of cuts, beats, reports its load, and leaves when the run
+// is over. A coordinator that is gone is waited for: another takes its place, and this server registers again.
 //
 // Thread-safety: none; Run is called once.
 #ifndef DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
@@ -16,8 +17,11 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/control/control_client.h"
+#include "common/storage/storage.h"
+#include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "server/node/server_node.h"
+#include "server/process/cut_writer.h"
 #include "server/rpc/parameter_service.h"
 
 namespace descent {
@@ -27,6 +31,7 @@ struct ServerMemberOptions {
   std::string host;
   uint64_t memory_bytes = 0;  // 0: the job's limit, else 90 % of the machine's
   std::string numerics_profile;
+  std::string checkpoint_dir;  // where this host has the checkpoint folder; "": where the coordinator's has it
   absl::Duration wait = absl::Minutes(10);  // for the coordinator
 };
 
@@ -65,8 +70,12 @@ class ServerMember {
   absl::StatusOr<v1::Phase> Run();
 
  private:
-  absl::Status Register();
+  absl::Status Register(bool again);
   absl::Status Place(const v1::HeartbeatReply& news);
+  absl::Status Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node);
+  void TakeOrder(const v1::HeartbeatReply& news);
+  // Asks the node on its thread, and leaves the answer to the writer.
+  void BeginCut(const v1::CutOrder& order);
   v1::ServerLoad Load();
   void SendScalars();
   void ReportOwnFailure(const absl::Status& cause);
@@ -78,6 +87,10 @@ class ServerMember {
   v1::GetJobReply job_;
   v1::RegisterReply registration_;
   bool ready_ = false;
+  uint64_t generation_ = 0;  // that the blocks are of
+  std::vector<TensorSpec> tensors_;
+  std::unique_ptr<Storage> storage_;  // the checkpoint folder
+  std::shared_ptr<CutWriter> cut_;    // under way, or its result not asked for any more
 };
 
 }  // namespace descent

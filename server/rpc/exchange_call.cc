@@ -74,7 +74,7 @@ class ExchangeCall final : public Call, public Connection {
     if (!accepted_ || ending_ || gone_) return;
     if (attached_) {
       End(NewGeneration());
-    } else {
+    } else if (loop_->node() != nullptr) {
       loop_->SetTimer(this, absl::InfiniteFuture());
       Attach();
     }

@@ -33,6 +33,27 @@ class ParameterServiceImpl final : public ParameterService, public ServiceLoop, 
     Post([this, shared, options = std::move(options)](ServerNode*) { Replace(options, std::move(*shared)); });
   }
 
+  void Uninstall() override {
+    struct Gone {
+      Mutex mu;
+      CondVar changed;
+      bool yes ABSL_GUARDED_BY(mu) = false;
+    };
+    auto gone = std::make_shared<Gone>();
+    // Told also where the service stops first and drops the task.
+    auto tell = std::shared_ptr<void>(nullptr, [gone](void*) {
+      MutexLock lock(&gone->mu);
+      gone->yes = true;
+      gone->changed.SignalAll();
+    });
+    Post([this, tell](ServerNode* node) {
+      if (node != nullptr) Replace({}, nullptr);
+    });
+    tell.reset();
+    MutexLock lock(&gone->mu);
+    while (!gone->yes) gone->changed.WaitUntil(&gone->mu, absl::InfiniteFuture());
+  }
+
   void Post(std::function<void(ServerNode*)> task) override {
     MutexLock lock(&mu_);
     if (stopped_) return;
@@ -148,7 +169,9 @@ class ParameterServiceImpl final : public ParameterService, public ServiceLoop, 
       RunDeferred();
       void* tag = nullptr;
       bool ok = false;
-      const auto got = queue_->AsyncNext(&tag, &ok, ToGprTime(deadline));
+      // What a cut still lacks is imaged between events.
+      const bool pumping = node_ != nullptr && node_->PumpCut();
+      const auto got = queue_->AsyncNext(&tag, &ok, ToGprTime(pumping ? absl::InfinitePast() : deadline));
       DESCENT_CHECK(got != grpc::CompletionQueue::SHUTDOWN);
       if (got == grpc::CompletionQueue::TIMEOUT) continue;
       if (tag != nullptr) {

@@ -52,6 +52,9 @@ class ParameterService {
   // Thread-safe. `options` are those the node was made with.
   virtual void Install(ServerNodeOptions options, std::unique_ptr<ServerNode> node) = 0;
 
+  // Thread-safe. The node goes, and with it all it holds; calls wait for the next one. Returns when it is gone.
+  virtual void Uninstall() = 0;
+
   // Thread-safe. Runs `task` on the owning thread, soon, with the node that is installed then (null: none). Keep it
   // short: no message is handled meanwhile. Dropped once the service has stopped.
   virtual void Post(std::function<void(ServerNode* node)> task) = 0;

@@ -1,0 +1,122 @@
+// What becomes of a run when a server, or the coordinator before this one, has died; and the cuts that it goes on from.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/control/messages.h"
+#include "server/coordinator/coordinator.h"
+
+namespace descent {
+namespace {
+
+// A run whose servers die as soon as they train would go round for ever.
+constexpr uint32_t kMostFruitless = 20;
+
+}  // namespace
+
+void Coordinator::ServerDied(const Member& server, absl::string_view why) {
+  if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
+  if (stopping_) {
+    Fail(absl::StrCat(Name(server), " is gone: ", Clip(why),
+                      ", while the run was being stopped; its last cut is that of ", cuts_.last()));
+    return;
+  }
+  const bool trained = phase_ != v1::PLACING;
+  cuts_.Halt();
+  for (auto& [id, member] : members_) member.ready = false;
+  if (!trained && !wants_generation_)
+    return;  // nothing was pushed since: whoever takes its place joins this generation
+  wants_generation_ = true;
+  if (phase_ != v1::PLACING) SetPhase(v1::PLACING, absl::StrCat(Name(server), " died: ", Clip(why)));
+}
+
+void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now) {
+  Advance(now);
+  if (!wants_generation_ || ended() || generation <= generation_) return;
+  wants_generation_ = false;
+  generation_ = generation;
+  restore_ = std::move(restore);
+  ++recoveries_;
+  const uint64_t before = round();
+  Restore();
+  if (ended()) return;
+  Log(LogLine::Level::kWarning,
+      absl::StrCat("generation ", generation_.value, ": ", before - std::min(before, round()),
+                   " clocks are rolled back; waiting for ",
+                   want_servers_ - std::min<uint64_t>(want_servers_, servers_there()), " servers"));
+  phase_since_ = now_;
+  Evolve();
+}
+
+// The state of the ranks and of all that is merged, as the cut has it.
+void Coordinator::Restore() {
+  const uint64_t reached = round();
+  fruitless_ = reached > reached_ ? 0 : fruitless_ + 1;
+  reached_ = std::max(reached_, reached);
+  if (fruitless_ > kMostFruitless) {
+    Fail(absl::StrCat("no clock was finished in ", kMostFruitless, " generations; the last to go was ", last_death_));
+    return;
+  }
+  leases_.Reset();
+  orphans_since_.reset();
+  for (uint32_t r = 0; r < ranks_.size(); ++r) {
+    RankState& rank = ranks_[r];
+    rank.examples_before += rank.examples;
+    rank.examples = 0;
+    rank.clock = restore_.has_value() && r < restore_->clocks.size() ? restore_->clocks[r] : 0;
+    rank.done = false;
+    rank.advanced = now_;
+  }
+  training_ = TrainingMerge(static_cast<uint32_t>(ranks_.size()), metrics_every_);
+  evaluation_ = EvaluationMerge(static_cast<uint32_t>(ranks_.size()));
+  scalars_ = ScalarMerge();
+  samples_.clear();
+  Log(LogLine::Level::kInfo,
+      restore_.has_value()
+          ? absl::StrCat("generation ", generation_.value, " goes on from cut ", restore_->number, ", clock ", round())
+          : absl::StrCat("generation ", generation_.value, " begins with the initial values: there is no cut"));
+  MetricRecord record;
+  record.kind = MetricRecord::Kind::kRolledBack;
+  record.time = now_;
+  record.clock = round();
+  record.epoch = EpochOf(record.clock);
+  record.generation = generation_.value;
+  records_.push_back(std::move(record));
+}
+
+bool Coordinator::CheckRestore() {
+  if (!restore_.has_value() || restore_->tensors == admission_.specs()) return true;
+  Fail(absl::StrCat("the cut ", restore_->folder, " is of another model: it has ", restore_->tensors.size(),
+                    " tensors, the workers' model has ", admission_.specs().size(),
+                    ", or their names, shapes or roles differ"));
+  return false;
+}
+
+uint64_t Coordinator::FurthestRound() const {
+  uint64_t round = 0;
+  for (const auto& [id, member] : members_) {
+    if (member.is_server) round = std::max<uint64_t>(round, member.load.round());
+  }
+  return round;
+}
+
+void Coordinator::TendCuts() {
+  if (!cuts_.enabled()) return;
+  if (phase_ == v1::RUNNING || phase_ == v1::SAVING) cuts_.Advance(FurthestRound(), clocks_, now_);
+  for (std::string& trouble : cuts_.DrainTroubles()) Log(LogLine::Level::kWarning, std::move(trouble));
+}
+
+void Coordinator::AddPlacement(const Member& member, const v1::HeartbeatRequest&, v1::HeartbeatReply* reply) const {
+  if (!map_.has_value() || ended() || wants_generation_ || servers_there() < want_servers_) return;
+  // A worker connects to the servers, whose addresses hold once all of them have their blocks.
+  if (!member.is_server && phase_ == v1::PLACING) return;
+  for (const TensorSpec& spec : admission_.specs()) *reply->add_tensors() = ToMessage(spec);
+  *reply->mutable_map() = ToMessage(*map_);
+  for (std::string& address : addresses()) reply->mutable_map()->add_address(std::move(address));
+  if (!member.is_server || !restore_.has_value()) return;
+  reply->mutable_restore()->set_folder(restore_->folder);
+  reply->mutable_restore()->set_number(restore_->number);
+  for (uint64_t clock : restore_->clocks) reply->mutable_restore()->add_clock(clock);
+}
+
+}  // namespace descent

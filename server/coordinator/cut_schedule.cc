@@ -1,0 +1,162 @@
+#include "server/coordinator/cut_schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace descent {
+namespace {
+
+constexpr absl::Duration kSpan = absl::Seconds(1);   // the pace of rounds is taken over this
+constexpr absl::Duration kRetry = absl::Seconds(1);  // after a cut that failed
+constexpr uint32_t kMostMisses = 10;
+
+}  // namespace
+
+void CutSchedule::Start(uint64_t number, absl::Time now) {
+  Halt();
+  running_ = true;
+  last_ = tried_ = number;
+  round_ = rounds_at_last_ = options_.apply_push ? 0 : number;
+  last_time_ = now;
+  retry_at_ = absl::InfinitePast();
+}
+
+void CutSchedule::Halt() {
+  running_ = false;
+  stage_ = Stage::kIdle;
+  misses_ = 0;
+  samples_.clear();
+  demanded_.reset();
+  reports_.clear();
+}
+
+void CutSchedule::Demand(uint64_t clock, absl::Time now) {
+  if (!running_) return;
+  if (!options_.apply_push && stage_ != Stage::kIdle && number_ > clock) {
+    GiveUp(absl::StrCat("the run stops at clock ", clock), now);
+    retry_at_ = now;
+  }
+  demanded_ = clock;
+}
+
+// Rounds that may go by while an order travels.
+uint64_t CutSchedule::Lead(absl::Time now) const {
+  double pace = 0;
+  if (!samples_.empty() && now > samples_.front().time) {
+    pace = static_cast<double>(round_ - samples_.front().round) / absl::ToDoubleSeconds(now - samples_.front().time);
+  }
+  return static_cast<uint64_t>(pace * absl::ToDoubleSeconds(options_.reach)) * (uint64_t{1} << misses_) + 1;
+}
+
+void CutSchedule::Order(uint64_t number, absl::Time now) {
+  number_ = tried_ = number;
+  stage_ = Stage::kPreparing;
+  since_ = now;
+  rounds_at_last_ = round_;
+  reports_.clear();
+}
+
+void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
+  if (!running_) return;
+  round_ = std::max(round_, round);
+  if (samples_.empty() || now - samples_.back().time >= kSpan / 8) samples_.push_back({now, round_});
+  while (samples_.size() > 2 && now - samples_[1].time >= kSpan) samples_.pop_front();
+
+  if (stage_ == Stage::kOrdered) {
+    // An order ahead waits for its clock as long as it takes.
+    if (!options_.apply_push && round_ < number_) since_ = now;
+    if (now - since_ > options_.patience) {
+      GiveUp(absl::StrCat(reports_.size(), " of ", options_.servers, " parts came within ",
+                          absl::FormatDuration(options_.patience)),
+             now);
+    }
+  }
+  if (stage_ != Stage::kIdle || now < retry_at_) return;
+  if (demanded_.has_value()) {
+    if (!options_.apply_push && *demanded_ == last_) {
+      demanded_.reset();  // there is one
+    } else {
+      Order(options_.apply_push ? tried_ + 1 : *demanded_, now);
+    }
+    return;
+  }
+  const bool by_time = options_.every > absl::ZeroDuration() && now - last_time_ >= options_.every;
+  if (options_.apply_push) {
+    const bool by_rounds = options_.every_rounds > 0 && round_ >= rounds_at_last_ + options_.every_rounds;
+    if ((by_time || by_rounds) && round_ < end) Order(tried_ + 1, now);
+    return;
+  }
+  const uint64_t soonest = std::max(round_ + Lead(now), tried_ + 1);
+  uint64_t clock = end;
+  if (options_.every_rounds > 0) {
+    const uint64_t k = options_.every_rounds;
+    clock = std::min(clock, (soonest + k - 1) / k * k);
+  }
+  if (by_time) clock = std::min(clock, soonest);
+  if (clock < end) Order(clock, now);
+}
+
+void CutSchedule::Prepared(const absl::Status& status, absl::Time now) {
+  if (stage_ != Stage::kPreparing) return;
+  if (!status.ok()) {
+    GiveUp(absl::StrCat("its folder could not be made: ", status.message()), now);
+    return;
+  }
+  stage_ = Stage::kOrdered;
+  since_ = now;
+}
+
+void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time now) {
+  if (stage_ != Stage::kOrdered || report.number() != number_) return;
+  if (!report.failure().empty()) {
+    const uint32_t misses = report.past() ? std::min(misses_ + 1, kMostMisses) : misses_;
+    GiveUp(absl::StrCat("server ", from.value, ": ", report.failure()), now);
+    misses_ = misses;
+    if (report.past()) retry_at_ = now;
+    return;
+  }
+  reports_[from] = report;
+  if (reports_.size() == options_.servers) stage_ = Stage::kCommitting;
+}
+
+void CutSchedule::Committed(const absl::Status& status, absl::Time now) {
+  if (stage_ != Stage::kCommitting) return;
+  if (!status.ok()) {
+    GiveUp(std::string(status.message()), now);
+    return;
+  }
+  stage_ = Stage::kIdle;
+  last_ = number_;
+  last_time_ = now;
+  misses_ = 0;
+  demanded_.reset();
+  reports_.clear();
+}
+
+void CutSchedule::GiveUp(std::string why, absl::Time now) {
+  troubles_.push_back(absl::StrCat("cut ", number_, " is given up: ", why));
+  stage_ = Stage::kIdle;
+  retry_at_ = now + kRetry;
+  misses_ = 0;
+  demanded_.reset();
+  reports_.clear();
+}
+
+std::vector<uint64_t> CutSchedule::RestartClocks(uint32_t ranks) const {
+  if (!options_.apply_push) return std::vector<uint64_t>(ranks, number_);
+  std::vector<uint64_t> clocks(ranks, UINT64_MAX);
+  for (const auto& [server, report] : reports_) {
+    for (int r = 0; r < report.least_mark_size() && r < static_cast<int>(ranks); ++r) {
+      clocks[r] = std::min<uint64_t>(clocks[r], report.least_mark(r));
+    }
+  }
+  for (uint64_t& clock : clocks) clock = clock == UINT64_MAX ? 0 : clock;
+  return clocks;
+}
+
+std::vector<std::string> CutSchedule::DrainTroubles() { return std::exchange(troubles_, {}); }
+
+}  // namespace descent

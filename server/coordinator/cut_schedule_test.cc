@@ -1,0 +1,170 @@
+#include "server/coordinator/cut_schedule.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace descent {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Stage = CutSchedule::Stage;
+
+class CutScheduleTest : public ::testing::Test {
+ protected:
+  static CutSchedule::Options Every(uint64_t rounds, uint32_t servers = 2) {
+    CutSchedule::Options options;
+    options.every_rounds = rounds;
+    options.servers = servers;
+    return options;
+  }
+  static v1::CutReport Part(uint64_t number) {
+    v1::CutReport report;
+    report.set_number(number);
+    return report;
+  }
+  absl::Time now = absl::FromUnixSeconds(1000);
+};
+
+TEST_F(CutScheduleTest, ACutGoesThroughItsStages) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.Advance(3, 1000, now);
+  ASSERT_EQ(cuts.stage(), Stage::kPreparing);
+  EXPECT_EQ(cuts.number(), 100u);
+  cuts.Prepared(absl::OkStatus(), now);
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  cuts.Report(ServerId(0), Part(100), now);
+  cuts.Report(ServerId(0), Part(100), now);  // sent again
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  cuts.Report(ServerId(1), Part(99), now);  // of another
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  cuts.Report(ServerId(1), Part(100), now);
+  ASSERT_EQ(cuts.stage(), Stage::kCommitting);
+  EXPECT_THAT(cuts.RestartClocks(2), ElementsAre(100, 100));
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_EQ(cuts.last(), 100u);
+  cuts.Advance(101, 1000, now);
+  EXPECT_EQ(cuts.number(), 200u);
+  EXPECT_TRUE(cuts.DrainTroubles().empty());
+}
+
+TEST_F(CutScheduleTest, FastRoundsAreOrderedAhead) {
+  CutSchedule cuts(Every(10));
+  cuts.Start(0, now);
+  cuts.Advance(0, 1000000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  // 5,000 rounds a second: the order for clock 10 comes too late.
+  for (int i = 0; i < 20; ++i) cuts.Advance(250 * i, 1000000, now += absl::Milliseconds(50));
+  v1::CutReport late = Part(10);
+  late.set_failure("the round is at 4000, past 10");
+  late.set_past(true);
+  cuts.Report(ServerId(1), late, now);
+  EXPECT_THAT(cuts.DrainTroubles(), ElementsAre(HasSubstr("server 1: the round is at 4000")));
+  cuts.Advance(4750, 1000000, now);
+  ASSERT_EQ(cuts.stage(), Stage::kPreparing);
+  // Twice what goes by while an order travels, rounded up.
+  EXPECT_GT(cuts.number(), 4750u + 2 * 1400);
+  EXPECT_LT(cuts.number(), 4750u + 2 * 1600);
+  EXPECT_EQ(cuts.number() % 10, 0u);
+}
+
+TEST_F(CutScheduleTest, NoCutAtTheEndNorBeyond) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.Advance(99, 100, now);
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+}
+
+TEST_F(CutScheduleTest, ByTime) {
+  CutSchedule::Options options;
+  options.every = absl::Seconds(10);
+  options.servers = 1;
+  CutSchedule cuts(options);
+  cuts.Start(7, now);
+  cuts.Advance(20, 1000, now + absl::Seconds(9));
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+  cuts.Advance(20, 1000, now + absl::Seconds(10));
+  ASSERT_EQ(cuts.stage(), Stage::kPreparing);
+  EXPECT_GT(cuts.number(), 20u);
+}
+
+TEST_F(CutScheduleTest, PushesAreCutAtOnceAndGoOnFromTheLeastMark) {
+  CutSchedule::Options options = Every(100);
+  options.apply_push = true;
+  CutSchedule cuts(options);
+  cuts.Start(4, now);
+  cuts.Advance(99, 1000, now);
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+  cuts.Advance(100, 1000, now);
+  ASSERT_EQ(cuts.stage(), Stage::kPreparing);
+  EXPECT_EQ(cuts.number(), 5u);
+  EXPECT_EQ(cuts.at(), 0u);
+  cuts.Prepared(absl::OkStatus(), now);
+  v1::CutReport a = Part(5), b = Part(5);
+  for (uint64_t mark : {100, 103}) a.add_least_mark(mark);
+  for (uint64_t mark : {101, 102}) b.add_least_mark(mark);
+  cuts.Report(ServerId(0), a, now);
+  cuts.Report(ServerId(1), b, now);
+  EXPECT_THAT(cuts.RestartClocks(2), ElementsAre(100, 102));
+}
+
+TEST_F(CutScheduleTest, OneThatTakesTooLongOrFailsIsGivenUp) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.Advance(1, 1000, now);
+  cuts.Prepared(absl::ResourceExhaustedError("disk full"), now);
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+  EXPECT_THAT(cuts.DrainTroubles(), ElementsAre(HasSubstr("disk full")));
+  cuts.Advance(1, 1000, now + absl::Milliseconds(500));
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);  // not at once again
+  now += absl::Seconds(2);
+  cuts.Advance(1, 1000, now);
+  ASSERT_EQ(cuts.number(), 200u);
+  cuts.Prepared(absl::OkStatus(), now);
+  now += absl::Hours(1);
+  cuts.Advance(150, 1000, now);  // its clock has not come: nobody is late
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  cuts.Advance(200, 1000, now);
+  cuts.Advance(201, 1000, now + absl::Minutes(3));
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+  EXPECT_THAT(cuts.DrainTroubles(), ElementsAre(HasSubstr("0 of 2 parts came")));
+}
+
+TEST_F(CutScheduleTest, ADemandIsMetOrGivenUp) {
+  CutSchedule cuts(Every(100, 1));
+  cuts.Start(0, now);
+  cuts.Advance(1, 1000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Demand(57, now);
+  EXPECT_FALSE(cuts.demand_met());
+  EXPECT_THAT(cuts.DrainTroubles(), ElementsAre(HasSubstr("the run stops at clock 57")));
+  cuts.Advance(57, 1000, now);
+  ASSERT_EQ(cuts.number(), 57u);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Report(ServerId(0), Part(57), now);
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_TRUE(cuts.demand_met());
+  cuts.Demand(57, now);  // there is one
+  cuts.Advance(57, 1000, now);
+  EXPECT_TRUE(cuts.demand_met());
+  cuts.Demand(60, now);
+  cuts.Advance(60, 1000, now);
+  cuts.Prepared(absl::ResourceExhaustedError("disk full"), now);
+  EXPECT_TRUE(cuts.demand_met());
+}
+
+TEST_F(CutScheduleTest, NothingIsUnderWayBetweenGenerations) {
+  CutSchedule cuts(Every(100, 1));
+  cuts.Start(0, now);
+  cuts.Advance(1, 1000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Halt();
+  cuts.Report(ServerId(0), Part(100), now);
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+  cuts.Advance(500, 1000, now);
+  EXPECT_EQ(cuts.stage(), Stage::kIdle);
+}
+
+}  // namespace
+}  // namespace descent

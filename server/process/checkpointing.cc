@@ -1,0 +1,137 @@
+#include "server/process/checkpointing.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "common/base/status_macros.h"
+#include "common/control/messages.h"
+#include "common/job/job.h"
+#include "server/checkpoint/manifest.h"
+
+namespace descent {
+namespace {
+
+constexpr uint32_t kDefaultKeep = 3;
+
+}  // namespace
+
+Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId run, const Logger* log)
+    : root_(std::move(folder)),
+      job_(job),
+      run_(run),
+      log_(log),
+      storage_(MakePosixStorage(root_)),
+      folder_(storage_.get()),
+      numerics_(ComputeNumericsFingerprint("")) {}
+
+absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
+  Beginning beginning;
+  DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
+  DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_.BeginGeneration(run_));
+  if (!restore) return beginning;
+  DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
+  for (const Cut& bad : newest.bad) {
+    if (!bad.committed) continue;  // a server died while it was taken
+    log_->Log(absl::StrCat("warning: checkpoint ", bad.name, " can't be used: ", bad.status.message()));
+  }
+  if (!newest.good.has_value()) return beginning;
+  DESCENT_ASSIGN_OR_RETURN(const CutLayout layout, CheckManifest(newest.good->manifest));
+  RestoreFrom& from = beginning.restore.emplace();
+  from.folder = newest.good->name;
+  from.number = newest.good->id.number;
+  for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
+  from.tensors = layout.tensors;
+  return beginning;
+}
+
+void Checkpointing::Tend(CoordinatorHost* host) {
+  struct View {
+    bool wants_generation;
+    CutSchedule::Stage stage;
+  };
+  const View view = host->With([](Coordinator& c, absl::Time) { return View{c.wants_generation(), c.cuts().stage()}; });
+  if (view.wants_generation) {
+    absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true);
+    if (!beginning.ok()) {
+      // The disk may come back; a run that can't be recovered for long ends by its time-out.
+      log_->Log(absl::StrCat("warning: no new generation yet: ", beginning.status().message()));
+      absl::SleepFor(absl::Milliseconds(500));
+      return;
+    }
+    host->With([&](Coordinator& c, absl::Time now) {
+      c.BeginGeneration(beginning->generation, std::move(beginning->restore), now);
+    });
+    return;
+  }
+  if (view.stage == CutSchedule::Stage::kPreparing) Prepare(host);
+  if (view.stage == CutSchedule::Stage::kCommitting) Commit(host);
+}
+
+void Checkpointing::Prepare(CoordinatorHost* host) {
+  const CutId cut = host->With([&](Coordinator& c, absl::Time) {
+    return CutId{run_, c.generation(), c.cuts().number()};
+  });
+  const absl::Status prepared = folder_.Prepare(cut);
+  host->With([&](Coordinator& c, absl::Time now) {
+    if (c.generation() != cut.generation || c.cuts().number() != cut.number) return;
+    c.cut_folder = folder_.CutPath(cut);
+    c.cuts().Prepared(prepared, now);
+  });
+}
+
+void Checkpointing::Commit(CoordinatorHost* host) {
+  v1::CutManifest manifest;
+  std::optional<double> metric;
+  CutId cut;
+  host->With([&](Coordinator& c, absl::Time now) {
+    const CutSchedule& cuts = c.cuts();
+    cut = CutId{run_, c.generation(), cuts.number()};
+    for (uint64_t clock : cuts.RestartClocks(job_.ranks())) manifest.add_restart_clock(clock);
+    const Geometry geometry = GeometryOf(job_);
+    for (const TensorSpec& spec : c.specs()) {
+      *manifest.add_tensor() = ToMessage(spec);
+      manifest.add_blocks(geometry.blocks(spec));
+    }
+    manifest.set_block_elements(geometry.block_elements);
+    manifest.set_slots(geometry.slots);
+    for (const auto& [server, report] : cuts.reports()) *manifest.add_part() = report.part();
+    manifest.set_created_unix_micros(absl::ToUnixMicros(now));
+    metric = c.last_validation_loss();
+  });
+  manifest.set_format(kCutFormat);
+  manifest.set_run(run_.value);
+  manifest.set_generation(cut.generation.value);
+  manifest.set_number(cut.number);
+  manifest.set_apply(ConsistencyOf(job_).apply_push ? v1::PUSH : v1::ROUND);
+  manifest.set_job_text(JobText(job_));
+  manifest.set_job_fingerprint(JobFingerprint(job_));
+  manifest.mutable_numerics()->set_build(numerics_.build);
+  manifest.mutable_numerics()->set_instruction_set(numerics_.instruction_set);
+  manifest.mutable_numerics()->set_probe(numerics_.probe);
+  if (metric.has_value()) {
+    manifest.set_metric_name("validation loss");
+    manifest.set_metric(*metric);
+  }
+  const absl::Status committed = folder_.Commit(manifest);
+  host->With([&](Coordinator& c, absl::Time now) {
+    if (c.generation() == cut.generation && c.cuts().number() == cut.number) c.cuts().Committed(committed, now);
+  });
+  if (!committed.ok()) return;
+  log_->Log(absl::StrCat("checkpoint ", folder_.CutPath(cut)));
+  Prune(cut.generation, std::nullopt);
+}
+
+void Checkpointing::Prune(Generation generation, std::optional<CutId> in_progress) {
+  PruneOptions options;
+  options.keep_last = job_.checkpoint().keep() > 0 ? job_.checkpoint().keep() : kDefaultKeep;
+  options.keep_best = job_.checkpoint().keep_best();
+  options.generation = generation;
+  options.in_progress = in_progress;
+  if (absl::StatusOr<std::vector<std::string>> removed = folder_.Prune(options); !removed.ok()) {
+    log_->Log(absl::StrCat("warning: old checkpoints are not removed: ", removed.status().message()));
+  }
+}
+
+}  // namespace descent

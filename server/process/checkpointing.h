@@ -1,0 +1,55 @@
+// The coordinator's disk work for recovery: makes generations lasting, finds the cut to go on from, makes cuts'
+// folders, writes their manifests, removes what is not kept. Thread-safety: none; the coordinator's thread owns it.
+#ifndef DESCENT_SERVER_PROCESS_CHECKPOINTING_H_
+#define DESCENT_SERVER_PROCESS_CHECKPOINTING_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/log.h"
+#include "common/numerics/fingerprint.h"
+#include "common/storage/storage.h"
+#include "descent/v1/job.pb.h"
+#include "server/checkpoint/checkpoint_folder.h"
+#include "server/coordinator/coordinator_service.h"
+
+namespace descent {
+
+class Checkpointing {
+ public:
+  // `folder` is made where it is not there. `log` outlives this.
+  Checkpointing(std::string folder, const v1::JobSpec& job, RunId run, const Logger* log);
+
+  struct Beginning {
+    Generation generation;
+    std::optional<RestoreFrom> restore;
+  };
+  // A generation of this run that nobody else has, made lasting, and the newest good cut to go on from, unless the run
+  // is to begin with the initial values. Cuts that can't be used are logged by name.
+  absl::StatusOr<Beginning> Begin(bool restore);
+
+  // Whatever the coordinator waits for: a generation, a cut's folder, its manifest. Called a few times a second.
+  void Tend(CoordinatorHost* host);
+
+  const std::string& folder() const { return root_; }
+
+ private:
+  void Prepare(CoordinatorHost* host);
+  void Commit(CoordinatorHost* host);
+  void Prune(Generation generation, std::optional<CutId> in_progress);
+
+  const std::string root_;
+  const v1::JobSpec job_;
+  const RunId run_;
+  const Logger* const log_;
+  const std::unique_ptr<Storage> storage_;
+  CheckpointFolder folder_;
+  const NumericsFingerprint numerics_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_PROCESS_CHECKPOINTING_H_
