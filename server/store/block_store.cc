@@ -141,30 +141,37 @@ class Store final : public BlockStore {
     return sparse(id).Read(count, keys, version);
   }
   absl::StatusOr<BlockExport> Export(BlockId id, bool with_state) override {
+    if (is_sparse(id)) return ExportSlot(id, with_state, sparse(id).now());
     BlockExport out;
     out.id = id;
     out.version = out.steps = version(id);
-    absl::StatusOr<Payload> image;
-    const TensorContext& context = contexts_[id.tensor.value];
-    if (is_sparse(id)) {
-      SparseSlot& slot = sparse(id);
-      out.keys = static_cast<uint32_t>(slot.rows());
-      if (context.apply_push) out.steps = tables_[id.tensor.value]->steps;
-      image = slot.Image(with_state);
-    } else {
-      image = dense(id).Image(with_state);
-    }
-    if (!image.ok()) return image.status();
-    if (with_state && context.trainable) out.state_slots = static_cast<uint32_t>(context.rule->state_slots());
-    out.payload = *std::move(image);
+    out.state_slots = StateSlots(id, with_state);
+    out.payload = dense(id).Image(with_state);
     return out;
+  }
+
+  void PinSlots() override {
+    ForEachSlot([](const SparseTable&, SparseSlot& slot) { slot.Pin(); });
+  }
+  absl::StatusOr<BlockExport> ExportPinned(BlockId id) override {
+    SparseSlot& slot = sparse(id);
+    DESCENT_CHECK(slot.pinned());
+    absl::StatusOr<BlockExport> image = ExportSlot(id, true, slot.pin());
+    slot.Unpin();
+    return image;
+  }
+  void UnpinSlots() override {
+    ForEachSlot([](const SparseTable&, SparseSlot& slot) { slot.Unpin(); });
+  }
+  absl::Status Install(const BlockExport& image) override {
+    return is_sparse(image.id) ? sparse(image.id).Install(image)
+                               : dense(image.id).Install(image.version, image.state_slots, image.payload);
   }
 
   absl::Span<const BlockId> dense_blocks() const override { return dense_ids_; }
   uint64_t parameter_bytes() const override {
     uint64_t bytes = dense_bytes_;
-    ForEachSlot(
-        [&](const SparseTable& table, const SparseSlot& slot) { bytes += slot.rows() * table.dim * sizeof(float); });
+    ForEachSlot([&](const SparseTable& table, SparseSlot& slot) { bytes += slot.rows() * table.dim * sizeof(float); });
     return bytes;
   }
   uint64_t held_bytes() const override { return held_bytes_; }
@@ -180,7 +187,7 @@ class Store final : public BlockStore {
  private:
   static uint64_t KeepBytes(const StoreOptions& options) {
     const StoreBudget budget = PlanStore(options);
-    return budget.versions + budget.contributions + kReplyBytes;
+    return budget.versions + budget.contributions + budget.cut + kReplyBytes;
   }
   bool is_sparse(BlockId id) const {
     DESCENT_CHECK(id.tensor.value < contexts_.size());
@@ -191,6 +198,25 @@ class Store final : public BlockStore {
     SparseSlot* slot = slots_[id.tensor.value][id.index].get();
     DESCENT_CHECK(slot != nullptr);
     return *slot;
+  }
+  uint32_t StateSlots(BlockId id, bool with_state) const {
+    const TensorContext& context = contexts_[id.tensor.value];
+    return with_state && context.trainable ? static_cast<uint32_t>(context.rule->state_slots()) : 0;
+  }
+  absl::StatusOr<BlockExport> ExportSlot(BlockId id, bool with_state, uint64_t steps) {
+    SparseSlot& slot = sparse(id);
+    const SparseTable& table = *tables_[id.tensor.value];
+    BlockExport out;
+    out.id = id;
+    out.version = table.context->apply_push ? slot.version() : steps;
+    out.steps = steps;
+    out.keys = static_cast<uint32_t>(slot.rows());
+    out.state_slots = StateSlots(id, with_state);
+    if (table.context->catch_up && !table.starts_at_zero) out.skipped = table.missed.SkippedUntil(steps);
+    absl::StatusOr<Payload> image = slot.Image(with_state, steps);
+    if (!image.ok()) return image.status();
+    out.payload = *std::move(image);
+    return out;
   }
   template <typename F>
   void ForEachSlot(F&& f) const {
@@ -248,6 +274,7 @@ StoreBudget PlanStore(const StoreOptions& options) {
   budget.versions = budget.parameters * options.history + largest;
   // Under ROUND one of a block's contributions becomes its next version; under PUSH none is held.
   if (!options.apply_push) budget.contributions = budget.parameters * ((uint64_t{options.ranks} + 1) / 2);
+  if (options.cuts) budget.cut = budget.parameters + budget.state;
   return budget;
 }
 

@@ -49,6 +49,7 @@ struct StoreOptions {
   bool reduce_sum = false;  // the weighted sum instead of the weighted mean
   bool apply_push = false;  // PUSH instead of ROUND
   uint32_t history = 1;
+  bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
 };
 
 // One block or slot in serial form; see BlockImage in parameter.proto.
@@ -58,7 +59,9 @@ struct BlockExport {
   uint64_t steps = 0;
   uint32_t keys = 0;         // sparse: rows
   uint32_t state_slots = 0;  // optimizer vectors, 0 where they were not asked for
-  Payload payload;           // dense: parameters, state...; sparse: keys ascending, rows, state rows...
+  // Sparse, where rows that no step has made yet are to be caught up exactly: clocks below `version` that made no step.
+  std::vector<uint64_t> skipped;
+  Payload payload;  // dense: parameters, state...; sparse: keys ascending, rows, state rows...
 };
 
 class BlockStore {
@@ -105,8 +108,22 @@ class BlockStore {
   // rows read as their initial value and are not created. INVALID_ARGUMENT: keys out of order or of another slot.
   virtual absl::StatusOr<Payload> ReadSparse(BlockId id, uint32_t count, const Payload& keys,
                                              std::optional<uint64_t> version) = 0;
-  // A block or slot as it stands; rows caught up.
+  // A block or slot as it stands; rows caught up. A dense block is shared, its state too: the next step copies state
+  // that was exported. A slot is copied. RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<BlockExport> Export(BlockId id, bool with_state) = 0;
+
+  // --- Cuts ----------------------------------------------------------------------------------------------------------
+  // All slots are to be exported as they stand now, but each when its turn comes: until its ExportPinned the caller
+  // makes no step on a slot, and reads don't catch its rows up beyond this moment.
+  virtual void PinSlots() = 0;
+  // A pinned slot, with state, as of PinSlots; it is free again, also after an error.
+  virtual absl::StatusOr<BlockExport> ExportPinned(BlockId id) = 0;
+  virtual void UnpinSlots() = 0;  // those that are left are given up
+
+  // Sets a block of a store that has made no step to what Export with state gave: parameters, state, version, steps. A
+  // slot may come in several images, each with further rows. A store after an error is to be thrown away.
+  // INVALID_ARGUMENT: names tensor, block, what was expected and what came. RESOURCE_EXHAUSTED.
+  virtual absl::Status Install(const BlockExport& image) = 0;
 
   // --- Accounting ----------------------------------------------------------------------------------------------------
   virtual absl::Span<const BlockId> dense_blocks() const = 0;  // of this server, ascending
@@ -116,13 +133,14 @@ class BlockStore {
 };
 
 // What a store will take at most, before it is made: one line for people, and the number. Rows of tables that do not
-// exist yet are not counted.
+// exist yet are not counted, and neither are their images in a cut.
 struct StoreBudget {
   uint64_t parameters = 0;
   uint64_t state = 0;
   uint64_t versions = 0;
   uint64_t contributions = 0;
-  uint64_t total() const { return parameters + state + versions + contributions; }
+  uint64_t cut = 0;  // dense parameters and state of one cut, kept until written: steps meanwhile go on in others
+  uint64_t total() const { return parameters + state + versions + contributions + cut; }
 };
 StoreBudget PlanStore(const StoreOptions& options);
 

@@ -109,6 +109,7 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
         return absl::FailedPreconditionError(
             absl::StrCat("the sum of all ranks: ", CheckFinite(*context_, begin_, sum).message()));
       }
+      if (absl::Status status = OwnState(); !status.ok()) return status;
       float* g = value.sum.get();
       if (square != nullptr) {
         SquareSum squares;
@@ -142,6 +143,7 @@ absl::Status DenseBlock::Apply(double weight, const Payload& values) {
 absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* square) {
   FloatBuffer next = context_->pool->Take(elements_);
   if (next == nullptr) return NoMemory(*context_, elements_);
+  if (absl::Status status = OwnState(); !status.ok()) return status;
   const descent::Step step{version_ + 1, context_->rate(Clock(version_)), scale, context_->l2};
   const float* w = versions_.back().get();
   SquareSum squares;
@@ -176,17 +178,43 @@ absl::StatusOr<Payload> DenseBlock::Read(std::optional<uint64_t> version) const 
   return payload;
 }
 
-absl::StatusOr<Payload> DenseBlock::Image(bool with_state) const {
+absl::Status DenseBlock::OwnState() {
+  if (!state_shared_) return absl::OkStatus();
+  std::vector<FloatBuffer> own;
+  for (const FloatBuffer& state : state_) {
+    own.push_back(context_->pool->Take(elements_));
+    if (own.back() == nullptr) return NoMemory(*context_, elements_);
+    std::memcpy(own.back().get(), state.get(), elements_ * sizeof(float));
+  }
+  state_ = std::move(own);
+  for (size_t s = 0; s < state_.size(); ++s) state_pointers_[s] = state_[s].get();
+  state_shared_ = false;
+  return absl::OkStatus();
+}
+
+Payload DenseBlock::Image(bool with_state) {
   Payload payload;
   payload.Append(versions_.back().get(), elements_ * sizeof(float), versions_.back());
   if (!with_state) return payload;
-  for (const FloatBuffer& state : state_) {
-    FloatBuffer copy = context_->pool->Take(elements_);
-    if (copy == nullptr) return NoMemory(*context_, elements_);
-    std::memcpy(copy.get(), state.get(), elements_ * sizeof(float));
-    payload.Append(copy.get(), elements_ * sizeof(float), copy);
-  }
+  for (const FloatBuffer& state : state_) payload.Append(state.get(), elements_ * sizeof(float), state);
+  state_shared_ = true;
   return payload;
+}
+
+absl::Status DenseBlock::Install(uint64_t version, uint32_t state_slots, const Payload& image) {
+  const size_t bytes = (1 + state_.size()) * elements_ * sizeof(float);
+  if (state_slots != state_.size() || image.size() != bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("image of tensor '", context_->spec.name, "', block ", index_,
+                                                   ": expected ", elements_, " values and ", state_.size(),
+                                                   " state vectors in ", bytes, " bytes, got ", state_slots,
+                                                   " state vectors, ", image.size(), " bytes"));
+  }
+  DESCENT_CHECK(versions_.size() == 1 && !state_shared_ && version_ == 0);
+  PayloadReader reader(image);
+  reader.CopyTo(versions_.back().get(), elements_ * sizeof(float));
+  for (const FloatBuffer& state : state_) reader.CopyTo(state.get(), elements_ * sizeof(float));
+  version_ = version;
+  return absl::OkStatus();
 }
 
 uint64_t DenseBlock::held_bytes() const { return tree_.held() * elements_ * sizeof(float); }

@@ -35,8 +35,10 @@ class DenseBlock {
 
   uint64_t version() const { return version_; }
   absl::StatusOr<Payload> Read(std::optional<uint64_t> version) const;
-  // Parameters (shared), then state vectors (copied) where asked for. RESOURCE_EXHAUSTED.
-  absl::StatusOr<Payload> Image(bool with_state) const;
+  // Parameters, then state vectors where asked for; all shared: the next step moves the state to buffers of its own.
+  Payload Image(bool with_state);
+  // Right after Init: what Image(true) gave becomes version `version`. INVALID_ARGUMENT, and nothing has changed.
+  absl::Status Install(uint64_t version, uint32_t state_slots, const Payload& image);
 
   size_t elements() const { return elements_; }
   uint64_t held_bytes() const;
@@ -54,6 +56,8 @@ class DenseBlock {
   void Publish(FloatBuffer next);
   // One step on `gradient` into a version of its own.
   absl::Status Step(const Payload& gradient, float scale, double* square);
+  // Before a step: state that an image may still show is copied. RESOURCE_EXHAUSTED, and nothing has changed.
+  absl::Status OwnState();
   float* const* state_pointers() { return state_pointers_.data(); }
 
   const TensorContext* const context_;
@@ -64,6 +68,8 @@ class DenseBlock {
   std::deque<FloatBuffer> versions_;  // back: the newest
   std::vector<FloatBuffer> state_;
   std::vector<float*> state_pointers_;
+  bool state_shared_ =
+      false;  // by an image since the last step; its owner may be on another thread, so not asked after
   ReductionTree tree_, tree_before_;  // the latter a scratch copy, of a Hold that may have to be undone
   std::vector<Value> cells_;
 };

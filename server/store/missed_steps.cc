@@ -16,6 +16,10 @@ uint64_t MissedSteps::SkippedBelow(uint64_t clock) const {
   return static_cast<uint64_t>(std::lower_bound(skipped_.begin(), skipped_.end(), clock) - skipped_.begin());
 }
 
+std::vector<uint64_t> MissedSteps::SkippedUntil(uint64_t end) const {
+  return {skipped_.begin(), skipped_.begin() + static_cast<ptrdiff_t>(SkippedBelow(end))};
+}
+
 void MissedSteps::Append(uint64_t begin, uint64_t end, std::vector<StepFactors>* out) const {
   auto skip = std::lower_bound(skipped_.begin(), skipped_.end(), begin);
   for (uint64_t clock = begin; clock < end; ++clock) {

@@ -23,6 +23,9 @@ class MissedSteps {
   // `clock` made no step. Clocks ascend, and come before a CatchUp that reaches past them.
   void Skip(uint64_t clock);
 
+  // Clocks below `end` that made no step, ascending.
+  std::vector<uint64_t> SkippedUntil(uint64_t end) const;
+
   // Row i, which has made the steps of clocks < last[i], makes those of clocks < to. Rows that are ahead stay.
   void CatchUp(uint64_t to, size_t count, float* const* rows, const uint64_t* last);
 

@@ -13,7 +13,7 @@
 namespace descent {
 namespace {
 
-constexpr size_t kGroup = 64;          // rows stepped together
+constexpr size_t kGroup = 64;         // rows stepped together
 constexpr size_t kPrefetchAhead = 8;  // keys between a prefetch and its use
 // Rows of a batch are fetched while its keys are still being looked up, if they then stay in the L2 cache.
 constexpr size_t kFetchedRowBytes = size_t{256} << 10;
@@ -89,7 +89,7 @@ void SparseSlot::InitialRowTo(uint64_t key, float* row) const {
     std::fill_n(row + (1 + s) * dim, dim, context.rule->initial_state(static_cast<int>(s)));
   }
   // A row of zeros rests: the steps it missed leave it as it is.
-  if (context.catch_up) SetLast(row, !table_->starts_at_zero ? 0 : context.apply_push ? table_->steps : version());
+  if (context.catch_up) SetLast(row, table_->starts_at_zero ? now() : 0);
 }
 
 // --- What comes in ---------------------------------------------------------------------------------------------------
@@ -364,6 +364,7 @@ void SparseSlot::CopyRows(const Batch& batch, uint64_t version) {
 }
 
 void SparseSlot::CatchUpRead(size_t count, uint64_t to) {
+  to = std::min(to, pin_);
   table_->pointers.clear();
   table_->last.clear();
   for (size_t i = 0; i < count; ++i) {
@@ -424,7 +425,7 @@ absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, st
   return payload;
 }
 
-absl::StatusOr<Payload> SparseSlot::Image(bool with_state) {
+absl::StatusOr<Payload> SparseSlot::Image(bool with_state, uint64_t steps) {
   const TensorContext& context = *table_->context;
   const std::vector<std::pair<uint64_t, RowTable::Row>> sorted = rows_.Sorted();
   const size_t count = sorted.size(), dim = table_->dim;
@@ -436,7 +437,7 @@ absl::StatusOr<Payload> SparseSlot::Image(bool with_state) {
     table_->rows.push_back(row);
   }
   Batch batch{static_cast<uint32_t>(count), reinterpret_cast<const std::byte*>(keys.data()), nullptr};
-  CopyRows(batch, context.apply_push ? table_->steps : version());
+  CopyRows(batch, steps);
   const size_t vectors = 1 + (with_state ? table_->states : 0);
   const size_t floats = count * (sizeof(uint64_t) / sizeof(float) + vectors * dim);
   FloatBuffer out = context.pool->Take(floats);
@@ -451,6 +452,49 @@ absl::StatusOr<Payload> SparseSlot::Image(bool with_state) {
   Payload payload;
   payload.Append(out.get(), floats * sizeof(float), out);
   return payload;
+}
+
+absl::Status SparseSlot::Install(const BlockExport& image) {
+  const TensorContext& context = *table_->context;
+  const auto refuse = [&](auto... why) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("image of table '", context.spec.name, "', slot ", index_, ": expected ", why...));
+  };
+  const size_t row = table_->dim * sizeof(float), vectors = 1 + table_->states;
+  const uint64_t key_bytes = uint64_t{image.keys} * sizeof(uint64_t);
+  const uint64_t bytes = key_bytes + image.keys * vectors * row;
+  if (image.state_slots != table_->states || image.payload.size() != bytes) {
+    return refuse(table_->states, " state vectors and ", bytes, " bytes for ", image.keys, " keys, got ",
+                  image.state_slots, " state vectors, ", image.payload.size(), " bytes");
+  }
+  if (!context.apply_push && image.steps != image.version) {
+    return refuse("as many steps as its version ", image.version, ", got ", image.steps);
+  }
+  if (installed_.has_value() && *installed_ != std::pair(image.version, image.steps)) {
+    return refuse("version ", installed_->first, " and ", installed_->second, " steps as with its first rows, got ",
+                  image.version, " and ", image.steps);
+  }
+  DESCENT_CHECK(undo_.empty() && !pinned() && (installed_.has_value() || rows_.size() == 0));
+  Batch batch;
+  batch.count = image.keys;
+  batch.keys = Flat(image.payload, 0, key_bytes, &table_->bytes);
+  if (absl::Status status = CheckKeys(batch); !status.ok()) return status;
+  const std::byte* values = Flat(image.payload, key_bytes, bytes - key_bytes, &table_->value_bytes);
+  installed_ = {image.version, image.steps};
+  version_ = image.version;
+  table_->steps = std::max(table_->steps, image.steps);
+  for (uint64_t clock : image.skipped) table_->missed.Skip(clock);
+  for (size_t i = 0; i < batch.count; ++i) {
+    const uint64_t key = batch.key(i);
+    if (rows_.Find(table_->buckets[i], key) != RowTable::kAbsent) return refuse("each key once, got ", key, " again");
+    const RowTable::Row at = rows_.Insert(table_->buckets[i], key);
+    if (at == RowTable::kAbsent) return NoMemory(context, table_->stride);
+    for (size_t v = 0; v < vectors; ++v) {
+      std::memcpy(rows_.row(at) + v * table_->dim, values + (v * image.keys + i) * row, row);
+    }
+    if (context.catch_up) SetLast(rows_.row(at), image.steps);
+  }
+  return absl::OkStatus();
 }
 
 uint64_t SparseSlot::other_bytes() const {

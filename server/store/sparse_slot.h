@@ -14,11 +14,13 @@
 #include <cstring>
 #include <deque>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/wire/payload.h"
+#include "server/store/block_store.h"
 #include "server/store/missed_steps.h"
 #include "server/store/reduction_tree.h"
 #include "server/store/row_table.h"
@@ -60,9 +62,19 @@ class SparseSlot {
   absl::Status Apply(double weight, uint32_t keys, const Payload& payload);
 
   uint64_t version() const;
+  // Steps of the table that rows are caught up to.
+  uint64_t now() const { return table_->context->apply_push ? table_->steps : version(); }
   absl::StatusOr<Payload> Read(uint32_t count, const Payload& keys, std::optional<uint64_t> version);
-  // Keys, parameters, and state vectors where asked for.
-  absl::StatusOr<Payload> Image(bool with_state);
+  // Keys, parameters, and state vectors where asked for; rows caught up to `steps`, now() or the pin.
+  absl::StatusOr<Payload> Image(bool with_state, uint64_t steps);
+  // Rows as of now are wanted later: reads catch them up no further for good, and no step is made until Unpin.
+  void Pin() { pin_ = now(); }
+  void Unpin() { pin_ = kUnpinned; }
+  bool pinned() const { return pin_ != kUnpinned; }
+  uint64_t pin() const { return pin_; }
+  // Before any step: rows of an image, keys ascending, are added; the rest of them may come with further images of the
+  // same version and steps. INVALID_ARGUMENT; RESOURCE_EXHAUSTED.
+  absl::Status Install(const BlockExport& image);
   // Versions below this will not be read any more.
   void Forget(uint64_t oldest);
 
@@ -108,6 +120,9 @@ class SparseSlot {
   SparseTable* const table_;
   const uint32_t index_;
   RowTable rows_;
+  static constexpr uint64_t kUnpinned = ~uint64_t{0};
+  uint64_t pin_ = kUnpinned;
+  std::optional<std::pair<uint64_t, uint64_t>> installed_;  // version and steps
   uint64_t version_ = 0;  // ROUND: at least this, and what the table says; PUSH: pushes applied
   std::deque<Undo> undo_;
   ReductionTree tree_;
