@@ -1,6 +1,9 @@
 // The marks of one server's blocks and slots: mark[block][rank] is the next clock that the block expects of the rank.
 // Exactly-once rests on them: a contribution is admitted only where it moves a mark forward by one.
 //
+// After a restart from a cut some blocks may have contributions of clocks that their rank is to make again, because
+// other blocks lack them: such a block `had` them, and they are counted once more, but not taken in.
+//
 // A rank's completed clock is a floor under its marks: what it did not contribute to a clock it has completed is
 // absent, not outstanding. The floor is passed in, so that completing a clock costs nothing per block.
 //
@@ -53,9 +56,17 @@ class BlockMarks {
     return true;
   }
 
+  // The block has the rank's contributions of clocks < had from before.
+  void Restore(uint32_t block, uint32_t rank, uint64_t had) {
+    if (had_.empty()) had_.assign(mark_.size(), 0);
+    had_[size_t{block} * ranks_ + rank] = had;
+  }
+  uint64_t had(uint32_t block, uint32_t rank) const { return had_.empty() ? 0 : had_[size_t{block} * ranks_ + rank]; }
+
  private:
   uint32_t ranks_;
   std::vector<uint64_t> mark_;
+  std::vector<uint64_t> had_;  // as mark_; empty: nothing
 };
 
 }  // namespace descent

@@ -36,6 +36,17 @@ Engine::Engine(const EngineOptions& options)
   DESCENT_CHECK(options.ranks > 0);
 }
 
+void Engine::Restore(absl::Span<const uint64_t> clock) {
+  DESCENT_CHECK(clock.size() == options_.ranks);
+  clock_.assign(clock.begin(), clock.end());
+  round_ = *std::min_element(clock_.begin(), clock_.end());
+  behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
+  if (options_.apply_push) return;
+  DESCENT_CHECK(behind_ == options_.ranks);
+  start_ = agreed_below_ = round_;
+  std::fill(block_round_.begin(), block_round_.end(), round_);
+}
+
 void Engine::Step(const Event& event, std::vector<Action>* out) {
   std::visit([&](const auto& e) { On(e, out); }, event);
 }
@@ -47,7 +58,7 @@ uint64_t Engine::bound() const {
 
 Engine::ReadVersion Engine::VersionFor(Clock clock) const {
   if (options_.apply_push || options_.staleness == kUnbounded) return {};
-  return {true, clock.value - std::min(clock.value, bound())};
+  return {true, std::max(start_, clock.value - std::min(clock.value, bound()))};
 }
 
 absl::Span<const double> Engine::weights(Clock clock) const {
@@ -112,6 +123,11 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
     Verdict verdict = marks_.Check(block, e.rank.value, last, c, clock_);
     DESCENT_CHECK(verdict != Verdict::kTooEarly);  // clock_ is a floor under the marks
     if (verdict == Verdict::kDuplicate && options_.fault != EngineFault::kDedupeOff) continue;
+    if (c < marks_.had(block, e.rank.value)) {
+      DESCENT_CHECK(last == e.rank.value + 1);  // PUSH
+      On(ContributionIn{block, e.rank, e.span, e.clock}, out);
+      continue;
+    }
     const uint64_t at = block < options_.dense_blocks ? block_round_[block] : round_;
     out->push_back(Admit{i, block, !options_.apply_push && c > at});
   }

@@ -25,6 +25,10 @@
 //   scalars     where a rule needs global scalars before it can apply (scalars_before_apply): a block whose
 //               contributions are in is reduced (ReduceBlock) and waits for ScalarsAgreed of that clock; else this
 //               stage is skipped.
+//   restart     from a cut. ROUND: every rank and block is at the cut's clock; the versions before it are gone, so that
+//   a
+//               read for an older one is of the cut's. PUSH: each rank is at the least clock that a block lacks of it;
+//               a block that is further counts what it is sent again, once, but does not take it in.
 //   fencing     the newest incarnation seen of each rank; older ones are fenced. A push of a span carries one
 //               incarnation, so it is for ranks that hold the same.
 //
@@ -35,6 +39,7 @@
 #ifndef DESCENT_SERVER_CORE_ENGINE_H_
 #define DESCENT_SERVER_CORE_ENGINE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -57,6 +62,8 @@ enum class EngineFault : uint8_t {
   kGateOffByOne,    // reads are gated at s + 1
   kWeightDropped,   // the last rank is left out of the total weight (carried out by the caller)
   kCompleteEarly,   // a clock is complete one contribution too soon
+  kMarksNotInCut,   // restarts from a cut as if no block were ahead of its rank's clock (carried out by the caller)
+  kCutTorn,         // a slot is imaged after the first step that should come after the cut (carried out by the caller)
 };
 
 struct EngineOptions {
@@ -190,6 +197,11 @@ class Engine {
  public:
   explicit Engine(const EngineOptions& options);
 
+  // Before the first event: rank r has completed clock[r] clocks. ROUND: all the same, and so is every block's version.
+  void Restore(absl::Span<const uint64_t> clock);
+  // PUSH, after Restore: the block has the rank's contributions of clocks < mark.
+  void RestoreMark(uint32_t block, Rank rank, uint64_t mark) { marks_.Restore(block, rank.value, mark); }
+
   void Step(const Event& event, std::vector<Action>* out);
 
   // Which version a read for `clock` is of; nullopt (has = false): the newest.
@@ -201,8 +213,12 @@ class Engine {
 
   uint64_t round() const { return round_; }
   uint64_t clock(Rank rank) const { return clock_[rank.value]; }
-  uint64_t mark(uint32_t block, Rank rank) const { return marks_.mark(block, rank.value, clock_); }
+  uint64_t mark(uint32_t block, Rank rank) const {
+    return std::max(marks_.mark(block, rank.value, clock_), marks_.had(block, rank.value));
+  }
   uint64_t block_round(uint32_t block) const { return block_round_[block]; }
+  // ROUND: dense blocks that have made the step of the round in progress.
+  uint32_t blocks_ahead() const { return blocks_ahead_; }
   // Contributions of the rank's current clock that are in.
   uint32_t admitted(Rank rank) const { return progress_[rank.value].admitted; }
   // Weights of a clock that each rank has begun, in rank order; ROUND, clocks [round, round + lead].
@@ -281,6 +297,7 @@ class Engine {
   enum class Stage : uint8_t { kOpen, kReducing, kReduced, kCommitting };
   std::vector<Stage> stage_;
   uint64_t round_ = 0;
+  uint64_t start_ = 0;         // ROUND: the oldest version there is
   uint32_t behind_ = 0;        // ranks whose clock is round_
   uint32_t blocks_ahead_ = 0;  // dense blocks at round_ + 1
   bool committing_slots_ = false;

@@ -318,6 +318,53 @@ TEST(Engine, HeldReadsAreToldForWhomAndSinceWhen) {
   EXPECT_EQ(d.engine_.next_timer(), absl::InfiniteFuture());
 }
 
+TEST(Engine, RoundGoesOnFromACut) {
+  Driver d(Options(2, 2, 1, false, 1));
+  d.engine_.Restore(std::vector<uint64_t>{7, 7});
+  EXPECT_EQ(d.engine_.round(), 7u);
+  EXPECT_EQ(d.engine_.mark(1, Rank(1)), 7u);
+  // The version that a rank at clock 7 would read, 6, is gone.
+  EXPECT_EQ(d.engine_.VersionFor(Clock(7)).version, 7u);
+  EXPECT_EQ(d.engine_.VersionFor(Clock(8)).version, 7u);
+  EXPECT_EQ(d.engine_.VersionFor(Clock(9)).version, 8u);
+  d.Pull(1, 0, 8);
+  d.Pull(2, 0, 9);
+  EXPECT_THAT(d.released, ElementsAre(1));
+  EXPECT_EQ(d.Push(0, 6, {0, 1, 2}, 3).rejected->why, Rejection::kDuplicate);
+  EXPECT_EQ(d.Push(0, 8, {0, 1, 2}, 3).rejected->why, Rejection::kTooEarly);
+  for (uint64_t c = 7; c < 9; ++c) {
+    for (uint32_t r = 0; r < 2; ++r) EXPECT_THAT(d.Push(r, c, {0, 1, 2}, 3).admitted, ElementsAre(0, 1, 2));
+  }
+  EXPECT_THAT(d.rounds, ElementsAre(7, 8));
+  EXPECT_THAT(d.released, ElementsAre(1, 2));
+}
+
+TEST(Engine, PushCountsOnceWhatABlockHasFromBeforeACut) {
+  Driver d(Options(2, 2, 0, true, 2));
+  // Of rank 0, block 0 has clocks 5 and 6 already, slot 3 has clock 5; of rank 1 nothing is ahead.
+  d.engine_.Restore(std::vector<uint64_t>{5, 9});
+  d.engine_.RestoreMark(0, Rank(0), 7);
+  d.engine_.RestoreMark(3, Rank(0), 6);
+  EXPECT_EQ(d.engine_.round(), 5u);
+  EXPECT_EQ(d.engine_.mark(0, Rank(0)), 7u);
+  EXPECT_EQ(d.engine_.mark(1, Rank(0)), 5u);
+  EXPECT_EQ(d.engine_.mark(0, Rank(1)), 9u);
+  EXPECT_EQ(d.Push(0, 4, {0, 1}, 2).rejected->why, Rejection::kDuplicate);
+  EXPECT_THAT(d.Push(0, 5, {0, 3}, 4).admitted, IsEmpty());
+  EXPECT_EQ(d.engine_.admitted(Rank(0)), 2u);
+  EXPECT_THAT(d.Push(0, 5, {0, 3}, 4).admitted, IsEmpty());  // the same message again
+  EXPECT_EQ(d.engine_.admitted(Rank(0)), 2u);
+  EXPECT_EQ(d.Push(0, 5, {1, 2}, 5).rejected->message, "rank 0, clock 5: announced 4 contributions before, 5 now");
+  EXPECT_THAT(d.Push(0, 5, {1, 2}, 4).admitted, ElementsAre(1, 2));
+  EXPECT_THAT(d.completed, ElementsAre(std::pair<uint32_t, uint64_t>(0, 5)));
+  // Slot 3 is not ahead any more, and slot 2 has nothing in this clock.
+  EXPECT_THAT(d.Push(0, 6, {0, 1, 3}, 3).admitted, ElementsAre(1, 3));
+  EXPECT_EQ(d.completed.size(), 2u);
+  EXPECT_THAT(d.Push(0, 7, {0, 1}, 2).admitted, ElementsAre(0, 1));
+  EXPECT_THAT(d.Push(1, 9, {0, 1}, 2).admitted, ElementsAre(0, 1));
+  EXPECT_EQ(d.engine_.round(), 8u);
+}
+
 TEST(Engine, CompleteEarlyIsSeen) {
   EngineOptions o = Options(1, 2, 0, true);
   o.fault = EngineFault::kCompleteEarly;
