@@ -342,7 +342,7 @@ void Coordinator::Evolve() {
       if (!stopping_) {
         cuts_.Halt();  // the model is what is saved
       } else if (cuts_.enabled()) {
-        cuts_.Demand(FurthestRound(), now_);
+        cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way
       }
     }
   }

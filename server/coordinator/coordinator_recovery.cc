@@ -102,7 +102,7 @@ uint64_t Coordinator::FurthestRound() const {
 
 void Coordinator::TendCuts() {
   if (!cuts_.enabled()) return;
-  if (phase_ == v1::RUNNING || phase_ == v1::SAVING) cuts_.Advance(FurthestRound(), clocks_, now_);
+  if (phase_ == v1::RUNNING || phase_ == v1::SAVING) cuts_.Advance(std::max(FurthestRound(), round()), clocks_, now_);
   for (std::string& trouble : cuts_.DrainTroubles()) Log(LogLine::Level::kWarning, std::move(trouble));
 }
 
