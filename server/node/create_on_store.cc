@@ -18,6 +18,19 @@ absl::Status Validate(const ServerNodeOptions& options) {
         absl::StrCat("staleness: ", options.staleness, ", with apply: ROUND at most ", kMostStaleness));
   }
   if (options.send_window == 0) return absl::InvalidArgumentError("send_window: 0, at least 1 is needed");
+  if (options.restored.has_value()) {
+    const std::vector<Clock>& restart = options.restored->restart;
+    if (restart.size() != store.ranks) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cut: it has clocks of ", restart.size(), " ranks, the job has ", store.ranks));
+    }
+    for (uint32_t r = 1; r < restart.size() && !store.apply_push; ++r) {
+      if (restart[r] == restart[0]) continue;
+      return absl::InvalidArgumentError(absl::StrCat("cut: rank ", r, " goes on with clock ", restart[r].value,
+                                                     ", rank 0 with ", restart[0].value,
+                                                     ", but with apply: ROUND all are the cut's"));
+    }
+  }
   if (store.map.placement.size() != store.tensors.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("partition map: ", store.map.placement.size(), " tensors, the job has ", store.tensors.size()));

@@ -1,6 +1,6 @@
 // ServerNode's implementation. Pushes (push.cc): checked, decided by the engine, carried out on the store. Reads
 // (pull.cc): held until the engine releases them, then answered lazily, a reply at a time while the connection's send
-// window is open, so that what waits costs references and not bytes.
+// window is open, so that what waits costs references and not bytes. Cuts: cut.cc, restore.cc.
 #ifndef DESCENT_SERVER_NODE_NODE_IMPL_H_
 #define DESCENT_SERVER_NODE_NODE_IMPL_H_
 
@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -33,6 +34,11 @@ class NodeImpl final : public ServerNode {
   BlockStore& store() override { return *store_; }
   std::vector<WaitingNotice> Waiting(absl::Time now) const override;
   std::vector<uint64_t> Marks(BlockId id) const override;
+  absl::Status BeginCut(Clock at, std::shared_ptr<CutSink> sink) override;
+  bool PumpCut() override;
+  void DropCut() override;
+  absl::Status Install(const BlockExport& image, absl::Span<const uint64_t> marks) override;
+  absl::Status FinishRestore() override;
   std::string DebugState() const override { return engine_.DebugState(); }
 
  private:
@@ -66,6 +72,18 @@ class NodeImpl final : public ServerNode {
     std::deque<Reply> control;  // acks, refusals, notices
     std::deque<uint32_t> line;  // pulls with something to send
   };
+  struct Cut {  // in progress
+    Clock clock;
+    std::vector<std::shared_ptr<CutSink>> sinks;
+    std::vector<uint8_t> lacks;   // per slot: not imaged yet
+    uint32_t left = 0;            // how many
+    uint32_t next = 0;            // slots before it are imaged
+    std::vector<uint64_t> marks;  // PUSH: [slot][rank], of its moment
+  };
+  struct Restoring {
+    std::vector<uint64_t> marks;  // [block or slot][rank]
+    std::vector<uint8_t> came;
+  };
   // A contribution to a round that has not come yet, in memory of its own.
   struct Later {
     uint32_t block = 0;
@@ -94,6 +112,19 @@ class NodeImpl final : public ServerNode {
   }
   // Steps the engine and carries out all that follows.
   void Run(const Event& event, absl::Time now);
+
+  // --- cut.cc
+  // After each step of the engine that may advance the round: before anything of the next round is carried out.
+  void WatchRound();
+  void StartCut(Clock clock, std::vector<std::shared_ptr<CutSink>> sinks);
+  void BeforeSlotStep(uint32_t block);
+  void AfterSlotStep(uint32_t block);
+  // If the cut lacks it. Bytes of the image.
+  size_t ImageSlot(uint32_t block);
+  std::vector<uint64_t> CutMarks(uint32_t block) const;
+  void Deliver(BlockExport image, std::vector<uint64_t> marks);
+  void FinishCut();
+  void GiveUpCut();
 
   // --- pull.cc
   // The ticket; nullopt: refused.
@@ -130,6 +161,11 @@ class NodeImpl final : public ServerNode {
   std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
   std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
+
+  std::optional<Cut> cut_;
+  std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
+  uint64_t round_seen_ = 0;
+  std::unique_ptr<Restoring> restoring_;  // until FinishRestore
 
   absl::flat_hash_map<ConnectionId, std::unique_ptr<Connection>> connections_;  // looked up, never iterated
   std::vector<std::unique_ptr<Pull>> pulls_;                                    // by ticket

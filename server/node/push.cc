@@ -150,7 +150,11 @@ absl::Status NodeImpl::StorePart(uint32_t block, Rank rank, uint32_t span, Clock
   const bool sparse = block >= index_.dense();
   if (options_.store.apply_push) {
     if (weight == 0) return absl::OkStatus();  // an empty batch is no step
-    return sparse ? store_->ApplySparse(id, weight, keys, payload) : store_->Apply(id, weight, payload);
+    if (!sparse) return store_->Apply(id, weight, payload);
+    BeforeSlotStep(block);
+    absl::Status status = store_->ApplySparse(id, weight, keys, payload);
+    AfterSlotStep(block);
+    return status;
   }
   return sparse ? store_->HoldSparse(id, rank, span, keys, payload) : store_->Hold(id, rank, span, payload);
 }
@@ -192,17 +196,20 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
     if (TotalWeight(clock) == 0) store_->SkipStep(clock);
     for (BlockId id : store_->HeldSlots()) {
       double square = 0;
+      const uint32_t slot = *index_.Find(id, true);
+      BeforeSlotStep(slot);
       if (absl::Status status = store_->Commit(id, TotalWeight(clock), scalars ? &square : nullptr); !status.ok()) {
         Fail(absl::FailedPreconditionError(absl::StrCat(status.message(), " (the round of clock ", clock.value, ")")));
         return;
       }
+      AfterSlotStep(slot);
       if (scalars) squares.push_back({id, square});
     }
     store_->AdvanceSlots(clock.value + 1);
     Feed(&later_slots_, clock.value + 1);
   }
   engine_.Step(SlotsCommitted{now}, &actions_);
-  stats_.round = engine_.round();
+  WatchRound();
   if (!scalars) return;
   std::sort(squares.begin(), squares.end(), [](const BlockSquare& a, const BlockSquare& b) { return a.id < b.id; });
   output_->Scalars(clock, std::move(squares));
@@ -242,6 +249,7 @@ void NodeImpl::Fail(absl::Status cause) {
 void NodeImpl::Run(const Event& event, absl::Time now) {
   actions_.clear();
   engine_.Step(event, &actions_);
+  WatchRound();
   for (size_t i = 0; i < actions_.size(); ++i) {
     const Action action = actions_[i];  // the vector grows underneath
     if (const auto* commit = std::get_if<CommitBlock>(&action)) {
@@ -262,7 +270,6 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
       DESCENT_CHECK(false);  // no rule here needs scalars before it applies; pushes are decided in HandlePush
     }
   }
-  stats_.round = engine_.round();
 }
 
 }  // namespace descent

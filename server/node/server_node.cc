@@ -33,6 +33,11 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
       totals_(2),
       push_weight_(options_.store.ranks, 0.0) {
   for (auto& squares : squares_) squares.assign(index_.dense(), 0.0);
+  if (options_.restored.has_value()) {
+    restoring_ = std::make_unique<Restoring>();
+    restoring_->marks.resize(size_t{index_.size()} * options_.store.ranks);
+    restoring_->came.resize(index_.size());
+  }
 }
 
 NodeImpl::Connection* NodeImpl::Find(ConnectionId id) {
@@ -48,6 +53,7 @@ Reply NodeImpl::NewReply(uint64_t id) const {
 }
 
 void NodeImpl::OnOpen(ConnectionId connection, absl::Time, bool unary) {
+  DESCENT_CHECK(restoring_ == nullptr);
   auto& c = connections_[connection];
   DESCENT_CHECK(c == nullptr);
   c = std::make_unique<Connection>();

@@ -7,18 +7,25 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "common/base/ids.h"
 #include "common/wire/frame.h"
 #include "server/core/engine.h"
+#include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
 
 namespace descent {
+
+struct RestoredState {
+  std::vector<Clock> restart;  // per rank: the clock it goes on with; ROUND: all the cut's clock
+};
 
 struct ServerNodeOptions {
   Envelope envelope;           // every request must carry the same
@@ -28,6 +35,8 @@ struct ServerNodeOptions {
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
+  uint64_t cut_every = 0;        // ROUND: a cut at every clock divisible by this, but not where the run begins; 0: none
+  std::optional<RestoredState> restored;   // the node goes on from a cut
   EngineFault fault = EngineFault::kNone;  // for tests alone
 };
 
@@ -61,6 +70,8 @@ class ServerNode {
     virtual void Fail(absl::Status cause) = 0;
     // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
+    // The round has come to `clock`, divisible by cut_every: who takes the cut? null: nobody, this time.
+    virtual std::shared_ptr<CutSink> BeginCut(Clock /*clock*/) { return nullptr; }
   };
 
   static absl::StatusOr<std::unique_ptr<ServerNode>> Create(ServerNodeOptions options, Output* output);
@@ -87,6 +98,33 @@ class ServerNode {
   // mark[rank] of a block: the next clock it expects of each rank.
   virtual std::vector<uint64_t> Marks(BlockId id) const = 0;
   virtual std::string DebugState() const = 0;
+
+  // --- Cuts (cut_sink.h); a node without a store has none
+  // A cut on demand. ROUND: when the round comes to `at`; at once if that is where it stands. PUSH: at once.
+  // OUT_OF_RANGE, naming the round: it is past `at`, or some blocks are. FAILED_PRECONDITION: another cut is in
+  // progress. A cut of cut_every that is due completes one that is in progress first.
+  virtual absl::Status BeginCut(Clock /*at*/, std::shared_ptr<CutSink> /*sink*/) { return NoCuts(); }
+  // Images a few of the slots that the cut in progress still lacks: about 256 KiB of rows, one slot at least. True:
+  // some are left. The owner calls it between events.
+  virtual bool PumpCut() { return false; }
+  // The cut in progress, or waiting for its clock, is wanted no more: its sink is let go of.
+  virtual void DropCut() {}
+
+  // --- Restoring: a node made with `restored` takes an image of each of its blocks and slots (of a slot perhaps
+  // several, each with further rows), then FinishRestore, all before the first OnOpen. The cut may be of other servers
+  // than these: what counts is the block. After an error the node is to be thrown away.
+  //
+  // ROUND: with the same pushes a restored run has the bits of one that never stopped, but for reads of versions older
+  // than the cut (staleness > 0), which get the cut's. PUSH: no contribution is lost or applied twice; of rows whose
+  // table catches up, those that had steps of incomplete pushes count as many steps as their table.
+  //
+  // INVALID_ARGUMENT: names block, what was expected and what came. FAILED_PRECONDITION: not being restored.
+  virtual absl::Status Install(const BlockExport& /*image*/, absl::Span<const uint64_t> /*marks*/) { return NoCuts(); }
+  // FAILED_PRECONDITION names a block of this server that did not come.
+  virtual absl::Status FinishRestore() { return NoCuts(); }
+
+ private:
+  static absl::Status NoCuts() { return absl::UnimplementedError("this node keeps nothing that could be cut"); }
 };
 
 }  // namespace descent
