@@ -155,7 +155,8 @@ class ControlClientImpl final : public ControlClient {
 
   static absl::StatusOr<v1::RegisterReply> Admitted(absl::StatusOr<v1::RegisterReply> reply) {
     if (reply.ok() && reply->mismatch_size() > 0) {
-      return absl::FailedPreconditionError(absl::StrJoin(reply->mismatch(), "\n"));
+      const std::string why = absl::StrJoin(reply->mismatch(), "\n");
+      return reply->later() ? absl::UnavailableError(why) : absl::FailedPreconditionError(why);
     }
     return reply;
   }

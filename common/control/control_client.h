@@ -36,6 +36,7 @@ class ControlClient {
   virtual absl::StatusOr<v1::GetJobReply> GetJob() = 0;
   // A nonce is filled in where there is none: one per client, so that a call that is sent again registers once. A lost
   // connection is tried again until call_timeout is over. FAILED_PRECONDITION: refused, a line per mismatch.
+  // UNAVAILABLE, of a server: all servers are there, as far as the coordinator knows; try again.
   virtual absl::StatusOr<v1::RegisterReply> RegisterServer(v1::RegisterServerRequest request) = 0;
   virtual absl::StatusOr<v1::RegisterReply> RegisterWorker(v1::RegisterWorkerRequest request) = 0;
   // After its lease is over a process registers as a new one: the next registration draws a new nonce.

@@ -196,6 +196,29 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
                                       Name(member), "; expected one of its own"));
     }
   }
+  if (mismatch.empty() && id >= want_servers_ && phase_ != v1::STARTING) {
+    // It comes in the place of a dead one, sooner than the dead one's lease tells.
+    const absl::Duration suspicion = cuts_.enabled() ? absl::Milliseconds(1500) : absl::Seconds(4);  // many beats
+    const Member* silent = nullptr;
+    for (const auto& [member_id, member] : members_) {
+      if (member.is_server && now_ - member.heard > suspicion && (silent == nullptr || member.heard < silent->heard)) {
+        silent = &member;
+      }
+    }
+    if (silent == nullptr) {
+      v1::RegisterReply reply;  // it knocks often: not worth a line each time
+      reply.set_run(options_.run.value);
+      reply.set_generation(generation_.value);
+      reply.add_mismatch(absl::StrCat(who, " finds all ", want_servers_, " servers there"));
+      reply.set_later(true);
+      return reply;
+    }
+    id = silent->server.value;
+    Lose(silent->id, absl::StrCat("nothing heard for ",
+                                  absl::FormatDuration(absl::Trunc(now_ - silent->heard, absl::Milliseconds(100))),
+                                  ", and another server has come"));
+    if (ended()) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
+  }
   if (mismatch.empty() && id >= want_servers_) {
     mismatch.push_back(absl::StrCat(who, " is one too many: the job has ", want_servers_, " servers, all registered"));
   }

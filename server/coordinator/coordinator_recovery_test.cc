@@ -136,6 +136,22 @@ TEST(CoordinatorRecoveryTest, AServerThatComesUpAtTheAddressOfAnotherTakesItsPla
   EXPECT_TRUE(t.c->wants_generation());
 }
 
+TEST(CoordinatorRecoveryTest, AServerTooManyKnocksUntilOneHasBeenSilentForLong) {
+  TestCluster t(TestCluster::Options(2, 2, 1));
+  t.Start(2, 1);
+  v1::RegisterReply reply = t.c->RegisterServer(t.ServerRequest("s9", 900), t.now);
+  EXPECT_TRUE(reply.later());
+  EXPECT_THAT(reply.mismatch(0), HasSubstr("finds all 2 servers there"));
+  t.Kill(t.server[0]);
+  t.Run(absl::Seconds(3));
+  EXPECT_TRUE(t.c->RegisterServer(t.ServerRequest("s9", 900), t.now).later());
+  t.Run(absl::Seconds(2));
+  reply = t.c->RegisterServer(t.ServerRequest("s9", 900), t.now);
+  EXPECT_EQ(reply.mismatch_size(), 0);
+  EXPECT_EQ(reply.server(), 0u);
+  EXPECT_TRUE(t.c->wants_generation());
+}
+
 TEST(CoordinatorRecoveryTest, ADeathWhileTheModelIsSavedIsRecoveredToo) {
   TestCluster t(TestCluster::Options(2, 1, 1));
   t.Start(1, 1);

@@ -15,6 +15,7 @@
 namespace descent {
 namespace {
 
+constexpr absl::Duration kKnock = absl::Milliseconds(200);
 constexpr size_t kMaxScalars = 64;  // clocks whose norms wait to be told; older ones are dropped, norms are for people
 
 uint64_t MachineBytes() {
@@ -73,7 +74,15 @@ absl::Status ServerMember::Register(bool again) {
                            : limit > 0               ? limit
                                                      : MachineBytes() / 10 * 9);
   if (again) control_->ForgetRegistration();
-  DESCENT_ASSIGN_OR_RETURN(registration_, control_->RegisterServer(request));
+  for (const absl::Time deadline = absl::Now() + options_.wait; true; absl::SleepFor(kKnock)) {
+    absl::StatusOr<v1::RegisterReply> registered = control_->RegisterServer(request);
+    if (registered.ok()) {
+      registration_ = *std::move(registered);
+      break;
+    }
+    // The one whose place it takes may not have been missed yet; or the coordinator itself is being replaced.
+    if (!absl::IsUnavailable(registered.status()) || absl::Now() > deadline) return registered.status();
+  }
   const std::string& folder = options_.checkpoint_dir.empty() ? job_.checkpoint_folder() : options_.checkpoint_dir;
   storage_ = folder.empty() ? nullptr : MakePosixStorage(folder);
   ready_ = false;
