@@ -181,7 +181,9 @@ void ClientCore::OnReply(ServerId server, const Reply& reply, absl::Time now, Ac
   }
   if (!reply.refusal.ok()) {
     const std::string text = absl::StrCat("server ", server.value, " refused: ", reply.refusal.message());
-    const bool over = absl::IsAborted(reply.refusal) || absl::IsFailedPrecondition(reply.refusal);
+    // Another generation, map or run; or, of a server that was started again, none yet.
+    const bool over = absl::IsAborted(reply.refusal) || absl::IsFailedPrecondition(reply.refusal) ||
+                      absl::IsUnavailable(reply.refusal);
     return Finish(id, ticket, over ? absl::AbortedError(text) : absl::InvalidArgumentError(text), out);
   }
   if (reply.ack.has_value() && ticket.push.has_value()) {

@@ -208,6 +208,15 @@ TEST_F(ClientCoreTest, StatusesOfWhatServersSay) {
   refusal.refusal = absl::InvalidArgumentError("no such tensor");
   Answer(refusal);
   EXPECT_EQ(core_.status(ticket), absl::InvalidArgumentError("server 0 refused: no such tensor"));
+  // Of these it is the coordinator that has to say how it goes on.
+  for (const absl::Status& over : {absl::AbortedError("generation mismatch"), absl::FailedPreconditionError("run"),
+                                   absl::UnavailableError("not placed yet")}) {
+    const auto other = Begin(0, 1);
+    Reply reply = To(Sent()[0].request);
+    reply.refusal = over;
+    Answer(reply);
+    EXPECT_EQ(core_.status(other).code(), absl::StatusCode::kAborted) << over;
+  }
 }
 
 TEST_F(ClientCoreTest, ReopenedConnectionSendsWhatIsNotAcknowledgedOldestFirst) {

@@ -49,6 +49,8 @@ void ClientSession::OnReply(ServerId server, const Reply& reply, absl::Time now,
   ClientCore::Actions actions;
   const std::optional<ClientCore::Place> place = core_.Find(server, reply.id);
   const ExchangePlan* plan = place.has_value() ? plans_.at(place->ticket).plan.get() : nullptr;
+  // What another generation's server says need not fit our plan: the core tells it by its envelope.
+  if (!(reply.envelope == options_.envelope)) plan = nullptr;
   if (plan != nullptr) {
     if (absl::Status status = plan->Check(place->leg, reply); !status.ok()) {
       core_.Fail(place->ticket, std::move(status), &actions);

@@ -83,8 +83,9 @@ class ParameterClient {
 
   // Blocks until the ticket is done, the deadline has passed (DEADLINE_EXCEEDED: whom the servers wait for, since when,
   // as last told; the ticket goes on) or it failed:
-  //   ABORTED            fenced, or the generation is over: register again; or the rank has moved on since its expected
-  //                      clock was asked for (its older holder was still at work): ask again
+  //   ABORTED            fenced; or the server belongs to another generation, map or run, or has none yet: wait for the
+  //                      coordinator's word; or the rank has moved on since its expected clock was asked for (its older
+  //                      holder was still at work): ask again
   //   INVALID_ARGUMENT   refused by a server, with its text; or keys out of order
   //   RESOURCE_EXHAUSTED one slot's keys and rows exceed a message: more slots are needed
   //   DATA_LOSS          a server's reply does not fit what was asked for

@@ -10,6 +10,14 @@ namespace descent {
 namespace {
 
 constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call and a pause take
+constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
+
+// A coordinator that is away may come back.
+bool Passes(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
+
+std::string Waiting(absl::string_view what, absl::Duration since, absl::string_view why) {
+  return absl::StrCat("waiting ", what, " since ", absl::ToInt64Seconds(since), " s: ", why);
+}
 
 }  // namespace
 
@@ -34,14 +42,27 @@ absl::Status ControlLink::Register(bool again) {
   DESCENT_ASSIGN_OR_RETURN(const v1::RegisterReply reply, calls_.register_worker(registration_, again));
   MutexLock lock(&mu_);
   member_ = reply.member();
-  run_ = reply.run();
-  generation_ = reply.generation();
   leases_.clear();
+  const Era era{reply.run(), reply.generation()};
+  if (era != era_) Enter(era);
   return absl::OkStatus();
 }
 
 absl::Status ControlLink::Start() {
-  DESCENT_RETURN_IF_ERROR(Register(false));
+  const absl::Time begin = time_->Now();
+  absl::Time tell = begin + options_.tell_after;
+  while (true) {
+    const absl::Status status = Register(false);
+    if (status.ok()) break;
+    const absl::Time now = time_->Now();
+    if (!Passes(status) || now - begin > options_.give_up_after) return status;
+    if (now >= tell) {
+      calls_.log(Waiting("for the coordinator", now - begin, status.message()));
+      tell = now + options_.tell_every;
+    }
+    MutexLock lock(&mu_);
+    changed_.WaitUntil(&mu_, now + kAskAgain);
+  }
   thread_ = std::thread([this] { Loop(); });
   return absl::OkStatus();
 }
@@ -49,9 +70,9 @@ absl::Status ControlLink::Start() {
 v1::HeartbeatRequest ControlLink::MakeBeat() {
   v1::HeartbeatRequest beat;
   beat.set_member(member_);
-  beat.set_run(run_);
-  beat.set_generation(generation_);
-  beat.set_ready(placed_);
+  beat.set_run(era_.run);
+  beat.set_generation(built_.value_or(era_).generation);
+  beat.set_ready(placement_.has_value());
   for (const auto& [rank, progress] : progress_) {
     v1::RankProgress* out = beat.add_progress();
     out->set_rank(rank.value);
@@ -64,15 +85,27 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
   return beat;
 }
 
+// What belongs to the one before is void: the coordinator has gone back to a clock at which none of it was.
+void ControlLink::Enter(Era era) {
+  era_ = era;
+  placement_.reset();
+  leases_.clear();
+  progress_.clear();
+  training_.clear();
+  evaluation_.clear();
+  run_stops_ = false;  // unless it says so again: a coordinator that was started again may not know of it
+}
+
 void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
   phase_ = reply.phase();
   message_ = reply.message();
+  if (reply.generation() != era_.generation) Enter({era_.run, reply.generation()});
   run_stops_ |= reply.stop();
   if (reply.clocks() > 0) clocks_ = reply.clocks();
-  if (!placed_ && reply.phase() >= v1::RUNNING && reply.has_map()) {
-    placement_ = reply;
-    placed_ = true;
-  }
+  if (!placement_.has_value() && reply.phase() >= v1::RUNNING && reply.has_map()) placement_ = reply;
+  // With nothing to compute there is nothing to build: a new generation is taken up to say that its ranks rest.
+  const bool rests = resting_ && run_stops_;
+  if (rests && placement_.has_value()) built_ = era_;
   std::vector<LeasedRank> leases;
   for (const v1::Lease& lease : reply.leases()) {
     leases.push_back({Rank(lease.rank()), Incarnation{Generation(lease.generation()), lease.number()}});
@@ -83,11 +116,15 @@ void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
     return std::none_of(leases.begin(), leases.end(), [&](const LeasedRank& l) { return l.rank == entry.first; });
   });
   leases_ = std::move(leases);
+  if (!rests) return;
+  for (const LeasedRank& lease : leases_) progress_[lease.rank].done = true;
 }
 
 void ControlLink::Loop() {
   absl::Time heard = time_->Now();
   absl::Time awake = heard;
+  absl::Time waits_since = absl::InfiniteFuture(), tell = absl::InfiniteFuture();
+  bool forgotten = false;  // and not registered again yet
   while (true) {
     // A process that was stopped and wakes has heard nothing because it did not listen.
     if (time_->Now() - awake > kOwnAbsence) heard = time_->Now();
@@ -100,49 +137,94 @@ void ControlLink::Loop() {
       urgent_ = false;
     }
     absl::StatusOr<v1::HeartbeatReply> reply = calls_.heartbeat(beat);
-    absl::Duration pause = absl::Milliseconds(100);
-    if (reply.ok() && reply->unknown_member()) {
-      calls_.log("the coordinator does not know this worker any more (silent for too long); registering again");
-      if (absl::Status again = Register(true); absl::IsFailedPrecondition(again)) reply = again;
+    absl::Duration pause = kAskAgain;
+    const bool over = reply.ok() && reply->phase() >= v1::FINISHED;
+    if (reply.ok() && reply->unknown_member() && !over) {
+      if (!forgotten) calls_.log("the coordinator does not know this worker any more; registering again");
+      // Sent again after a failure it is the same registration.
+      const absl::Status again = Register(!forgotten);
+      forgotten = !again.ok();
+      if (!again.ok()) reply = again;
+      if (again.ok()) calls_.log(absl::StrCat("registered again as member ", member()));
     } else if (reply.ok()) {
       pause = absl::Milliseconds(std::max<uint32_t>(1, reply->next_ms()));
     }
-    MutexLock lock(&mu_);
-    if (reply.ok()) {
-      heard = time_->Now();
-      if (!reply->unknown_member()) {
-        training_.erase(training_.begin(), training_.begin() + beat.training_size());
-        evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
-        TakeNews(*reply);
+    std::string line;
+    {
+      MutexLock lock(&mu_);
+      const absl::Time now = time_->Now();
+      std::string what, why;  // is awaited
+      if (reply.ok()) {
+        heard = now;
+        if (over || !reply->unknown_member()) {
+          if (!reply->unknown_member()) {
+            training_.erase(training_.begin(), training_.begin() + beat.training_size());
+            evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
+          }
+          TakeNews(*reply);
+        }
+        if (built_.has_value() && !UpToDate() && phase_ < v1::RUNNING) {
+          what = absl::StrCat("for generation ", era_.generation);
+          why = message_;
+        }
+      } else if (absl::IsFailedPrecondition(reply.status())) {
+        lost_ = reply.status();
+      } else {
+        what = "for the coordinator";
+        why = std::string(reply.status().message());
+        // One that is to leave has nobody to take leave of.
+        const absl::Duration patience =
+            leaving_ ? std::min(options_.give_up_after, options_.tell_every) : options_.give_up_after;
+        if (now - heard > patience) {
+          lost_ = absl::UnavailableError(absl::StrCat("no word from the coordinator for ",
+                                                      absl::FormatDuration(absl::Trunc(now - heard, absl::Seconds(1))),
+                                                      ": ", reply.status().message()));
+        }
       }
-    } else if (absl::IsFailedPrecondition(reply.status())) {
-      lost_ = reply.status();
-    } else if (time_->Now() - heard > options_.give_up_after) {
-      lost_ = absl::UnavailableError(absl::StrCat(
-          "no word from the coordinator for ",
-          absl::FormatDuration(absl::Trunc(time_->Now() - heard, absl::Seconds(1))), ": ", reply.status().message()));
+      if (what.empty()) {
+        waits_since = absl::InfiniteFuture();
+      } else if (waits_since == absl::InfiniteFuture()) {
+        waits_since = now;
+        tell = now + options_.tell_after;
+      }
+      if (waits_since <= now && now >= tell) {
+        line = Waiting(what, now - waits_since, why);
+        tell = now + options_.tell_every;
+      }
+      changed_.SignalAll();
     }
-    changed_.SignalAll();
+    if (!line.empty()) calls_.log(line);
+    MutexLock lock(&mu_);
     const absl::Time next = time_->Now() + pause;
     while (!end_ && !urgent_ && time_->Now() < next) changed_.WaitUntil(&mu_, next);
   }
 }
 
-absl::Status ControlLink::StateLocked() const {
+absl::Status ControlLink::EndLocked() const {
   if (phase_ == v1::FAILED) return absl::FailedPreconditionError(message_);
   if (!lost_.ok()) return lost_;
   if (leaving_ || run_stops_ || phase_ >= v1::SAVING) return absl::CancelledError("the coordinator said stop");
   return absl::OkStatus();
 }
 
+absl::Status ControlLink::StateLocked() const {
+  DESCENT_RETURN_IF_ERROR(EndLocked());
+  if (!built_.has_value() || UpToDate()) return absl::OkStatus();
+  return absl::AbortedError(
+      absl::StrCat("generation ", built_->generation, " is over; ", era_.generation, " has begun"));
+}
+
 absl::StatusOr<v1::HeartbeatReply> ControlLink::AwaitRunning() {
   MutexLock lock(&mu_);
-  std::string told;
-  while (!placed_) {
-    DESCENT_RETURN_IF_ERROR(StateLocked());
+  while (!placement_.has_value() || UpToDate()) {
+    DESCENT_RETURN_IF_ERROR(EndLocked());
     changed_.WaitUntil(&mu_, time_->Now() + absl::Seconds(1));
   }
-  return placement_;
+  built_ = era_;
+  resting_ = false;
+  urgent_ = true;  // the coordinator is to know
+  changed_.SignalAll();
+  return *placement_;
 }
 
 void ControlLink::RequestStop() {
@@ -153,6 +235,7 @@ void ControlLink::RequestStop() {
 
 void ControlLink::StopObeyed() {
   MutexLock lock(&mu_);
+  resting_ = true;
   if (!run_stops_) return;  // this worker alone leaves; its ranks go on elsewhere
   for (const LeasedRank& lease : leases_) progress_[lease.rank].done = true;
   urgent_ = true;
@@ -174,10 +257,16 @@ uint64_t ControlLink::member() const {
   return member_;
 }
 
+uint64_t ControlLink::run() const {
+  MutexLock lock(&mu_);
+  return era_.run;
+}
+
 absl::Status ControlLink::AwaitEnd(absl::Time deadline) {
   MutexLock lock(&mu_);
   while (phase_ < v1::FINISHED) {
     if (!lost_.ok()) return lost_;
+    if (absl::Status state = StateLocked(); absl::IsAborted(state)) return state;
     if (time_->Now() >= deadline) return absl::DeadlineExceededError("the coordinator did not say how the job ended");
     changed_.WaitUntil(&mu_, deadline);
   }
@@ -186,7 +275,7 @@ absl::Status ControlLink::AwaitEnd(absl::Time deadline) {
 
 std::vector<LeasedRank> ControlLink::Leases() {
   MutexLock lock(&mu_);
-  return leases_;
+  return VisibleLeases();
 }
 
 absl::Status ControlLink::State() {
@@ -196,15 +285,16 @@ absl::Status ControlLink::State() {
 
 void ControlLink::WaitForChange(absl::Time deadline) {
   MutexLock lock(&mu_);
-  const std::vector<LeasedRank> before = leases_;
+  const std::vector<LeasedRank> before = VisibleLeases();
   const v1::Phase phase = phase_;
-  while (leases_ == before && phase_ == phase && StateLocked().ok() && time_->Now() < deadline) {
+  while (VisibleLeases() == before && phase_ == phase && StateLocked().ok() && time_->Now() < deadline) {
     changed_.WaitUntil(&mu_, deadline);
   }
 }
 
 void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
   MutexLock lock(&mu_);
+  if (!UpToDate()) return;
   Progress& progress = progress_[rank];
   progress.clock = clock.value + 1;
   progress.examples += static_cast<uint64_t>(batch.weight);
@@ -237,6 +327,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
   part.set_fuzzy(evaluation.fuzzy);
   part.set_classification(evaluation.classification);
   MutexLock lock(&mu_);
+  if (!UpToDate()) return;
   evaluation_.push_back(part);
   urgent_ = true;
   changed_.SignalAll();
@@ -244,6 +335,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
 
 void ControlLink::Done(Rank rank) {
   MutexLock lock(&mu_);
+  if (!UpToDate()) return;
   Progress& progress = progress_[rank];
   progress.clock = std::max(progress.clock, clocks_);
   progress.done = true;

@@ -1,6 +1,10 @@
 // A worker's link to the coordinator: registers, beats on a thread of its own, keeps leases and state for the training
 // loop, carries progress and evaluations the other way. A worker that the coordinator no longer knows (it was stopped
-// for longer than a lease) registers again by itself.
+// for longer than a lease, or the coordinator is another process now) registers again by itself.
+//
+// Generations. The death of a server or of the coordinator begins a new one. From the word of it on, the old one's
+// leases are void, what it has not told yet is dropped, and what its trainer still says is ignored; State() is ABORTED.
+// AwaitRunning then gives the placement of the new one, to build a client and a trainer for.
 //
 // Thread-safe.
 #ifndef DESCENT_WORKER_LOOP_CONTROL_LINK_H_
@@ -9,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,24 +39,27 @@ struct ControlCalls {
 class ControlLink final : public TrainerControl {
  public:
   struct Options {
-    uint64_t window = 50;                              // clocks of a record of training loss
-    uint64_t clocks = 0;                               // the job's length, 0: as the coordinator says
-    absl::Duration give_up_after = absl::Seconds(10);  // without a word from the coordinator
+    uint64_t window = 50;                               // clocks of a record of training loss
+    uint64_t clocks = 0;                                // the job's length, 0: as the coordinator says
+    absl::Duration give_up_after = absl::Seconds(600);  // without a word from the coordinator
+    // While it waits for the coordinator or a new generation: the first word of it, and the others.
+    absl::Duration tell_after = absl::Seconds(3);
+    absl::Duration tell_every = absl::Seconds(10);
   };
 
   ControlLink(Options options, ControlCalls calls, v1::RegisterWorkerRequest registration, const TimeSource* time);
   ~ControlLink() override;  // joins the thread
 
-  // Registers. FAILED_PRECONDITION: refused, one line per mismatch.
+  // Registers, for give_up_after if need be. FAILED_PRECONDITION: refused, one line per mismatch.
   absl::Status Start();
 
-  // Waits until training runs and gives the news that came with it: tensors, map, length. CANCELLED or
-  // FAILED_PRECONDITION as State().
+  // Waits until a generation runs that was not given yet, and gives the news that came with it: generation, tensors,
+  // map, length. It is this worker's generation from now on. CANCELLED, FAILED_PRECONDITION or UNAVAILABLE as State().
   absl::StatusOr<v1::HeartbeatReply> AwaitRunning();
 
   // Ends the training loop at the next opportunity; State() is CANCELLED from now on.
   void RequestStop();
-  // The loop has returned because the run is stopped: nothing of its ranks is under way any more.
+  // The loop has returned because the run is stopped or over: nothing of its ranks is under way any more.
   void StopObeyed();
   // True once RequestStop was called and the run itself goes on: this worker is to leave it.
   bool leaving() const;
@@ -60,10 +68,13 @@ class ControlLink final : public TrainerControl {
   // The last known phase.
   v1::Phase phase() const;
   uint64_t member() const;
-  // After the job's own end: waits for the coordinator to say how it ended.
+  uint64_t run() const;
+  // After the job's own end: waits for the coordinator to say how it ended. ABORTED: it has not, a new generation goes
+  // on from an earlier clock.
   absl::Status AwaitEnd(absl::Time deadline);
 
   std::vector<LeasedRank> Leases() override;
+  // FAILED_PRECONDITION: the run has failed, or this worker was refused. UNAVAILABLE: no word for give_up_after.
   absl::Status State() override;
   void WaitForChange(absl::Time deadline) override;
   void Completed(Rank rank, Clock clock, const BatchResult& batch) override;
@@ -79,10 +90,24 @@ class ControlLink final : public TrainerControl {
     v1::TrainingPart window;  // under way
   };
 
+  struct Era {
+    uint64_t run = 0;
+    uint64_t generation = 0;
+    bool operator==(const Era&) const = default;
+  };
+
   void Loop();
   absl::Status Register(bool again) ABSL_LOCKS_EXCLUDED(mu_);
   v1::HeartbeatRequest MakeBeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeNews(const v1::HeartbeatReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Enter(Era era) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The training loop works for the generation that is.
+  bool UpToDate() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return built_ == era_; }
+  // An older generation's trainer must not see the leases of this one.
+  std::vector<LeasedRank> VisibleLeases() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return UpToDate() ? leases_ : std::vector<LeasedRank>();
+  }
+  absl::Status EndLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
@@ -93,15 +118,15 @@ class ControlLink final : public TrainerControl {
   mutable Mutex mu_;
   CondVar changed_;
   uint64_t member_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t run_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;
+  Era era_ ABSL_GUARDED_BY(mu_);                   // as the coordinator says
+  std::optional<Era> built_ ABSL_GUARDED_BY(mu_);  // the one that AwaitRunning gave last
   v1::Phase phase_ ABSL_GUARDED_BY(mu_) = v1::STARTING;
   std::string message_ ABSL_GUARDED_BY(mu_);
   std::vector<LeasedRank> leases_ ABSL_GUARDED_BY(mu_);
-  bool run_stops_ ABSL_GUARDED_BY(mu_) = false;  // as the coordinator said
-  bool leaving_ ABSL_GUARDED_BY(mu_) = false;    // as this process was told
-  bool placed_ ABSL_GUARDED_BY(mu_) = false;
-  v1::HeartbeatReply placement_ ABSL_GUARDED_BY(mu_);  // the news with tensors and map
+  bool run_stops_ ABSL_GUARDED_BY(mu_) = false;                       // as the coordinator said
+  bool leaving_ ABSL_GUARDED_BY(mu_) = false;                         // as this process was told
+  bool resting_ ABSL_GUARDED_BY(mu_) = false;                         // no rank is at work here
+  std::optional<v1::HeartbeatReply> placement_ ABSL_GUARDED_BY(mu_);  // the news with this era's tensors and map
   uint64_t clocks_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status lost_ ABSL_GUARDED_BY(mu_);
   std::map<Rank, Progress> progress_ ABSL_GUARDED_BY(mu_);

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <memory>
+#include <thread>
 
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -20,10 +21,13 @@ class Script {
     calls.register_worker = [this](const v1::RegisterWorkerRequest&, bool again) -> absl::StatusOr<v1::RegisterReply> {
       MutexLock lock(&mu_);
       ++registrations_;
-      again_ |= again;
+      again_ += again;
+      changed_.SignalAll();
       if (!refuse_.ok()) return refuse_;
       v1::RegisterReply reply;
       reply.set_member(100 + registrations_);
+      reply.set_run(run_);
+      reply.set_generation(generation_);
       return reply;
     };
     calls.heartbeat = [this](const v1::HeartbeatRequest& beat) -> absl::StatusOr<v1::HeartbeatReply> {
@@ -32,16 +36,29 @@ class Script {
       changed_.SignalAll();
       if (!answer_.ok()) return answer_;
       v1::HeartbeatReply reply = reply_;
+      reply.set_generation(generation_);
+      for (v1::Lease& lease : *reply.mutable_leases()) lease.set_generation(generation_);
       reply.set_unknown_member(beat.member() == forgotten_);
       reply.set_next_ms(1);
       return reply;
     };
-    calls.log = [](const std::string&) {};
+    calls.log = [this](const std::string& line) {
+      MutexLock lock(&mu_);
+      log_ += line + "\n";
+      changed_.SignalAll();
+    };
     return calls;
   }
   void Answer(absl::Status status, v1::HeartbeatReply reply = {}) {
     MutexLock lock(&mu_);
     answer_ = std::move(status);
+    reply_ = std::move(reply);
+  }
+  // All heartbeats and registrations from now on are of this generation.
+  void Begin(uint64_t generation, v1::HeartbeatReply reply) {
+    MutexLock lock(&mu_);
+    generation_ = generation;
+    answer_ = absl::OkStatus();
     reply_ = std::move(reply);
   }
   void Forget(uint64_t member) {
@@ -71,12 +88,33 @@ class Script {
     MutexLock lock(&mu_);
     return registrations_;
   }
+  // How many were of a new member.
+  int new_registrations() {
+    MutexLock lock(&mu_);
+    return again_;
+  }
+  void WaitForRegistrations(int number) {
+    MutexLock lock(&mu_);
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (registrations_ < number && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
+    EXPECT_GE(registrations_, number);
+  }
+  // Waits for the text to be logged; gives all of the log.
+  std::string WaitForLog(const std::string& text) {
+    MutexLock lock(&mu_);
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (log_.find(text) == std::string::npos && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
+    return log_;
+  }
 
  private:
   Mutex mu_;
   CondVar changed_;
   int registrations_ ABSL_GUARDED_BY(mu_) = 0;
-  bool again_ ABSL_GUARDED_BY(mu_) = false;
+  int again_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t run_ ABSL_GUARDED_BY(mu_) = 7;
+  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 1;
+  std::string log_ ABSL_GUARDED_BY(mu_);
   uint64_t forgotten_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status refuse_ ABSL_GUARDED_BY(mu_);
   absl::Status answer_ ABSL_GUARDED_BY(mu_);
@@ -101,11 +139,24 @@ v1::HeartbeatReply Running(std::vector<uint32_t> ranks, uint64_t number = 1) {
 class ControlLinkTest : public ::testing::Test {
  protected:
   std::unique_ptr<ControlLink> Link(absl::Duration give_up = absl::Seconds(30)) {
-    ControlLink::Options options;
-    options.window = 5;
-    options.give_up_after = give_up;
-    return std::make_unique<ControlLink>(options, script_.calls(), v1::RegisterWorkerRequest(), &time_);
+    options_.window = 5;
+    options_.give_up_after = give_up;
+    return std::make_unique<ControlLink>(options_, script_.calls(), v1::RegisterWorkerRequest(), &time_);
   }
+  // A link whose generation 1 runs, with rank 0.
+  std::unique_ptr<ControlLink> RunningLink() {
+    script_.Answer(absl::OkStatus(), Running({0}));
+    auto link = Link();
+    EXPECT_TRUE(link->Start().ok());
+    EXPECT_TRUE(link->AwaitRunning().ok());
+    return link;
+  }
+  static absl::Status AwaitOver(ControlLink* link) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (link->State().ok() && absl::Now() < deadline) link->WaitForChange(deadline);
+    return link->State();
+  }
+  ControlLink::Options options_;
   RealTimeSource time_;
   Script script_;
 };
@@ -172,6 +223,158 @@ TEST_F(ControlLinkTest, GivesUpOnASilentCoordinator) {
   const absl::Status status = link->AwaitEnd(absl::Now() + absl::Seconds(30));
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(status.message(), HasSubstr("connection refused"));
+}
+
+v1::HeartbeatReply Placing() {
+  v1::HeartbeatReply reply;
+  reply.set_phase(v1::PLACING);
+  reply.set_message("placing 1 s: not ready: server 1 on host b (pid 7)");
+  return reply;
+}
+
+RankEvaluation Evaluation(uint64_t clock) {
+  RankEvaluation evaluation;
+  evaluation.clock = Clock(clock);
+  return evaluation;
+}
+
+TEST_F(ControlLinkTest, ANewGenerationVoidsLeasesAndWhatWasNotTold) {
+  auto link = RunningLink();
+  script_.Answer(absl::UnavailableError("away"));
+  for (uint64_t clock = 0; clock < 7; ++clock) link->Completed(Rank(0), Clock(clock), {.loss = 1, .weight = 1});
+  link->Evaluated(Evaluation(6));
+  script_.WaitForBeat([](const auto& b) { return b.training_size() == 1 && b.evaluation_size() == 1; });
+
+  script_.Begin(2, Placing());
+  const absl::Status over = AwaitOver(link.get());
+  EXPECT_TRUE(absl::IsAborted(over)) << over;
+  EXPECT_THAT(over.message(), HasSubstr("generation 1 is over; 2 has begun"));
+  EXPECT_TRUE(link->Leases().empty());
+  // What the old trainer still has to say is of clocks that are to be computed again.
+  link->Completed(Rank(0), Clock(7), {.loss = 1, .weight = 1});
+  link->Evaluated(Evaluation(8));
+  link->Done(Rank(0));
+  for (int beat = 0; beat < 2; ++beat) {
+    const auto own = script_.WaitForBeat([](const auto&) { return true; });
+    EXPECT_EQ(own.generation(), 1u) << "until it has built for the new one";
+    EXPECT_FALSE(own.ready());
+    EXPECT_EQ(own.progress_size() + own.training_size() + own.evaluation_size(), 0);
+  }
+
+  script_.Begin(2, Running({0, 1}));
+  const auto news = link->AwaitRunning();
+  ASSERT_TRUE(news.ok()) << news.status();
+  EXPECT_EQ(news->generation(), 2u);
+  EXPECT_TRUE(link->State().ok());
+  ASSERT_EQ(link->Leases().size(), 2u);
+  EXPECT_EQ(link->Leases()[0].incarnation, (Incarnation{Generation(2), 1}));
+  link->Completed(Rank(1), Clock(3), {.loss = 1, .weight = 1});
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.progress_size() == 1; });
+  EXPECT_EQ(beat.generation(), 2u);
+  EXPECT_TRUE(beat.ready());
+  EXPECT_EQ(beat.progress(0).clock(), 4u);
+  EXPECT_EQ(beat.progress(0).examples(), 1u);
+}
+
+TEST_F(ControlLinkTest, TheOldLeasesAreNotSeenUntilTheNewGenerationIsBuilt) {
+  auto link = RunningLink();
+  script_.Begin(2, Running({0, 1}));
+  EXPECT_TRUE(absl::IsAborted(AwaitOver(link.get())));
+  EXPECT_TRUE(link->Leases().empty());
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  EXPECT_EQ(link->Leases().size(), 2u);
+}
+
+TEST_F(ControlLinkTest, ACoordinatorThatWasStartedAgainIsRegisteredWith) {
+  options_.tell_after = absl::ZeroDuration();
+  auto link = RunningLink();
+  script_.Answer(absl::UnavailableError("the coordinator at c:1: connection refused"));
+  EXPECT_THAT(script_.WaitForLog("waiting for the coordinator since 0 s: the coordinator at c:1: connection refused"),
+              HasSubstr("connection refused"));
+  EXPECT_TRUE(link->State().ok()) << "training goes on meanwhile";
+  script_.Forget(101);
+  script_.Begin(2, Running({0}));
+  const auto news = link->AwaitRunning();
+  ASSERT_TRUE(news.ok()) << news.status();
+  EXPECT_EQ(news->generation(), 2u);
+  EXPECT_EQ(link->member(), 102u);
+  EXPECT_EQ(link->run(), 7u);
+  EXPECT_EQ(script_.new_registrations(), 1);
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.generation() == 2; });
+  EXPECT_EQ(beat.member(), 102u);
+  EXPECT_EQ(beat.run(), 7u);
+}
+
+TEST_F(ControlLinkTest, ARegistrationThatGotLostIsTheSameWhenSentAgain) {
+  auto link = RunningLink();
+  script_.Refuse(absl::UnavailableError("away"));
+  script_.Forget(101);
+  script_.WaitForRegistrations(3);
+  script_.Refuse(absl::OkStatus());
+  script_.WaitForBeat([](const auto& b) { return b.member() > 101; });
+  EXPECT_EQ(script_.new_registrations(), 1);
+}
+
+TEST_F(ControlLinkTest, ARunThatHasEndedMeanwhileIsNotRegisteredWith) {
+  auto link = RunningLink();
+  v1::HeartbeatReply finished;
+  finished.set_phase(v1::FINISHED);
+  script_.Forget(101);
+  script_.Answer(absl::OkStatus(), finished);
+  EXPECT_TRUE(link->AwaitEnd(absl::Now() + absl::Seconds(30)).ok());
+  EXPECT_EQ(link->phase(), v1::FINISHED);
+}
+
+TEST_F(ControlLinkTest, AStopHoldsForTheNextGenerationToo) {
+  auto link = RunningLink();
+  v1::HeartbeatReply stop = Running({0});
+  stop.set_stop(true);
+  script_.Answer(absl::OkStatus(), stop);
+  EXPECT_TRUE(absl::IsCancelled(AwaitOver(link.get())));
+  link->StopObeyed();
+  script_.WaitForBeat([](const auto& b) { return b.progress_size() == 1 && b.progress(0).done(); });
+  // Of the new generation it holds two ranks, and says that they rest.
+  stop = Running({0, 1});
+  stop.set_stop(true);
+  script_.Begin(2, stop);
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.generation() == 2 && b.progress_size() == 2; });
+  EXPECT_TRUE(beat.progress(0).done() && beat.progress(1).done());
+  EXPECT_TRUE(absl::IsCancelled(link->State()));
+}
+
+TEST_F(ControlLinkTest, AStopThatTheNewCoordinatorDoesNotKnowOfIsOver) {
+  auto link = RunningLink();
+  v1::HeartbeatReply stop = Running({0});
+  stop.set_stop(true);
+  script_.Answer(absl::OkStatus(), stop);
+  EXPECT_TRUE(absl::IsCancelled(AwaitOver(link.get())));
+  link->StopObeyed();
+  script_.Begin(2, Running({0}));
+  const absl::Status end = link->AwaitEnd(absl::Now() + absl::Seconds(30));
+  EXPECT_TRUE(absl::IsAborted(end)) << end;
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  EXPECT_TRUE(link->State().ok());
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.generation() == 2; });
+  EXPECT_EQ(beat.progress_size(), 0) << "it computes";
+}
+
+TEST_F(ControlLinkTest, RegistersOnceTheCoordinatorIsBack) {
+  script_.Refuse(absl::UnavailableError("away"));
+  auto link = Link();
+  absl::Status started;
+  std::thread starting([&] { started = link->Start(); });
+  script_.WaitForRegistrations(2);
+  script_.Refuse(absl::OkStatus());
+  starting.join();
+  EXPECT_TRUE(started.ok()) << started;
+}
+
+TEST_F(ControlLinkTest, WhoLeavesDoesNotWaitLongForASilentCoordinator) {
+  options_.tell_every = absl::Milliseconds(1);
+  auto link = RunningLink();
+  script_.Answer(absl::UnavailableError("away"));
+  link->RequestStop();
+  EXPECT_TRUE(absl::IsUnavailable(link->AwaitEnd(absl::Now() + absl::Seconds(30))));
 }
 
 }  // namespace

@@ -26,6 +26,8 @@ void Add(const BatchResult& part, BatchResult* total) {
 }
 
 constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLastPause = absl::Seconds(1);  // before a new start
+constexpr absl::Duration kTellEvery = absl::Seconds(10);
 
 }  // namespace
 
@@ -58,6 +60,7 @@ class Trainer::Impl {
   absl::Status Run() {
     while (true) {
       if (absl::Status state = control_->State(); !state.ok()) {
+        if (absl::IsAborted(state)) Disconnect();
         return absl::IsCancelled(state) ? absl::OkStatus() : state;
       }
       absl::Status status = UpdateLeases();
@@ -69,13 +72,13 @@ class Trainer::Impl {
         }
         status = Iterate(clocks_.at(group[0]), group);
       }
-      if (absl::IsAborted(status)) {
-        // A lease was lost or a generation ended; what was under way is somebody else's now.
-        control_->Log(absl::StrCat("starting over with the leases held: ", status.message()));
-        Disconnect();
-        control_->WaitForChange(time_->Now() + absl::Milliseconds(100));
+      if (absl::IsAborted(status) || absl::IsUnavailable(status)) {
+        // A lease was lost or a generation ended; what was under way is somebody else's now. Servers may know of a new
+        // generation before the coordinator's word of it comes here.
+        StartOver(status);
         continue;
       }
+      if (status.ok()) pause_ = kFirstPause;
       if (absl::IsCancelled(status)) {  // the state tells why
         if (absl::IsCancelled(control_->State())) FinishPushes();
         continue;
@@ -108,6 +111,16 @@ class Trainer::Impl {
     total->payload_bytes_copied += part.payload_bytes_copied;
     total->resends += part.resends;
     total->duplicates += part.duplicates;
+  }
+
+  void StartOver(const absl::Status& why) {
+    if (const absl::Time now = time_->Now(); now - told_ >= kTellEvery) {
+      control_->Log(absl::StrCat("starting over with the leases held: ", why.message()));
+      told_ = now;
+    }
+    Disconnect();
+    control_->WaitForChange(time_->Now() + pause_);
+    pause_ = std::min(2 * pause_, kLastPause);
   }
 
   void Disconnect() {
@@ -556,6 +569,8 @@ class Trainer::Impl {
   std::vector<std::unique_ptr<GradientSum>> free_;
   GradientSum scratch_;
   std::deque<InFlight> in_flight_;
+  absl::Duration pause_ = kFirstPause;
+  absl::Time told_ = absl::InfinitePast();
   ClientStats past_stats_;
   Connection connection_;  // last: destroyed first, before the buffers it points into
 };

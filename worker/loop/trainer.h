@@ -49,7 +49,8 @@ class TrainerControl {
  public:
   virtual ~TrainerControl() = default;
   virtual std::vector<LeasedRank> Leases() = 0;
-  // OK: go on. CANCELLED: finish what is in hand and return. Anything else: the job is over, this is why.
+  // OK: go on. CANCELLED: finish what is in hand and return. ABORTED: the generation is over, drop what is in hand and
+  // return. Anything else: the job is over, this is why.
   virtual absl::Status State() = 0;
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
@@ -106,7 +107,8 @@ class Trainer {
           const TimeSource* time);
   ~Trainer();
 
-  // Returns when the control's state says so: OK after CANCELLED, else the state or the error that ended it.
+  // Returns when the control's state says so: OK after CANCELLED, else the state or the error that ended it. Servers
+  // that cannot be reached or belong to another generation end nothing: the control's word on them is waited for.
   absl::Status Run();
 
   ClientStats client_stats() const;

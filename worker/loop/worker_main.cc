@@ -97,6 +97,101 @@ void ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Statu
   control->ReportFailure(report).IgnoreError();
 }
 
+v1::RegisterWorkerRequest Registration(const Flags& flags, const v1::JobSpec& job, const WorkerData& data) {
+  v1::RegisterWorkerRequest registration;
+  registration.set_protocol(kProtocolVersion);
+  registration.set_job_fingerprint(JobFingerprint(job));
+  const NumericsFingerprint numerics = ComputeNumericsFingerprint(flags.numerics_profile);
+  registration.mutable_numerics()->set_build(numerics.build);
+  registration.mutable_numerics()->set_instruction_set(numerics.instruction_set);
+  registration.mutable_numerics()->set_probe(numerics.probe);
+  registration.set_host(HostName());
+  registration.set_pid(static_cast<uint64_t>(getpid()));
+  registration.set_capacity(flags.ranks);
+  data.Describe(&registration);
+  return registration;
+}
+
+TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news, const WorkerData& data) {
+  TrainerOptions options;
+  options.consistency = ConsistencyOf(job);
+  options.geometry = GeometryOf(job);
+  options.ranks = job.ranks();
+  options.clocks = news.clocks();
+  options.evaluate_every = EvaluateEvery(job.evaluation(), news.clocks_per_epoch());
+  options.objective = job.evaluation().objective();
+  options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
+  options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
+  options.l2 = job.l2();
+  return options;
+}
+
+// The client of the servers of one generation.
+absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run, const v1::HeartbeatReply& news,
+                                       const WorkerData& data) {
+  ClientOptions client;
+  client.envelope.job = job.job_fingerprint();
+  client.envelope.run = RunId(run);
+  client.envelope.generation = Generation(news.generation());
+  client.envelope.map_epoch = news.map().epoch();
+  client.geometry = GeometryOf(job.job());
+  client.tensors = data.model->tensors();
+  DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
+  return client;
+}
+
+// Trains, generation after generation, until the run is over or this worker is to leave. What was loaded stays loaded.
+absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSource* batches, const Logger& log,
+                   const TimeSource& time, ControlLink* link) {
+  ClientStats total;
+  const auto tell = [&] {
+    log.Log(absl::StrCat("pushed ", total.payload_bytes_out, " bytes, pulled ", total.payload_bytes_in, ", ",
+                         total.resends, " resends"));
+  };
+  while (true) {
+    absl::StatusOr<v1::HeartbeatReply> news = link->AwaitRunning();
+    absl::Status trained = news.status();
+    if (news.ok()) {
+      DESCENT_ASSIGN_OR_RETURN(const ClientOptions client, ClientOf(job, link->run(), *news, data));
+      const std::vector<std::string> servers(news->map().address().begin(), news->map().address().end());
+      Trainer trainer(
+          OptionsOf(job.job(), *news, data), data.model.get(), batches, data.train.get(), data.validation.get(),
+          [&client, &servers, &time] {
+            Connection connection;
+            GrpcClientOptions transport;
+            transport.servers = servers;
+            connection.transport = MakeGrpcClientTransport(transport);
+            connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
+            return connection;
+          },
+          link, &time);
+      trained = trainer.Run();
+      const ClientStats stats = trainer.client_stats();
+      total.payload_bytes_out += stats.payload_bytes_out;
+      total.payload_bytes_in += stats.payload_bytes_in;
+      total.resends += stats.resends;
+    }
+    if (absl::IsAborted(trained)) {
+      log.Log(absl::StrCat(trained.message(), "; waiting for it to run"));
+      continue;
+    }
+    if (!trained.ok() && !absl::IsCancelled(trained)) return trained;
+    link->StopObeyed();
+    if (link->leaving()) {
+      tell();
+      return absl::OkStatus();
+    }
+    const absl::Status end = link->AwaitEnd(time.Now() + absl::Hours(1));
+    if (absl::IsAborted(end)) {
+      log.Log(absl::StrCat(end.message(), "; going on with it"));
+      continue;
+    }
+    tell();
+    if (end.ok()) log.Log("done");
+    return link->phase() == v1::FAILED || absl::IsUnavailable(end) ? end : absl::OkStatus();
+  }
+}
+
 // Joins the run, trains, and tells how it ended. *link is set once there is one.
 absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& log, ControlClient* control,
                   const std::function<void(ControlLink*)>& joined) {
@@ -116,18 +211,12 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
     if (set == nullptr) continue;
     for (const std::string& note : set->Notes()) log.Log(note);
   }
-
-  v1::RegisterWorkerRequest registration;
-  registration.set_protocol(kProtocolVersion);
-  registration.set_job_fingerprint(JobFingerprint(job));
-  const NumericsFingerprint numerics = ComputeNumericsFingerprint(flags.numerics_profile);
-  registration.mutable_numerics()->set_build(numerics.build);
-  registration.mutable_numerics()->set_instruction_set(numerics.instruction_set);
-  registration.mutable_numerics()->set_probe(numerics.probe);
-  registration.set_host(HostName());
-  registration.set_pid(static_cast<uint64_t>(getpid()));
-  registration.set_capacity(flags.ranks);
-  data.Describe(&registration);
+  std::unique_ptr<BatchSource> delayed;
+  BatchSource* batches = data.batches.get();
+  if (flags.inject_delay_ms > 0) {
+    delayed = std::make_unique<DelayedSource>(batches, flags.inject_delay_ms);
+    batches = delayed.get();
+  }
 
   ControlCalls calls;
   calls.register_worker = [control](const v1::RegisterWorkerRequest& request, bool again) {
@@ -138,64 +227,17 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   calls.log = [&log](const std::string& line) { log.Log(line); };
   ControlLink::Options link_options;
   link_options.window = job.metrics().every_rounds();
-  // Longer than a lease: a coordinator that was stopped for a while forgives its members, so they forgive it.
-  link_options.give_up_after = 3 * absl::Seconds(job.cluster().lease_seconds());
+  // A coordinator that died is started again, by whoever started it first; that may take as long as a start.
+  if (const double seconds = job.cluster().start_timeout_seconds(); seconds > 0) {
+    link_options.give_up_after = absl::Seconds(seconds);
+  }
+  const v1::RegisterWorkerRequest registration = Registration(flags, job, data);
   ControlLink link(link_options, calls, registration, &time);
   DESCENT_RETURN_IF_ERROR(link.Start());
   joined(&link);
   log.Log(absl::StrCat("registered as member ", link.member(), "; ", registration.train_rows(), " training rows"));
 
-  const absl::Status trained = [&]() -> absl::Status {
-    DESCENT_ASSIGN_OR_RETURN(const v1::HeartbeatReply news, link.AwaitRunning());
-    ClientOptions client;
-    client.envelope.job = reply.job_fingerprint();
-    client.envelope.run = RunId(reply.run());
-    client.envelope.generation = Generation(news.generation());
-    client.envelope.map_epoch = news.map().epoch();
-    client.geometry = GeometryOf(job);
-    client.tensors = data.model->tensors();
-    DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
-    const std::vector<std::string> servers(news.map().address().begin(), news.map().address().end());
-
-    TrainerOptions options;
-    options.consistency = ConsistencyOf(job);
-    options.geometry = client.geometry;
-    options.ranks = job.ranks();
-    options.clocks = news.clocks();
-    options.evaluate_every = EvaluateEvery(job.evaluation(), news.clocks_per_epoch());
-    options.objective = job.evaluation().objective();
-    options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
-    options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
-    options.l2 = job.l2();
-    std::unique_ptr<BatchSource> delayed;
-    BatchSource* batches = data.batches.get();
-    if (flags.inject_delay_ms > 0) {
-      delayed = std::make_unique<DelayedSource>(batches, flags.inject_delay_ms);
-      batches = delayed.get();
-    }
-    Trainer trainer(
-        options, data.model.get(), batches, data.train.get(), data.validation.get(),
-        [&client, &servers, &time] {
-          Connection connection;
-          GrpcClientOptions transport;
-          transport.servers = servers;
-          connection.transport = MakeGrpcClientTransport(transport);
-          connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
-          return connection;
-        },
-        &link, &time);
-    DESCENT_RETURN_IF_ERROR(trainer.Run());
-    link.StopObeyed();
-    const ClientStats stats = trainer.client_stats();
-    log.Log(absl::StrCat("pushed ", stats.payload_bytes_out, " bytes, pulled ", stats.payload_bytes_in, ", ",
-                         stats.resends, " resends"));
-    return absl::OkStatus();
-  }();
-  if (trained.ok() && !link.leaving() && link.phase() < v1::FINISHED &&
-      !absl::IsCancelled(link.AwaitEnd(time.Now() + absl::Hours(1)))) {
-    log.Log("done");
-  }
-  const absl::Status state = trained.ok() && link.phase() == v1::FAILED ? link.State() : trained;
+  const absl::Status state = Train(reply, data, batches, log, time, &link);
   const v1::Phase phase = link.phase();
   if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) ReportOwnFailure(control, link.member(), state);
   link.Close();
