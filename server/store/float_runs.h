@@ -1,4 +1,4 @@
-// Walks a payload as little-endian floats, straight out of its pieces.
+// Payloads straight out of their pieces: walked as little-endian floats, or a stretch of them in one piece.
 #ifndef DESCENT_SERVER_STORE_FLOAT_RUNS_H_
 #define DESCENT_SERVER_STORE_FLOAT_RUNS_H_
 
@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstring>
+#include <vector>
 
 #include "common/wire/payload.h"
 
@@ -42,6 +43,20 @@ void ForEachRun(const Payload& payload, F&& f) {
     filled = size - n * sizeof(float);
     if (filled > 0) std::memcpy(&straddling, data + n * sizeof(float), filled);
   }
+}
+
+// Bytes [offset, offset + size) of a payload in one piece: where they lie, or copied to `copy`.
+inline const std::byte* Flat(const Payload& payload, size_t offset, size_t size, std::vector<std::byte>* copy) {
+  size_t begin = 0;
+  for (const Payload::Piece& piece : payload.pieces()) {
+    if (offset >= begin && offset + size <= begin + piece.size) return piece.data + (offset - begin);
+    begin += piece.size;
+  }
+  copy->resize(size);
+  PayloadReader reader(payload);
+  reader.Skip(offset);
+  reader.CopyTo(copy->data(), size);
+  return copy->data();
 }
 
 }  // namespace descent
