@@ -61,12 +61,15 @@ class ControlClientImpl final : public ControlClient {
     nonce_ = DrawNonce();
   }
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request) override {
-    return Call<v1::HeartbeatReply>(&v1::CoordinatorService::Stub::Heartbeat, request, false);
+    v1::HeartbeatRequest signed_request = request;
+    signed_request.set_nonce(Nonce());
+    return Call<v1::HeartbeatReply>(&v1::CoordinatorService::Stub::Heartbeat, signed_request, false);
   }
   absl::Status Leave(uint64_t member, const std::string& why) override {
     v1::LeaveRequest request;
     request.set_member(member);
     request.set_why(why);
+    request.set_nonce(Nonce());
     return Call<v1::LeaveReply>(&v1::CoordinatorService::Stub::Leave, request, false).status();
   }
   absl::StatusOr<v1::StatusReply> Status() override {

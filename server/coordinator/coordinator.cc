@@ -425,7 +425,9 @@ void Coordinator::MemberLost(MemberId member, absl::string_view why, absl::Time 
 
 void Coordinator::Leave(const v1::LeaveRequest& request, absl::Time now) {
   Advance(now);
-  Lose(MemberId(request.member()), request.why().empty() ? "left" : absl::StrCat("left: ", request.why()));
+  const auto it = members_.find(MemberId(request.member()));
+  if (it == members_.end() || !IsOf(it->second, request.nonce())) return;
+  Lose(it->first, request.why().empty() ? "left" : absl::StrCat("left: ", request.why()));
 }
 
 Coordinator::Member* Coordinator::FindLike(bool is_server, absl::string_view host, uint64_t pid) {

@@ -189,6 +189,10 @@ class Coordinator {
   v1::RegisterReply Welcome(const Member& member) const;
   v1::RegisterReply Refuse(std::vector<std::string> mismatch);
   Member* FindLike(bool is_server, absl::string_view host, uint64_t pid);
+  // A process that registered with another coordinator may come with an id that somebody else has here.
+  static bool IsOf(const Member& member, uint64_t nonce) {
+    return nonce == 0 || member.nonce == 0 || member.nonce == nonce;
+  }
   static std::string Clip(absl::string_view text);
   std::string Name(const Member& member) const;
   std::string WaitingText() const;

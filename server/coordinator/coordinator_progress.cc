@@ -20,7 +20,8 @@ constexpr uint32_t kServerBeatMs = 100;  // where cuts are ordered: an order mus
 v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, absl::Time now) {
   Advance(now);
   v1::HeartbeatReply reply;
-  const auto it = members_.find(MemberId(request.member()));
+  auto it = members_.find(MemberId(request.member()));
+  if (it != members_.end() && !IsOf(it->second, request.nonce())) it = members_.end();
   if (it == members_.end() || request.run() != options_.run.value) {
     reply.set_unknown_member(true);
     reply.set_phase(phase_);

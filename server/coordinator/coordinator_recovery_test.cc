@@ -136,6 +136,26 @@ TEST(CoordinatorRecoveryTest, AServerThatComesUpAtTheAddressOfAnotherTakesItsPla
   EXPECT_TRUE(t.c->wants_generation());
 }
 
+TEST(CoordinatorRecoveryTest, WhoComesWithTheIdOfAnotherIsUnknown) {
+  TestCluster t(TestCluster::Options(2, 1, 1));
+  v1::RegisterWorkerRequest request = t.WorkerRequest("w0", 200);
+  request.set_nonce(11);
+  const uint64_t member = t.c->RegisterWorker(request, t.now).member();
+  v1::HeartbeatRequest beat = t.Beat(member);
+  beat.set_nonce(11);
+  EXPECT_FALSE(t.Send(beat).unknown_member());
+  beat.set_nonce(12);
+  EXPECT_TRUE(t.Send(beat).unknown_member());
+  v1::LeaveRequest leave;
+  leave.set_member(member);
+  leave.set_nonce(12);
+  t.c->Leave(leave, t.now);
+  EXPECT_EQ(t.c->Status(t.now).member_size(), 1);
+  leave.set_nonce(11);
+  t.c->Leave(leave, t.now);
+  EXPECT_EQ(t.c->Status(t.now).member_size(), 0);
+}
+
 TEST(CoordinatorRecoveryTest, AServerTooManyKnocksUntilOneHasBeenSilentForLong) {
   TestCluster t(TestCluster::Options(2, 2, 1));
   t.Start(2, 1);
