@@ -99,7 +99,8 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
     evaluation->set_every_epochs(1);
   }
   if (evaluation->batch_size() == 0) evaluation->set_batch_size(1024);
-  if (job->checkpoint().every_rounds() != 0 && job->checkpoint().keep() == 0) job->mutable_checkpoint()->set_keep(3);
+  const bool cuts = job->checkpoint().every_rounds() != 0 || job->checkpoint().every_seconds() > 0;
+  if (cuts && job->checkpoint().keep() == 0) job->mutable_checkpoint()->set_keep(3);
   if (job->metrics().every_rounds() == 0) job->mutable_metrics()->set_every_rounds(50);
   if (job->block_elements() == 0) job->set_block_elements(65536);
   if (job->slots() == 0) job->set_slots(1024);

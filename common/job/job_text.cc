@@ -17,6 +17,7 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   v1::JobSpec decides = job;
   decides.clear_cluster();
   decides.clear_limits();
+  decides.clear_checkpoint();
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();

@@ -43,7 +43,8 @@ class Checker {
   void Range(absl::string_view path, Number value, Number least, Number most) {
     if (!(value >= least && value <= most)) Error(path, value, " is not from ", least, " to ", most);
   }
-  void Positive(absl::string_view path, double value) {
+  void Positive(absl::string_view path, double value, bool or_zero = false) {
+    if (or_zero && value == 0) return;
     if (std::isfinite(value) && !(value > 0)) Error(path, value, " is not above 0");
   }
   void UnitInterval(absl::string_view path, double value) {
@@ -315,6 +316,8 @@ class Checker {
     }
     if (evaluation.objective() && !ReadsData()) Error("evaluation.objective", "the model reads no data");
     Range<uint64_t>("evaluation.batch_size", evaluation.batch_size(), 1, uint64_t{1} << 24);
+
+    Positive("checkpoint.every_seconds", job_.checkpoint().every_seconds(), /*or_zero=*/true);
 
     const v1::Cluster& cluster = job_.cluster();
     Range<uint64_t>("cluster.servers", cluster.servers(), 1, 65536);
