@@ -17,6 +17,7 @@ std::vector<std::pair<std::string, uint64_t>> Counters(const Coverage& c) {
           {"lease moves", c.moves},
           {"workers killed", c.kills},
           {"connections broken", c.breaks},
+          {"restored from cuts", c.restores},
           {"too early", c.too_early},
           {"holders overtaken", c.overtaken},
           {"waiting notices", c.waiting_notices}};
@@ -28,6 +29,7 @@ void Coverage::Add(const Coverage& o) {
   duplicates += o.duplicates, fenced += o.fenced, held += o.held, waiting_notices += o.waiting_notices;
   too_early += o.too_early, retried += o.retried, dropped += o.dropped, duplicated += o.duplicated;
   overtaken += o.overtaken, reordered += o.reordered, breaks += o.breaks, kills += o.kills, moves += o.moves;
+  restores += o.restores;
 }
 
 const std::vector<std::pair<std::string, Faults>>& AllFaults() {
@@ -40,6 +42,8 @@ const std::vector<std::pair<std::string, Faults>>& AllFaults() {
     server("gate-off-by-one", EngineFault::kGateOffByOne);
     server("weight-dropped", EngineFault::kWeightDropped);
     server("complete-early", EngineFault::kCompleteEarly);
+    server("marks-not-in-cut", EngineFault::kMarksNotInCut);
+    server("cut-torn", EngineFault::kCutTorn);
     const auto client = [&](const char* name, bool ClientFaults::*fault) {
       Faults f;
       f.client.*fault = true;

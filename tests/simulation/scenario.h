@@ -1,5 +1,6 @@
 // What a seed stands for: a job (model, ranks, clocks, consistency) and a schedule (servers, workers, the network's
-// behaviour, kills and lease moves). Several seeds share a job, and in a reproducible mode must end in the same bits.
+// behaviour, kills, lease moves and the death of all servers). Several seeds share a job, and in a reproducible mode
+// must end in the same bits.
 //
 // The ledger. Tensor "ledger" has a block per 8 elements, several on every server; a push of rank r adds exactly 1 to
 // element r of each of its blocks, so that what a pull brings proves which pushes it holds. Table "counts" is a ledger
@@ -78,6 +79,8 @@ struct Schedule {
   uint32_t slow_rank = ~uint32_t{0};
   uint32_t send_window = 4;
   bool pipelined = false;  // workers go on while pushes are under way
+  // The servers are cut, later everything dies, and others go on from the images.
+  bool servers_die = false;
 };
 
 inline uint64_t Mix(uint64_t hash, uint64_t value) {

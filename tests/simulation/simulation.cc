@@ -14,6 +14,7 @@
 #include "tests/simulation/ledger.h"
 #include "tests/simulation/node_options.h"
 #include "tests/simulation/scenario.h"
+#include "tests/simulation/server_images.h"
 #include "tests/simulation/simulated_worker.h"
 
 namespace descent::simulation {
@@ -78,7 +79,9 @@ class Simulation final : public SimulatedWorker::Host {
     kMove,
     kLease,
     kFence,
-    kTold
+    kTold,
+    kCut,
+    kDie
   };
   struct Event {
     absl::Time when;
@@ -119,12 +122,19 @@ class Simulation final : public SimulatedWorker::Host {
     std::vector<std::pair<ConnectionId, Reply>> out;
     absl::Status failure;
     absl::Time timer = absl::InfiniteFuture();
-    std::vector<Incarnation> newest;  // per rank, as it was told
+    std::vector<Incarnation> newest;       // per rank, as it was told
+    std::shared_ptr<ServerImages> images;  // of the cut
   };
 
   Event& Push(absl::Duration after, Kind kind);
   void Commit();
-  bool MakeNodes();
+  // On from the images of the servers before, where there are any.
+  bool MakeNodes(const std::vector<std::shared_ptr<ServerImages>>& images);
+  void CutServer(uint32_t server);
+  void DieIfAllAreCut();
+  void Die();
+  void CountNodes();
+  void StopWorker(uint32_t worker);
   void StartWorker(uint32_t worker);
   void Close(uint64_t line);
   void Transmit(Line& line, int direction, Event event);
@@ -160,6 +170,7 @@ class Simulation final : public SimulatedWorker::Host {
   };
   std::vector<Lease> leases_;
   uint32_t done_ = 0;
+  bool dies_ = false;  // an event is under way that ends all servers
   std::string error_;
   uint64_t trace_ = 0;
   uint64_t handled_ = 0;
@@ -179,10 +190,16 @@ void Simulation::Commit() {
   std::push_heap(events_.begin(), events_.end(), Later());
 }
 
-bool Simulation::MakeNodes() {
+bool Simulation::MakeNodes(const std::vector<std::shared_ptr<ServerImages>>& images) {
+  std::vector<uint64_t> restart(job_.ranks, ~uint64_t{0});
+  for (const auto& of_server : images) of_server->Lower(&restart);
   for (uint32_t s = 0; s < schedule_.servers; ++s) {
     ServerNodeOptions node = MakeNodeOptions(job_, schedule_, map_, envelope_, ServerId(s));
     node.fault = options_.server_fault;
+    if (!images.empty()) {
+      node.restored.emplace();
+      for (uint64_t clock : restart) node.restored->restart.push_back(Clock(clock));
+    }
     nodes_.push_back(std::make_unique<Node>());
     auto made = ServerNode::Create(std::move(node), nodes_.back().get());
     if (!made.ok()) {
@@ -190,9 +207,81 @@ bool Simulation::MakeNodes() {
       return false;
     }
     nodes_.back()->node = *std::move(made);
+    absl::Status restored;
+    for (const auto& of_server : images) {
+      for (const auto& [image, marks] : of_server->records()) {
+        if (map_.server(image.id) == ServerId(s)) restored.Update(nodes_.back()->node->Install(image, marks));
+      }
+    }
+    if (!images.empty()) restored.Update(nodes_.back()->node->FinishRestore());
+    if (!restored.ok()) {
+      Wrong(restored.ToString());
+      return false;
+    }
     nodes_.back()->newest.resize(job_.ranks);
   }
   return true;
+}
+
+void Simulation::CutServer(uint32_t server) {
+  // Under PUSH each at a moment of its own; a round is the same one for all.
+  uint64_t round = 0;
+  for (const auto& node : nodes_) round = std::max(round, node->node->stats().round + 1);
+  if (round >= job_.clocks) return;
+  for (uint32_t s = 0; s < nodes_.size(); ++s) {
+    if (job_.apply_push && s != server) continue;
+    nodes_[s]->images = std::make_shared<ServerImages>();
+    absl::Status begun = nodes_[s]->node->BeginCut(Clock(round), nodes_[s]->images);
+    if (!begun.ok()) Wrong(begun.ToString());
+  }
+}
+
+void Simulation::DieIfAllAreCut() {
+  if (dies_) return;
+  for (const auto& node : nodes_) {
+    if (node->images == nullptr || !node->images->done()) return;
+  }
+  dies_ = true;
+  Push(dice_.Between(absl::ZeroDuration(), absl::Milliseconds(100)), Kind::kDie), Commit();
+}
+
+void Simulation::Die() {
+  if (done_ == job_.ranks) return;
+  ++coverage_.restores;
+  for (uint32_t w = 0; w < schedule_.workers; ++w) {
+    if (processes_[w].worker != nullptr) StopWorker(w);
+  }
+  CountNodes();
+  std::vector<std::shared_ptr<ServerImages>> images;
+  for (const auto& node : nodes_) images.push_back(node->images);
+  nodes_.clear();
+  envelope_.generation = Generation(envelope_.generation.value + 1);
+  if (!MakeNodes(images)) return;
+  for (uint32_t w = 0; w < schedule_.workers; ++w) StartWorker(w);
+  done_ = 0;
+  for (uint32_t r = 0; r < job_.ranks; ++r) {
+    leases_[r].done = false;
+    Grant(Rank(r), AnyWorker(), absl::ZeroDuration());
+  }
+}
+
+void Simulation::CountNodes() {
+  for (const auto& node : nodes_) {
+    const ServerNodeStats& stats = node->node->stats();
+    coverage_.duplicates += stats.duplicates;
+    coverage_.fenced += stats.fenced;
+    coverage_.held += stats.held;
+    coverage_.waiting_notices += stats.waiting_notices;
+    coverage_.too_early += stats.too_early;
+  }
+}
+
+void Simulation::StopWorker(uint32_t w) {
+  coverage_.retried += processes_[w].worker->core().stats().resends;
+  for (uint64_t id : processes_[w].line) {
+    if (id != 0) Close(id);
+  }
+  processes_[w].worker.reset();
 }
 
 SimulationResult Simulation::Run() {
@@ -200,7 +289,7 @@ SimulationResult Simulation::Run() {
   result.job = job_.number;
   result.reproducible = job_.reproducible();
   result.staleness = job_.staleness;
-  if (MakeNodes()) {
+  if (MakeNodes({})) {
     processes_.resize(schedule_.workers);
     leases_.resize(job_.ranks);
     for (uint32_t w = 0; w < schedule_.workers; ++w) {
@@ -212,6 +301,11 @@ SimulationResult Simulation::Run() {
     for (uint32_t i = 0; i < schedule_.breaks; ++i) Push(some_time(), Kind::kBreak), Commit();
     for (uint32_t i = 0; i < schedule_.kills; ++i) Push(some_time(), Kind::kKill), Commit();
     for (uint32_t i = 0; i < schedule_.moves; ++i) Push(some_time(), Kind::kMove), Commit();
+    for (uint32_t s = 0; s < schedule_.servers && schedule_.servers_die; ++s) {
+      if (s > 0 && !job_.apply_push) break;
+      Push(some_time(), Kind::kCut).server = s;
+      Commit();
+    }
 
     absl::Time end = kStart + kVirtualLimit;
     bool draining = false;
@@ -239,14 +333,7 @@ SimulationResult Simulation::Run() {
     }
     if (error_.empty()) CheckEnd(&result);
   }
-  for (const auto& node : nodes_) {
-    const ServerNodeStats& stats = node->node->stats();
-    coverage_.duplicates += stats.duplicates;
-    coverage_.fenced += stats.fenced;
-    coverage_.held += stats.held;
-    coverage_.waiting_notices += stats.waiting_notices;
-    coverage_.too_early += stats.too_early;
-  }
+  CountNodes();
   for (const Process& process : processes_) {
     if (process.worker != nullptr) coverage_.retried += process.worker->core().stats().resends;
   }
@@ -449,11 +536,7 @@ void Simulation::Handle(Event& event) {
       const uint32_t w = AnyWorker();
       if (processes_[w].worker == nullptr || done_ == job_.ranks) break;
       ++coverage_.kills;
-      coverage_.retried += processes_[w].worker->core().stats().resends;
-      for (uint64_t id : processes_[w].line) {
-        if (id != 0) Close(id);
-      }
-      processes_[w].worker.reset();
+      StopWorker(w);
       Event& start = Push(dice_.Between(absl::Milliseconds(1), absl::Milliseconds(100)), Kind::kStart);
       start.worker = w;
       Commit();
@@ -464,7 +547,14 @@ void Simulation::Handle(Event& event) {
       break;
     }
     case Kind::kStart:
-      StartWorker(event.worker);
+      if (process->worker == nullptr) StartWorker(event.worker);
+      break;
+    case Kind::kCut:
+      CutServer(event.server);
+      AfterNode(event.server);
+      break;
+    case Kind::kDie:
+      Die();
       break;
     case Kind::kMove: {
       const Rank rank(static_cast<uint32_t>(dice_.Below(job_.ranks)));
@@ -555,6 +645,10 @@ void Simulation::AfterNode(uint32_t server) {
     Transmit(line, 1, std::move(event));
   }
   if (!node.failure.ok()) Wrong(absl::StrCat("server ", server, " failed: ", node.failure.ToString()));
+  if (node.images != nullptr) {
+    if (!node.images->done() && dice_.Chance(0.1)) node.node->PumpCut();
+    DieIfAllAreCut();
+  }
   const absl::Time next = node.node->next_timer();
   if (next < node.timer) {
     node.timer = next;

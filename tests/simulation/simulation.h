@@ -27,6 +27,7 @@ struct Coverage {
   uint64_t retried = 0;                                 // requests sent again
   uint64_t dropped = 0, duplicated = 0, reordered = 0;  // messages, by the network
   uint64_t breaks = 0, kills = 0, moves = 0;
+  uint64_t restores = 0;   // of all servers from a cut
   uint64_t overtaken = 0;  // holders who found that a zombie had gone on meanwhile
 
   void Add(const Coverage& other);
