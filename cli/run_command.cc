@@ -23,6 +23,8 @@ struct RunArguments {
   JobArguments job;
   std::string run_dir, server_binary, worker_binary;
   uint32_t base_port = 0;
+  uint32_t max_restarts = RestartBudget::Options().most;
+  bool resume = false;
   bool plain = false;
 };
 
@@ -60,7 +62,35 @@ absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1:
   return path.string();
 }
 
-int Run(const RunArguments& arguments) {
+// The folder of a run that is to go on, with its new job file. NOT_FOUND: it holds no run.
+absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given) {
+  std::error_code error;
+  const fs::path path = fs::absolute(given, error).lexically_normal();
+  if (!fs::is_regular_file(path / "job.textproto", error)) {
+    return absl::NotFoundError(
+        absl::StrCat("run directory ", path.string(), ": holds no run to resume (no job.textproto)"));
+  }
+  DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
+  return path.string();
+}
+
+// The number of ranks is part of what is trained, but its default depends on the number of workers. A run that goes on
+// with more or fewer of them keeps its ranks.
+void KeepRanks(const std::string& run_dir, JobArguments* arguments) {
+  const auto before = ReadJobFile(run_dir + "/job.textproto");
+  const auto now = ReadJobFile(arguments->file);
+  if (!before.ok() || !now.ok() || now->ranks() != 0 || before->ranks() == 0) return;
+  arguments->sets.insert(arguments->sets.begin(), absl::StrCat("ranks=", before->ranks()));
+}
+
+int Run(RunArguments arguments) {
+  std::string resumed;
+  if (arguments.resume) {
+    const auto there = RunDirectoryToResume(arguments.run_dir);
+    if (!there.ok()) return Complain(there.status(), 2);
+    resumed = *there;
+    KeepRanks(resumed, &arguments.job);
+  }
   const auto job = arguments.job.Load();
   if (!job.ok()) return Complain(job.status(), 2);
   const auto server = Binary(arguments.server_binary, "descent_server");
@@ -72,13 +102,23 @@ int Run(const RunArguments& arguments) {
                                                             job->cluster().servers(), " ports up to 65535")),
                     2);
   }
-  const auto run_dir = MakeRunDirectory(arguments.run_dir, *job);
+  const auto run_dir = arguments.resume ? resumed : MakeRunDirectory(arguments.run_dir, *job);
   if (!run_dir.ok()) return Complain(run_dir.status(), 2);
+  // The job that the run began with stays what a resumed one is compared with.
+  const std::string job_file = *run_dir + (arguments.resume ? "/resume.textproto" : "/job.textproto");
+  if (arguments.resume) {
+    if (const absl::Status written = WriteFileAtomically(job_file, JobText(*job)); !written.ok()) {
+      return Complain(written, 1);
+    }
+  }
 
   SupervisorOptions options;
   options.server_binary = *server;
   options.worker_binary = *worker;
   options.run_dir = *run_dir;
+  options.job_file = job_file;
+  options.resume = arguments.resume;
+  options.restarts.most = arguments.max_restarts;
   options.servers = job->cluster().servers();
   options.workers = job->cluster().workers();
   options.base_port = arguments.base_port;
@@ -93,7 +133,7 @@ int Run(const RunArguments& arguments) {
                     " examples a round");
   }
   display.Message(first);
-  display.Message(absl::StrCat("run directory ", *run_dir));
+  display.Message(absl::StrCat(arguments.resume ? "resuming run directory " : "run directory ", *run_dir));
   return Supervisor(std::move(options), ConnectToCluster, &display).Run();
 }
 
@@ -104,10 +144,20 @@ void AddRunCommand(CLI::App* program, int* exit_status) {
       "run", "Train on a whole cluster on this machine. Ctrl-C saves the model and stops; a second one stops at once");
   auto arguments = std::make_shared<RunArguments>();
   arguments->job.AddTo(command);
+  auto* run_dir =
+      command
+          ->add_option("--run-dir", arguments->run_dir,
+                       "Where the run's files go (default: runs/<name>-<time>); must be new, but for --resume")
+          ->type_name("DIR");
   command
-      ->add_option("--run-dir", arguments->run_dir,
-                   "Where the run's files go (default: runs/<name>-<time>); must be new")
-      ->type_name("DIR");
+      ->add_flag("--resume", arguments->resume,
+                 "Go on with the run in --run-dir from its last checkpoint; servers and workers may be more or fewer")
+      ->needs(run_dir);
+  command
+      ->add_option("--max-restarts", arguments->max_restarts,
+                   "How many times in all to start processes again that crashed")
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--worker-binary", arguments->worker_binary, "A worker with models of your own")
       ->type_name("PATH");
   command->add_option("--server-binary", arguments->server_binary, "Instead of the descent_server beside this program")

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
@@ -75,8 +76,12 @@ std::vector<std::string> RunReport(const RunEnd& end) {
   std::string cause = end.coordinator_cause;
   if (cause.empty()) cause = text_of("first_cause");
   if (cause.empty()) cause = end.own_cause;
-  if (!end.culprit.empty() && !absl::StrContains(cause, end.culprit)) {
-    lines.push_back(absl::StrCat("ended first: ", end.culprit));
+  // Under the coordinator's name the same process is known by its pid.
+  const absl::string_view pid =
+      absl::string_view(end.culprit).substr(std::min(end.culprit.size(), end.culprit.rfind("(pid ")));
+  const bool told = absl::StrContains(cause, pid) && absl::StrContains(cause, end.culprit_ending);
+  if (!end.culprit.empty() && !end.culprit_ending.empty() && !told) {
+    lines.push_back(absl::StrCat("ended first: ", end.culprit, " ", end.culprit_ending));
   }
   lines.push_back(absl::StrCat("first cause: ", Printable(cause)));
   return lines;

@@ -17,7 +17,8 @@ struct RunEnd {
   v1::StatusReply status;  // the last that was heard
   // Of a failed run: the coordinator's word, or else that of summary.json, or else the supervisor's own.
   std::string coordinator_cause, own_cause;
-  std::string culprit;  // the process whose end was noticed first, and how it ended
+  std::string culprit;         // the process whose end was noticed first: "worker 2 on host b (pid 9)"
+  std::string culprit_ending;  // "ended with exit code 1"; "": it had not ended
   std::vector<std::string> culprit_log;
   std::string culprit_log_path;
 };

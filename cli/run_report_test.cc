@@ -46,7 +46,8 @@ TEST_F(RunReportTest, FailedEndsWithTheFirstCause) {
   end_.result = "failed";
   end_.own_cause = "worker 2 ended";
   end_.coordinator_cause = "worker 2 on host b: train.csv:7: `x` is not a number";
-  end_.culprit = "worker 2 on host b (pid 9) ended with exit code 1";
+  end_.culprit = "worker 2 on host b (pid 9)";
+  end_.culprit_ending = "ended with exit code 1";
   end_.culprit_log = {"one", "two\x1b"};
   end_.culprit_log_path = "RUN/logs/worker-2.log";
   EXPECT_EQ(Report(),
@@ -57,6 +58,17 @@ TEST_F(RunReportTest, FailedEndsWithTheFirstCause) {
             "  two \n"
             "ended first: worker 2 on host b (pid 9) ended with exit code 1\n"
             "first cause: worker 2 on host b: train.csv:7: `x` is not a number");
+}
+
+TEST_F(RunReportTest, WhatTheFirstCauseTellsIsNotToldTwice) {
+  end_.result = "failed";
+  end_.coordinator_cause = "worker 4 on host b (pid 9): ended with exit code 1";
+  end_.culprit = "worker 2 on host b (pid 9)";
+  end_.culprit_ending = "ended with exit code 1";
+  EXPECT_EQ(Report(),
+            "failed after 1:05: no round was finished\n"
+            "logs RUN/logs\n"
+            "first cause: worker 4 on host b (pid 9): ended with exit code 1");
 }
 
 TEST_F(RunReportTest, ADamagedSummaryIsNoSummary) {

@@ -61,6 +61,7 @@ std::vector<Part> TrainingParts(const v1::StatusReply& status) {
   if (status.examples_per_second() > 0) parts.push_back({5, absl::StrCat(Rate(status.examples_per_second()), " ex/s")});
   parts.push_back({1, absl::StrCat("spread ", status.staleness_spread())});
   if (status.bytes_per_second() > 0) parts.push_back({2, absl::StrCat(Bytes(status.bytes_per_second()), "/s")});
+  if (status.recoveries() > 0) parts.push_back({3, absl::StrCat("recoveries ", status.recoveries())});
   if (status.phase() == v1::RUNNING && status.seconds_left() > 0) {
     parts.push_back({6, absl::StrCat("left ", Duration(status.seconds_left()))});
   }
@@ -148,6 +149,8 @@ std::string StatusReport(const v1::StatusReply& status) {
   for (const v1::Waited& waited : status.waited()) {
     line("waiting", absl::StrFormat("%.1f s for rank %u: %s", waited.seconds(), waited.rank(), waited.why()));
   }
+  if (status.last_cut() > 0) line("last checkpoint", absl::StrCat(status.last_cut()));
+  if (status.recoveries() > 0) line("recoveries", absl::StrCat(status.recoveries()));
   line("first cause", status.first_cause());
   line("model", status.model_dir());
   line("parameters", status.parameters_sha256());

@@ -77,7 +77,11 @@ TEST(StatusReport, ListsMembers) {
   member->set_pid(7);
   member->set_address("127.0.0.1:99");
   for (const uint64_t clock : {704, 706, 705}) status.add_rank()->set_clock(clock);
+  status.set_last_cut(7);
+  status.set_recoveries(2);
   const std::string report = StatusReport(status);
+  EXPECT_THAT(report, testing::ContainsRegex("last checkpoint +7\n"));
+  EXPECT_THAT(report, testing::ContainsRegex("recoveries +2\n"));
   EXPECT_THAT(report, testing::HasSubstr("job fashion-mlp, run 0000000000000abc, generation 1: running\n"));
   EXPECT_THAT(report, testing::HasSubstr("host alpha pid 7 at 127.0.0.1:99, silent 0.0 s"));
   EXPECT_THAT(report, testing::HasSubstr("3, clocks 704 to 706\n"));

@@ -21,13 +21,6 @@
 namespace descent {
 namespace {
 
-constexpr size_t kLogTail = 15;
-
-std::string HostName() {
-  char name[256] = {};
-  return gethostname(name, sizeof name - 1) == 0 ? name : "this host";
-}
-
 std::string SignalName(int signal) {
   const char* name = sigabbrev_np(signal);
   return name == nullptr ? absl::StrCat("signal ", signal) : absl::StrCat("SIG", name);
@@ -36,7 +29,11 @@ std::string SignalName(int signal) {
 }  // namespace
 
 Supervisor::Supervisor(SupervisorOptions options, ControlFactory control, Display* display)
-    : options_(std::move(options)), control_factory_(std::move(control)), display_(display), began_(absl::Now()) {
+    : options_(std::move(options)),
+      control_factory_(std::move(control)),
+      display_(display),
+      began_(absl::Now()),
+      restarts_(options_.restarts) {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
@@ -67,19 +64,22 @@ absl::Status Supervisor::Spawn(Seat* seat) {
   spec.role = seat->role;
   spec.index = seat->index;
   spec.log = absl::StrCat(options_.run_dir, "/logs/", seat->role, "-", seat->index, ".log");
-  if (seat->role == "server") {
-    spec.arguments = {options_.server_binary};
-    if (seat->index == 0) {
-      spec.arguments.insert(spec.arguments.end(), {"--job", options_.run_dir + "/job.textproto"});
-    } else {
-      spec.arguments.insert(spec.arguments.end(), {"--coordinator", address_});
-    }
-    const uint32_t port = options_.base_port == 0 ? 0 : options_.base_port + seat->index;
-    spec.arguments.insert(spec.arguments.end(), {"--bind", absl::StrCat("127.0.0.1:", port)});
-    if (seat->index == 0) {
-      spec.arguments.insert(spec.arguments.end(),
-                            {"--port-file", options_.run_dir + "/coordinator.address", "--run-dir", options_.run_dir});
-    }
+  const uint32_t port = options_.base_port == 0 ? 0 : options_.base_port + seat->index;
+  const std::string bind = absl::StrCat("127.0.0.1:", port);
+  if (seat->coordinates()) {
+    const bool again = !address_.empty();
+    spec.arguments = {options_.server_binary,
+                      "--job",
+                      options_.job_file,
+                      "--bind",
+                      again ? address_ : bind,
+                      "--port-file",
+                      options_.run_dir + "/coordinator.address",
+                      "--run-dir",
+                      options_.run_dir};
+    if (again || options_.resume) spec.arguments.push_back("--resume");
+  } else if (seat->role == "server") {
+    spec.arguments = {options_.server_binary, "--coordinator", address_, "--bind", bind};
   } else {
     spec.arguments = {options_.worker_binary, "--coordinator", address_};
   }
@@ -87,10 +87,13 @@ absl::Status Supervisor::Spawn(Seat* seat) {
   if (!child.ok()) return child.status();
   seat->child = *std::move(child);
   seat->judged = false;
+  seat->life.started = absl::Now();
   return absl::OkStatus();
 }
 
 int Supervisor::Run() {
+  // Of a run that is resumed the address is its former coordinator's.
+  unlink((options_.run_dir + "/coordinator.address").c_str());
   if (const absl::Status started = Spawn(&seats_[0]); !started.ok()) {
     cause_ = absl::StrCat("server 0 did not start: ", started.message());
     return Conclude();
@@ -109,18 +112,19 @@ int Supervisor::Run() {
   return Conclude();
 }
 
+bool Supervisor::ReadAddress() {
+  const auto text = ReadFile(options_.run_dir + "/coordinator.address");
+  if (!text.ok()) return false;
+  absl::string_view address = *text;
+  if (!absl::ConsumeSuffix(&address, "\n") || address.empty()) return false;
+  const bool port_only = address.find(':') == absl::string_view::npos;
+  address_ = port_only ? absl::StrCat("127.0.0.1:", address) : std::string(address);
+  return true;
+}
+
 bool Supervisor::AwaitAddress() {
-  const std::string file = options_.run_dir + "/coordinator.address";
   const absl::Time deadline = absl::Now() + options_.start_timeout;
-  while (true) {
-    if (auto text = ReadFile(file); text.ok()) {
-      absl::string_view address = *text;
-      if (absl::ConsumeSuffix(&address, "\n") && !address.empty()) {
-        const bool port_only = address.find(':') == absl::string_view::npos;
-        address_ = port_only ? absl::StrCat("127.0.0.1:", address) : std::string(address);
-        return true;
-      }
-    }
+  while (!ReadAddress()) {
     const absl::Time now = absl::Now();
     if (now > deadline) {
       Fatal(absl::StrCat("server 0 did not listen within ", absl::FormatDuration(options_.start_timeout)), &seats_[0]);
@@ -129,12 +133,13 @@ bool Supervisor::AwaitAddress() {
     Wait(now + absl::Milliseconds(2));
     TakeSignals();
     Reap();
-    if (!seats_[0].running()) {
+    if (stop_signal_ != 0) return false;
+    if (!seats_[0].running() && !ReadAddress()) {
       Judge(&seats_[0]);
       return false;
     }
-    if (stop_signal_ != 0) return false;
   }
+  return true;
 }
 
 bool Supervisor::StartOthers() {
@@ -153,7 +158,7 @@ bool Supervisor::StartOthers() {
 }
 
 void Supervisor::Watch() {
-  while (AnyRunning() && kill_signal_ == 0) {
+  while ((AnyRunning() || AnyPending()) && kill_signal_ == 0) {
     const absl::Time now = absl::Now();
     absl::Time until = kill_at_;
     if (display_->terminal()) until = std::min(until, now + options_.poll_interval);
@@ -164,8 +169,8 @@ void Supervisor::Watch() {
     TakeNews();
     Restart();
     ShowLive(absl::Now());
-    if (absl::Now() >= kill_at_ && AnyRunning()) {
-      cut_short_ = true;
+    if (absl::Now() >= kill_at_) {
+      cut_short_ = AnyRunning();
       break;
     }
   }
@@ -197,6 +202,19 @@ void Supervisor::OnStopSignal(int signal) {
     display_->Message(absl::StrCat(SignalName(signal), ": nothing to save yet"));
     return;
   }
+  for (Seat& seat : seats_) {
+    if (seat.pending()) display_->Message(absl::StrCat(seat.death, "; not started again"));
+    seat.restart_at = absl::InfiniteFuture();
+    unsaved_ |= seat.role == "server" && seat.down() && !ended();
+  }
+  unsaved_ |= coordinator_away();
+  if (unsaved_) {
+    display_->Message(
+        absl::StrCat(SignalName(signal), ": a server is down, so there is no whole model to save: stopping"));
+    if (!coordinator_away()) poller_->Stop(signal);
+    EndBy(absl::Now() + (coordinator_away() ? absl::ZeroDuration() : options_.fail_grace));
+    return;
+  }
   const bool training = last_.phase() == v1::RUNNING || last_.phase() == v1::SAVING;
   display_->Message(absl::StrCat(SignalName(signal), ": ", training ? "saving the model and stopping" : "stopping",
                                  " (once more stops at once)"));
@@ -215,6 +233,7 @@ void Supervisor::TakeNews() {
   if (news.status->ok()) {
     last_ = **std::move(news.status);
     got_status_ = true;
+    if (news.asked >= back_after_) back_after_ = 0;
     if (last_.memory() != last_memory_) {
       last_memory_ = last_.memory();
       display_->Message(Printable(last_memory_));
@@ -228,109 +247,6 @@ void Supervisor::TakeNews() {
   JudgeEnds(news.asked);
 }
 
-void Supervisor::Reap() {
-  for (Seat& seat : seats_) {
-    if (seat.child == nullptr || !seat.child->Reap()) continue;
-    // What the coordinator knows by now decides what this end means; ask, and judge by the answer.
-    seat.judge_after = poller_ == nullptr ? 0 : poller_->Wake();
-    if (seat.role == "server" && seat.index == 0) JudgeEnds(UINT64_MAX);  // nobody is left to ask
-  }
-}
-
-void Supervisor::JudgeEnds(uint64_t asked) {
-  for (Seat& seat : seats_) {
-    if (seat.child != nullptr && !seat.running() && !seat.judged && asked >= seat.judge_after) Judge(&seat);
-  }
-}
-
-void Supervisor::Judge(Seat* seat) {
-  if (seat->judged) return;
-  seat->judged = true;
-  const ChildProcess& child = *seat->child;
-  const bool first_server = seat->role == "server" && seat->index == 0;
-  const int code = child.code();
-  if (kill_signal_ != 0 || cut_short_) return;
-  const bool leaves = code == 0 || code == 130 || code == 143 || (stop_signal_ != 0 && code == 128 + stop_signal_);
-  if (first_server && leaves && !child.killed_by_signal()) {
-    if (code != 0) stopped_code_ = code;
-    EndBy(absl::Now() + options_.end_grace);
-    return;
-  }
-  if (leaves && !child.killed_by_signal() && (code == 0 || stopped() || last_.phase() >= v1::SAVING)) return;
-
-  const std::string how =
-      absl::StrCat(child.name(), " on host ", HostName(), " (pid ", child.pid(), ") ended with ", child.Ending());
-  // Of a run that is over, failed or stopped, only the server with the model still matters.
-  if (!cause_.empty() || last_.phase() == v1::FAILED || (ended() && !first_server)) {
-    if (culprit_.empty() && last_.phase() == v1::FAILED && !first_server) {
-      culprit_ = how;
-      culprit_log_ = child.LogTail(kLogTail);
-      culprit_log_path_ = child.spec().log;
-    }
-    return;
-  }
-  if (seat->role == "server") {
-    Fatal(how, seat);
-    return;
-  }
-  ReportDeath(*seat, how, false);
-  if (stop_signal_ != 0) {
-    display_->Message(how);
-    return;
-  }
-  if (child.killed_by_signal() && seat->restarts < options_.restarts) {
-    const absl::Duration after = options_.restart_after * (1 << seat->restarts);
-    ++seat->restarts;
-    seat->restart_at = absl::Now() + after;
-    display_->Message(absl::StrCat(how, "; starting it again in ", absl::FormatDuration(after), " (", seat->restarts,
-                                   " of ", options_.restarts, ")"));
-    return;
-  }
-  if (last_.phase() < v1::RUNNING || !AnyWorker()) {
-    Fatal(how, seat);
-    return;
-  }
-  display_->Message(absl::StrCat(how, "; its ranks go to the other workers"));
-}
-
-void Supervisor::ReportDeath(const Seat& seat, const std::string& how, bool own) {
-  if (poller_ == nullptr) return;
-  v1::FailureReport report;
-  report.set_role(seat.role);
-  report.set_host(HostName());
-  report.set_pid(static_cast<uint64_t>(seat.child->pid()));
-  report.set_own(own);
-  report.set_cause(how);
-  report.set_unix_seconds(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
-  poller_->ReportFailure(std::move(report));
-}
-
-void Supervisor::Fatal(std::string cause, Seat* culprit) {
-  if (!cause_.empty()) return;
-  cause_ = std::move(cause);
-  if (culprit != nullptr && culprit->child != nullptr) {
-    culprit_ = cause_;
-    culprit_log_ = culprit->child->LogTail(kLogTail);
-    culprit_log_path_ = culprit->child->spec().log;
-    // As its own: a worker that only left would have its ranks moved, and the run go on.
-    ReportDeath(*culprit, cause_, true);
-  }
-  display_->Message(cause_);
-  EndBy(absl::Now() + (seats_[0].running() && poller_ != nullptr ? options_.fail_grace : absl::ZeroDuration()));
-}
-
-void Supervisor::Restart() {
-  const absl::Time now = absl::Now();
-  for (Seat& seat : seats_) {
-    if (now < seat.restart_at) continue;
-    seat.restart_at = absl::InfiniteFuture();
-    if (stop_signal_ != 0 || !cause_.empty() || last_.phase() >= v1::SAVING) continue;
-    if (const absl::Status started = Spawn(&seat); !started.ok()) {
-      Fatal(absl::StrCat(seat.role, " ", seat.index, " did not start again: ", started.message()), nullptr);
-    }
-  }
-}
-
 void Supervisor::KillAll() {
   for (Seat& seat : seats_) {
     seat.restart_at = absl::InfiniteFuture();
@@ -342,24 +258,36 @@ bool Supervisor::AnyRunning() const {
   return std::any_of(seats_.begin(), seats_.end(), [](const Seat& seat) { return seat.running(); });
 }
 
+bool Supervisor::AnyPending() const {
+  return std::any_of(seats_.begin(), seats_.end(), [](const Seat& seat) { return seat.pending(); });
+}
+
 bool Supervisor::AnyWorker() const {
-  return std::any_of(seats_.begin(), seats_.end(), [](const Seat& seat) {
-    return seat.role == "worker" && (seat.running() || seat.restart_at != absl::InfiniteFuture());
-  });
+  return std::any_of(seats_.begin(), seats_.end(),
+                     [](const Seat& seat) { return seat.role == "worker" && (seat.running() || seat.pending()); });
 }
 
 void Supervisor::ShowLive(absl::Time now) {
-  if (!got_status_ || !AnyRunning()) return;
-  // Off a terminal, start-up and the way out are told when the words change, not the seconds in them.
-  bool news = false;
-  if (!display_->terminal() && last_.phase() != v1::RUNNING) {
-    std::string words = StatusLine(last_, 0);
+  if ((!got_status_ && !coordinator_away()) || !(AnyRunning() || AnyPending())) return;
+  // Off a terminal all but training is told when its words change, not the numbers in them.
+  constexpr absl::string_view kAway = "coordinator restarting";
+  std::string words = coordinator_away() ? std::string(kAway) : PhaseName(last_.phase());
+  if (!coordinator_away() && last_.phase() < v1::RUNNING) {
+    words = StatusLine(last_, 0);
     if (const size_t colon = words.find(" s: "); colon != std::string::npos) words.erase(0, colon);
-    news = words != last_message_;
-    last_message_ = std::move(words);
   }
-  display_->Live(
-      now, [this](size_t width) { return StatusLine(last_, width); }, news);
+  const bool training = !coordinator_away() && last_.phase() == v1::RUNNING;
+  const bool news = words != last_message_ && !training;
+  last_message_ = std::move(words);
+  if (!display_->terminal() && ended() && !news) return;
+  const auto line = [this, kAway](size_t width) {
+    if (!coordinator_away()) return StatusLine(last_, width);
+    std::string text(kAway);
+    if (got_status_ && last_.phase() >= v1::RUNNING) absl::StrAppend(&text, " | ", StatusLine(last_, 0));
+    if (width > 0 && text.size() > width) text.resize(width);
+    return text;
+  };
+  display_->Live(now, line, news && !display_->terminal());
 }
 
 int Supervisor::Conclude() {
@@ -368,6 +296,7 @@ int Supervisor::Conclude() {
   end.wall = absl::Now() - began_;
   if (got_status_) end.status = last_;
   end.culprit = culprit_;
+  end.culprit_ending = culprit_ending_;
   end.culprit_log = culprit_log_;
   end.culprit_log_path = culprit_log_path_;
   if (kill_signal_ != 0) {
@@ -375,7 +304,7 @@ int Supervisor::Conclude() {
     for (const std::string& line : RunReport(end)) display_->Message(line);
     return 128 + kill_signal_;
   }
-  if (cause_.empty() && cut_short_ && stop_signal_ != 0 && !ended() && poller_ != nullptr) {
+  if (cause_.empty() && cut_short_ && stop_signal_ != 0 && !ended() && !unsaved_) {
     if (last_.phase() == v1::RUNNING || last_.phase() == v1::SAVING) {
       cause_ = absl::StrCat("the model was not saved within the time after ", SignalName(stop_signal_));
     }
@@ -394,6 +323,7 @@ int Supervisor::Conclude() {
     return 0;
   }
   end.result = stop_code > 128 ? absl::StrCat("stopped by ", SignalName(stop_code - 128)) : "stopped";
+  if (unsaved_) absl::StrAppend(&end.result, " (nothing since the last checkpoint was saved)");
   for (const std::string& line : RunReport(end)) display_->Message(line);
   return stop_code > 128 ? stop_code : 143;
 }

@@ -1,6 +1,11 @@
-// A whole cluster on this machine, supervised: starts servers and workers, shows how they do, names the first cause
-// when something fails, saves and stops on a signal, and leaves no process behind. One thread owns it, and SIGINT,
-// SIGTERM, SIGHUP and SIGCHLD belong to it while it lives (blocked in that thread and in those it starts).
+// A whole cluster on this machine, supervised: starts servers and workers, starts those again that crash, shows how
+// they do, names the first cause when something fails, saves and stops on a signal, and leaves no process behind. One
+// thread owns it, and SIGINT, SIGTERM, SIGHUP and SIGCHLD belong to it while it lives (blocked in that thread and in
+// those it starts).
+//
+// To crash is to die by a signal that was not sent from here, or with an exit code that the programs do not have: they
+// say 0, 1 (failed), 2 (usage), 130 and 143 (stopped). A coordinator that crashed is told to go on (--resume) at the
+// address it had, so that the others find it again.
 #ifndef DESCENT_CLI_SUPERVISOR_H_
 #define DESCENT_CLI_SUPERVISOR_H_
 
@@ -16,13 +21,16 @@
 #include "cli/cluster_control.h"
 #include "cli/display.h"
 #include "cli/status_poller.h"
+#include "cli/supervisor_restarts.h"
 #include "common/files/file.h"
 
 namespace descent {
 
 struct SupervisorOptions {
   std::string server_binary, worker_binary;
-  std::string run_dir;  // holds job.textproto and logs/
+  std::string run_dir;  // holds logs/
+  std::string job_file;
+  bool resume = false;  // go on with the run that run_dir holds
   uint32_t servers = 1, workers = 1;
   uint32_t base_port = 0;                             // server i listens on base_port + i; 0: the system chooses
   absl::Duration start_timeout = absl::Seconds(600);  // for server 0 to listen
@@ -30,8 +38,7 @@ struct SupervisorOptions {
   absl::Duration end_grace = absl::Seconds(10);       // for processes to end once the run is over
   absl::Duration fail_grace = absl::Seconds(3);       // likewise, of a failed run
   absl::Duration poll_interval = absl::Milliseconds(250);
-  uint32_t restarts = 3;                                   // of each worker that a signal killed
-  absl::Duration restart_after = absl::Milliseconds(500);  // doubled each time
+  RestartBudget::Options restarts;
 };
 
 class Supervisor {
@@ -47,14 +54,19 @@ class Supervisor {
     std::string role;
     uint32_t index = 0;
     std::unique_ptr<ChildProcess> child;
-    uint32_t restarts = 0;
+    RestartBudget::Life life;
+    std::string death;  // of the one before the next
     absl::Time restart_at = absl::InfiniteFuture();
     bool judged = true;        // its end has been dealt with
     uint64_t judge_after = 0;  // number of the status to wait for
     bool running() const { return child != nullptr && child->running(); }
+    bool pending() const { return restart_at != absl::InfiniteFuture(); }
+    bool coordinates() const { return role == "server" && index == 0; }
+    bool down() const { return child != nullptr && !child->running(); }
   };
 
   absl::Status Spawn(Seat* seat);
+  bool ReadAddress();
   bool AwaitAddress();  // false: it is over before it began
   bool StartOthers();
   void Watch();
@@ -65,13 +77,16 @@ class Supervisor {
   void Reap();
   void JudgeEnds(uint64_t asked);
   void Judge(Seat* seat);
+  void Revive(Seat* seat, const std::string& how);
   void Fatal(std::string cause, Seat* culprit);
-  void ReportDeath(const Seat& seat, const std::string& how, bool own);
+  void ReportDeath(const Seat& seat, bool own);
   void Restart();
   void KillAll();
   void EndBy(absl::Time when) { kill_at_ = std::min(kill_at_, when); }
   bool AnyRunning() const;
+  bool AnyPending() const;
   bool AnyWorker() const;
+  bool coordinator_away() const { return back_after_ != 0; }
   bool ended() const { return last_.phase() >= v1::FINISHED; }
   bool stopped() const { return stop_signal_ != 0 || last_.phase() == v1::STOPPED; }
   void ShowLive(absl::Time now);
@@ -92,9 +107,12 @@ class Supervisor {
   int stop_signal_ = 0;
   int kill_signal_ = 0;     // the second signal
   bool cut_short_ = false;  // children were killed because their time was over
+  bool unsaved_ = false;    // stopped while a server was down: there was no whole model to save
+  RestartBudget restarts_;
+  uint64_t back_after_ = 0;  // while the coordinator is started again: number of the status that says it is back
   absl::Time kill_at_ = absl::InfiniteFuture();
   std::string cause_;  // as seen from here
-  std::string culprit_;
+  std::string culprit_, culprit_ending_;
   std::vector<std::string> culprit_log_;
   std::string culprit_log_path_;
   int stopped_code_ = 0;  // of server 0: 130 or 143

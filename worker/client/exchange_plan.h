@@ -23,7 +23,7 @@
 namespace descent {
 
 inline constexpr size_t kMaxHeaderBytes = size_t{512} << 10;
-inline constexpr size_t kMaxPartBytes = kMaxMessageBytes - (size_t{128} << 10);   // keys and rows of one slot, pushed
+inline constexpr size_t kMaxPartBytes = kMaxMessageBytes - (size_t{128} << 10);  // keys and rows of one slot, pushed
 
 // The model as every exchange needs it. Const after construction.
 struct ModelLayout {
