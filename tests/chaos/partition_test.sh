@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Hosts that can't reach each other for a while: network namespaces on a bridge, cut off both ways and one way. The run goes
+# on within two seconds of healing, and the model has the bits of the undisturbed run.
+#   partition_test.sh [SECONDS...]   lengths of the partitions; default 1 5
+source "$DESCENT_SOURCE_DIR/tests/deploy/lib.sh"
+[[ $(id -u) -eq 0 ]] || skip "network namespaces need root"
+command -v ip >/dev/null || skip "no iproute2"
+command -v iptables >/dev/null || skip "no iptables"
+lengths=("${@:-1 5}")
+[[ $# -gt 0 ]] || lengths=(1 5)
+
+tag=dsp$$
+hosts=(a b c d)
+cleanup() {
+  end_processes
+  for h in switch "${hosts[@]}"; do ip netns del "$tag-$h" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+ip netns add "$tag-switch" 2>/dev/null || skip "this kernel gives no network namespaces"
+ip -n "$tag-switch" link add br0 type bridge
+ip -n "$tag-switch" link set br0 up
+for i in "${!hosts[@]}"; do
+  h=$tag-${hosts[$i]}
+  ip netns add "$h"
+  ip -n "$h" link set lo up
+  ip -n "$h" link add eth0 type veth peer name "port$i" netns "$tag-switch"
+  ip -n "$tag-switch" link set "port$i" master br0 up
+  ip -n "$h" addr add "10.88.0.$((i + 1))/24" dev eth0
+  ip -n "$h" link set eth0 up
+done
+
+python3 - "$work/train.csv" <<'PY'
+import random, sys
+stream = random.Random(3)
+with open(sys.argv[1], "w") as file:
+    file.write(",".join(f"x{i}" for i in range(20)) + ",y\n")
+    for _ in range(4096):
+        x = [stream.gauss(0, 1) for _ in range(20)]
+        file.write(",".join(f"{v:.5f}" for v in x) + f",{int(sum(x[:5]) > x[5])}\n")
+PY
+cat >"$work/job.textproto" <<JOB
+name: "partition"
+seed: 7
+ranks: 4
+batch_size: 32
+rounds: 6000
+data { train { csv { path: "$work/train.csv" label: "y" header: true } } cache_dir: "$work/cache" }
+model { mlp { hidden: 64 activation: TANH classes: 2 } }
+optimizer { adam {} }
+learning_rate { constant: 0.001 }
+checkpoint { every_rounds: 200 }
+cluster { lease_seconds: 2 }
+JOB
+"$bin/descent" run "$work/job.textproto" --servers 2 --workers 2 --run-dir "$work/local" >"$work/local.log" 2>&1 ||
+  fail "the local run: $(tail -n 20 "$work/local.log")"
+expected=$(parameters_of "$work/local")
+echo "undisturbed $expected"
+
+round_of() {
+  ip netns exec "$tag-a" "$bin/descent" status 10.88.0.1:7000 --json 2>/dev/null |
+    python3 -c 'import json,sys; s=json.load(sys.stdin); print(s.get("round", 0), s.get("phase", ""), s.get("generation", 0))' 2>/dev/null || echo "0 ? 0"
+}
+# Rules in the namespace of a host against an address: in alone is one way, in and out are both.
+block() { # host address one|two
+  ip netns exec "$tag-$1" iptables -A INPUT -s "$2" -j DROP
+  [[ $3 == one ]] || ip netns exec "$tag-$1" iptables -A OUTPUT -d "$2" -j DROP
+}
+heal() {
+  for h in "${hosts[@]}"; do ip netns exec "$tag-$h" iptables -F; done
+}
+
+# start NAME HOST COMMAND...: restarted as a supervisor would, until it ends well.
+start() {
+  local name=$1 host=$2
+  shift 2
+  (
+    for _ in $(seq 20); do
+      status=0
+      ip netns exec "$tag-$host" "$@" >>"$work/$name.log" 2>&1 || status=$?
+      [[ $status -ne 0 ]] || exit 0
+      echo "ended with $status; started again" >>"$work/$name.log"
+      read -rt 0.2 <> <(:) || true
+    done
+    exit 1
+  ) &
+  pids+=($!)
+}
+
+run() { # seconds one|two victim-host victim-address
+  local seconds=$1 ways=$2 host=$3 address=$4 dir=$work/run-$1-$2-$3
+  rm -f "$work"/[abcd].log
+  pids=()
+  start a a "$bin/descent_server" --job "$work/job.textproto" --servers 2 --workers 2 --bind 10.88.0.1:7000 --run-dir "$dir" --resume
+  start b b "$bin/descent_server" --coordinator 10.88.0.1:7000 --bind 0.0.0.0:7000 --advertise 10.88.0.2:7000
+  start c c "$bin/descent_worker" --coordinator 10.88.0.1:7000
+  start d d "$bin/descent_worker" --coordinator 10.88.0.1:7000
+  running() { [[ $(round_of) == *RUNNING* ]]; }
+  wait_for 30 running || fail "did not start: $(tail -n 20 "$work"/[abcd].log)"
+  read -rt 0.5 <> <(:) || true
+  for other in 1 2 3 4; do
+    [[ 10.88.0.$other == "$address" ]] || block "$host" "10.88.0.$other" "$ways"
+  done
+  read -rt "$seconds" <> <(:) || true
+  local before generation
+  before=$(round_of)
+  heal
+  local healed=$(date +%s%N)
+  # Progress: the phase is RUNNING and the round is another than when it healed.
+  moved() {
+    local now
+    now=$(round_of)
+    [[ $now == *RUNNING* && $now != "$before" ]] || [[ -s $dir/summary.json ]]
+  }
+  wait_for 20 moved || fail "no progress within 20 s of healing: $before, $(round_of); $(tail -n 20 "$work"/[abcd].log)"
+  local took=$((($(date +%s%N) - healed) / 1000000))
+  local status=0
+  for pid in "${pids[@]}"; do
+    wait_for 60 bash -c "! kill -0 $pid 2>/dev/null" || fail "hangs after the partition: $(tail -n 20 "$work"/[abcd].log)"
+    wait "$pid" || status=$?
+  done
+  [[ $status -eq 0 ]] || fail "a process ended with $status: $(tail -n 10 "$work"/[abcd].log)"
+  local hash
+  hash=$(parameters_of "$dir")
+  echo "$seconds s, $ways way(s), host $host: progress ${took} ms after healing; $hash"
+  [[ $hash == "$expected" ]] || fail "another model"
+  ((took <= 2000)) || slow+=("$seconds s $ways $host: $took ms")
+}
+
+slow=()
+for seconds in ${lengths[*]}; do
+  for ways in two one; do
+    run "$seconds" "$ways" b 10.88.0.2  # a server
+    run "$seconds" "$ways" d 10.88.0.4  # a worker
+  done
+done
+[[ ${#slow[@]} -eq 0 ]] || fail "progress later than 2 s after healing: ${slow[*]}"
