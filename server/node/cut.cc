@@ -11,7 +11,7 @@ constexpr size_t kSlotCost = size_t{1} << 10;  // of an image beside its rows, s
 }  // namespace
 
 absl::Status NodeImpl::BeginCut(Clock at, std::shared_ptr<CutSink> sink) {
-  if (cut_.has_value() || demanded_.has_value()) {
+  if (cut_ != nullptr || demanded_.has_value()) {
     return absl::FailedPreconditionError(
         absl::StrCat("another cut, at clock ", cut_ ? cut_->clock.value : demanded_->first.value, ", is in progress"));
   }
@@ -54,8 +54,8 @@ void NodeImpl::WatchRound() {
 }
 
 void NodeImpl::StartCut(Clock clock, std::vector<std::shared_ptr<CutSink>> sinks) {
-  DESCENT_CHECK(!cut_.has_value());
-  cut_.emplace();
+  DESCENT_CHECK(cut_ == nullptr);
+  cut_ = std::make_unique<Cut>();
   cut_->clock = clock;
   cut_->sinks = std::move(sinks);
   cut_->lacks.assign(index_.slots(), 1);
@@ -95,7 +95,7 @@ void NodeImpl::Deliver(BlockExport image, std::vector<uint64_t> marks) {
 }
 
 size_t NodeImpl::ImageSlot(uint32_t block) {
-  if (!cut_.has_value() || block < index_.dense() || cut_->lacks[block - index_.dense()] == 0) return 0;
+  if (cut_ == nullptr || block < index_.dense() || cut_->lacks[block - index_.dense()] == 0) return 0;
   const BlockId id = index_.id(block);
   absl::StatusOr<BlockExport> image = store_->ExportPinned(id);
   if (image.ok() && options_.fault == EngineFault::kCutTorn) {
@@ -114,19 +114,19 @@ size_t NodeImpl::ImageSlot(uint32_t block) {
 }
 
 void NodeImpl::BeforeSlotStep(uint32_t block) {
-  if (cut_.has_value() && options_.fault != EngineFault::kCutTorn) ImageSlot(block);
+  if (cut_ != nullptr && options_.fault != EngineFault::kCutTorn) ImageSlot(block);
 }
 
 void NodeImpl::AfterSlotStep(uint32_t block) {
-  if (cut_.has_value() && options_.fault == EngineFault::kCutTorn) ImageSlot(block);
+  if (cut_ != nullptr && options_.fault == EngineFault::kCutTorn) ImageSlot(block);
 }
 
 bool NodeImpl::PumpCut() {
-  for (size_t bytes = 0; cut_.has_value() && bytes < kPumpBytes;) {
+  for (size_t bytes = 0; cut_ != nullptr && bytes < kPumpBytes;) {
     while (cut_->lacks[cut_->next] == 0) ++cut_->next;  // one is left
     bytes += kSlotCost + ImageSlot(index_.dense() + cut_->next);
   }
-  return cut_.has_value();
+  return cut_ != nullptr;
 }
 
 void NodeImpl::FinishCut() {
@@ -137,7 +137,7 @@ void NodeImpl::FinishCut() {
 
 void NodeImpl::DropCut() {
   demanded_.reset();
-  if (cut_.has_value()) GiveUpCut();
+  if (cut_ != nullptr) GiveUpCut();
 }
 
 void NodeImpl::GiveUpCut() {

@@ -162,7 +162,7 @@ class NodeImpl final : public ServerNode {
   std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
 
-  std::optional<Cut> cut_;
+  std::unique_ptr<Cut> cut_;
   std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
   uint64_t round_seen_ = 0;
   std::unique_ptr<Restoring> restoring_;  // until FinishRestore
