@@ -172,7 +172,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
   ControlClientOptions control_options;
   control_options.progress = [&log](const std::string& line) { log.Log(line); };
   std::vector<grpc::Service*> services;
-  if (first) services.push_back(runner->host().service());
+  if (first) services = runner->services();
   ServerServices parameters;
   absl::StatusOr<std::unique_ptr<RpcServer>> rpc =
       RpcServer::Start({*bind, !flags.no_reflection}, parameters.service(), services);
@@ -184,6 +184,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
   control_options.address = first
                                 ? Endpoint{IsWildcard(bind->host) ? "127.0.0.1" : bind->host, (*rpc)->port()}.ToString()
                                 : flags.coordinator;
+  member_options.coordinator = control_options.address;
   control = ControlClient::Create(control_options);
   ServerMember member(member_options, control.get(), &parameters, &log);
   (*rpc)->SetHealthy(true);

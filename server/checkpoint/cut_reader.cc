@@ -13,7 +13,8 @@ namespace descent {
 namespace {
 
 // Fields of a CutRecord but for its marks, generously.
-constexpr size_t kHeaderBytes = 256;
+constexpr size_t kHeaderBytes =
+    1 << 20;  // beside marks; rounds without any weight take most of it, where there are any
 constexpr size_t kMarkBytes = 10;
 
 absl::Status Lost(absl::string_view what) { return absl::DataLossError(what); }

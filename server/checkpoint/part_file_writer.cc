@@ -70,6 +70,7 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   header.set_steps(block.steps);
   header.set_state_slots(block.state_slots);
   header.mutable_mark()->Add(marks.begin(), marks.end());
+  header.mutable_skipped()->Add(block.skipped.begin(), block.skipped.end());
   if (dim == 0) return Append(std::move(header), block.payload);
 
   const uint64_t row = uint64_t{dim} * sizeof(float);

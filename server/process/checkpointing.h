@@ -35,6 +35,7 @@ class Checkpointing {
   void Tend(CoordinatorHost* host);
 
   const std::string& folder() const { return root_; }
+  Storage* storage() { return storage_.get(); }
 
  private:
   void Prepare(CoordinatorHost* host);

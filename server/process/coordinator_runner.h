@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,6 +18,7 @@
 #include "server/coordinator/coordinator_service.h"
 #include "server/process/checkpointing.h"
 #include "server/process/run_directory.h"
+#include "server/rpc/checkpoint_store_service.h"
 
 namespace descent {
 
@@ -29,6 +31,8 @@ class CoordinatorRunner {
                                                                    const Logger* log, const TimeSource* time);
 
   CoordinatorHost& host() { return host_; }
+  // The coordinator's, and the checkpoint folder's for servers that don't reach it.
+  std::vector<grpc::Service*> services() { return {host_.service(), checkpoint_store_.service()}; }
 
   // Returns when the run has ended and every member has heard of it. The phase it ended with.
   v1::Phase Run();
@@ -44,6 +48,7 @@ class CoordinatorRunner {
         host_(std::move(coordinator), time),
         directory_(std::move(directory)),
         checkpointing_(std::move(checkpointing)),
+        checkpoint_store_(checkpointing_->storage()),
         log_(log) {}
 
   void Drain();
@@ -54,6 +59,7 @@ class CoordinatorRunner {
   CoordinatorHost host_;
   const std::unique_ptr<RunDirectory> directory_;
   const std::unique_ptr<Checkpointing> checkpointing_;
+  CheckpointStoreService checkpoint_store_;
   const Logger* const log_;
   RunSummary summary_;
   bool disk_complained_ = false;

@@ -21,6 +21,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
+  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0;
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;
@@ -40,6 +41,7 @@ std::string BudgetText(const StoreBudget& budget) {
   auto mib = [](uint64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); };
   return absl::StrCat("parameters ", mib(budget.parameters), ", optimizer state ", mib(budget.state), ", versions ",
                       mib(budget.versions), ", contributions ", mib(budget.contributions),
+                      budget.cut > 0 ? absl::StrCat(", a checkpoint under way ", mib(budget.cut)) : "",
                       "; rows of tables come on top");
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
@@ -11,6 +12,7 @@
 #include "common/numerics/fingerprint.h"
 #include "server/checkpoint/cut_reader.h"
 #include "server/process/node_options.h"
+#include "server/rpc/remote_storage.h"
 
 namespace descent {
 namespace {
@@ -83,12 +85,29 @@ absl::Status ServerMember::Register(bool again) {
     // The one whose place it takes may not have been missed yet; or the coordinator itself is being replaced.
     if (!absl::IsUnavailable(registered.status()) || absl::Now() > deadline) return registered.status();
   }
-  const std::string& folder = options_.checkpoint_dir.empty() ? job_.checkpoint_folder() : options_.checkpoint_dir;
-  storage_ = folder.empty() ? nullptr : MakePosixStorage(folder);
+  storage_ = CheckpointStorage();
   ready_ = false;
   generation_ = 0;
   log_->Log(absl::StrCat("registered as server ", registration_.server(), " at ", options_.address));
   return absl::OkStatus();
+}
+
+std::unique_ptr<Storage> ServerMember::CheckpointStorage() const {
+  const std::string& folder = options_.checkpoint_dir.empty() ? job_.checkpoint_folder() : options_.checkpoint_dir;
+  if (!job_.job().checkpoint().gather() && !folder.empty()) {
+    std::unique_ptr<Storage> shared = MakePosixStorage(folder);
+    // What the coordinator has written there is there to be read, and something can be written beside it.
+    const std::string generation = GenerationFileName(Generation(registration_.generation()));
+    const absl::StatusOr<std::string> text = shared->ReadFile(generation, 1024);
+    const std::string run = absl::StrCat(absl::Hex(registration_.run(), absl::kZeroPad16));
+    const std::string probe = absl::StrCat("probe-", registration_.server(), "-", getpid());
+    if (text.ok() && absl::StrContains(*text, run) && shared->CreateExclusive(probe, "").ok()) {
+      shared->Remove(probe).IgnoreError();
+      return shared;
+    }
+    log_->Log(absl::StrCat("the checkpoint folder ", folder, " is not reached from here: parts go to the coordinator"));
+  }
+  return MakeRemoteStorage(options_.coordinator);
 }
 
 absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
@@ -108,20 +127,16 @@ absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
     for (uint64_t clock : news.restore().clock()) restored.restart.push_back(Clock(clock));
   }
   // What the generation before held goes first: there may be no room for both.
-  cut_.reset();
   services_->service()->Uninstall();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<ServerNode> node,
                            ServerNode::Create(options, services_->service()->output()));
   if (news.has_restore()) DESCENT_RETURN_IF_ERROR(Restore(news.restore(), options, node.get()));
   tensors_ = store.tensors;
   services_->service()->Install(std::move(options), std::move(node));
-  ready_ = true;
-  generation_ = news.generation();
   return absl::OkStatus();
 }
 
 absl::Status ServerMember::Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node) {
-  if (storage_ == nullptr) return absl::FailedPreconditionError("the coordinator did not say where checkpoints lie");
   const absl::Time begin = absl::Now();
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut, CutReader::Open(storage_.get(), from.folder()));
   const auto mine = [&](BlockId id) { return options.store.map.server(id) == options.store.self; };
@@ -133,6 +148,7 @@ absl::Status ServerMember::Restore(const v1::RestorePoint& from, const ServerNod
     image.steps = record.steps();
     image.keys = record.keys();
     image.state_slots = record.state_slots();
+    image.skipped.assign(record.skipped().begin(), record.skipped().end());
     image.payload = payload;
     bytes += payload.size();
     const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());
@@ -275,6 +291,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         // Another coordinator, or this server was silent for longer than its lease. What it holds is of no generation
         // that goes on.
         log_->Log(absl::StrCat("registering again: ", news->message()));
+        if (placing_.valid()) placing_.get().IgnoreError();
         cut_.reset();
         services_->service()->Uninstall();
         DESCENT_RETURN_IF_ERROR(Register(/*again=*/true));
@@ -287,12 +304,10 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
       }
       TakeOrder(*news);
       if (cut_ != nullptr) pause = std::min(pause, absl::Milliseconds(20));
-      if (!ready_ && news->has_map()) {
-        if (absl::Status placed = Place(*news); !placed.ok()) {
-          ReportOwnFailure(placed);
-          return placed;
-        }
-        continue;  // say so at once
+      if (!ready_ && news->has_map() && !placing_.valid()) {
+        cut_.reset();
+        placing_generation_ = news->generation();
+        placing_ = std::async(std::launch::async, [this, news = *news] { return Place(news); });
       }
     } else if (absl::Now() - heard > patience) {
       return absl::UnavailableError(absl::StrCat(
@@ -306,6 +321,19 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
                              news.status().message()));
     }
     SendScalars();
+    if (placing_.valid()) {
+      if (placing_.wait_for(absl::ToChronoMilliseconds(std::min(pause, absl::Milliseconds(20)))) !=
+          std::future_status::ready) {
+        continue;
+      }
+      if (absl::Status placed = placing_.get(); !placed.ok()) {
+        ReportOwnFailure(placed);
+        return placed;
+      }
+      ready_ = true;
+      generation_ = placing_generation_;
+      continue;  // say so at once
+    }
     services_->Wait(absl::Now() + pause, failure_told);
     const absl::Status failure = services_->failure();
     if (!failure.ok() && !failure_told) {

@@ -7,6 +7,7 @@
 #define DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
 
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,6 +32,7 @@ struct ServerMemberOptions {
   std::string host;
   uint64_t memory_bytes = 0;  // 0: the job's limit, else 90 % of the machine's
   std::string numerics_profile;
+  std::string coordinator;     // host:port, for checkpoints that can't be written to the folder
   std::string checkpoint_dir;  // where this host has the checkpoint folder; "": where the coordinator's has it
   absl::Duration wait = absl::Minutes(10);  // for the coordinator
 };
@@ -71,6 +73,9 @@ class ServerMember {
 
  private:
   absl::Status Register(bool again);
+  // The checkpoint folder: itself where this host reaches it, else through the coordinator.
+  std::unique_ptr<Storage> CheckpointStorage() const;
+  // Makes the blocks of the news's generation; on a thread of its own, since a large model takes longer than a lease.
   absl::Status Place(const v1::HeartbeatReply& news);
   absl::Status Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node);
   void TakeOrder(const v1::HeartbeatReply& news);
@@ -91,6 +96,8 @@ class ServerMember {
   std::vector<TensorSpec> tensors_;
   std::unique_ptr<Storage> storage_;  // the checkpoint folder
   std::shared_ptr<CutWriter> cut_;    // under way, or its result not asked for any more
+  uint64_t placing_generation_ = 0;
+  std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_ and generation_
 };
 
 }  // namespace descent

@@ -9,6 +9,11 @@ command -v iptables >/dev/null || skip "no iptables"
 lengths=("${@:-1 5}")
 [[ $# -gt 0 ]] || lengths=(1 5)
 
+longest=0
+for seconds in ${lengths[*]}; do ((seconds <= longest)) || longest=$seconds; done
+# Longer than the partition even where nobody waits for the host that is cut off.
+rounds=$((longest * 1500 > 6000 ? longest * 1500 : 6000))
+
 tag=dsp$$
 hosts=(a b c d)
 cleanup() {
@@ -44,7 +49,7 @@ name: "partition"
 seed: 7
 ranks: 4
 batch_size: 32
-rounds: 6000
+rounds: $rounds
 data { train { csv { path: "$work/train.csv" label: "y" header: true } } cache_dir: "$work/cache" }
 model { mlp { hidden: 64 activation: TANH classes: 2 } }
 optimizer { adam {} }
@@ -116,7 +121,7 @@ run() { # seconds one|two victim-host victim-address
   local took=$((($(date +%s%N) - healed) / 1000000))
   local status=0
   for pid in "${pids[@]}"; do
-    wait_for 60 bash -c "! kill -0 $pid 2>/dev/null" || fail "hangs after the partition: $(tail -n 20 "$work"/[abcd].log)"
+    wait_for 120 bash -c "! kill -0 $pid 2>/dev/null" || fail "hangs after the partition: $(tail -n 20 "$work"/[abcd].log)"
     wait "$pid" || status=$?
   done
   [[ $status -eq 0 ]] || fail "a process ended with $status: $(tail -n 10 "$work"/[abcd].log)"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # docker-compose up from a clean copy of the project: the quickstart's job on containers. All containers end with 0, the
-# accuracy is the quickstart's, and the run directory belongs to the caller (to user 1000 where the caller is root).
+# accuracy is the quickstart's, and the run directory belongs to the caller (to user 1000 where the caller is root). Then once
+# more, while a server, the coordinator and a worker are killed and another server is paused: the same parameters.
 source "$(dirname "$0")/lib.sh"
 command -v docker-compose >/dev/null || skip "no docker-compose"
 docker info >/dev/null 2>&1 || skip "no Docker engine answers"
@@ -41,3 +42,34 @@ expected=$(id -u)
 [[ $expected -ne 0 ]] || expected=1000
 strangers=$(find runs -not -uid "$expected")
 [[ -z $strangers ]] || fail "not owned by $expected: $strangers"
+
+[[ $(id -u) -eq 0 ]] || { echo "not root: containers' processes can't be killed from here"; exit 0; }
+whole=$(parameters_of runs/compose)
+docker-compose -p "$project" down -v -t 5 >/dev/null 2>&1
+export DESCENT_RUN=killed DESCENT_SERVERS=2
+docker-compose -p "$project" up -d --no-color >"$work/up2.log" 2>&1 || fail "up: $(tail -n 40 "$work/up2.log")"
+container() { docker-compose -p "$project" ps -q "$1" | sed -n "${2:-1}p"; }
+# As a crash would: `docker kill` counts as a wish, after which the restart policy rests.
+crash() {
+  local pid
+  pid=$(docker inspect -f '{{.State.Pid}}' "$1")
+  [[ $pid -gt 1 ]] || fail "$2 does not run"
+  kill -KILL "$pid"
+  echo "killed $2"
+}
+cuts() { compgen -G "runs/killed/checkpoints/cut-*/MANIFEST" >/dev/null; }
+generations() { [[ $(compgen -G "runs/killed/checkpoints/generation-*" | wc -l) -gt $1 ]]; }
+wait_for 120 cuts || fail "no checkpoint: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
+crash "$(container server 1)" "a server"
+wait_for 60 generations 1 || fail "no new generation: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
+crash "$(container worker 2)" "a worker"
+crash "$(container coordinator)" "the coordinator"
+wait_for 60 generations 2 || fail "no new generation: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
+docker pause "$(container server 2)" >/dev/null
+read -rt 3 <> <(:) || true
+docker unpause "$(container server 2)" >/dev/null
+ended() { [[ -s runs/killed/summary.json ]]; }
+wait_for 300 ended || fail "hangs: $(docker-compose -p "$project" logs --no-color | tail -n 60)"
+killed=$(parameters_of runs/killed)
+echo "undisturbed $whole, killed $killed"
+[[ $whole == "$killed" ]] || fail "another model after kills"

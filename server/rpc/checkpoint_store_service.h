@@ -1,0 +1,34 @@
+// The checkpoint folder behind gRPC (CheckpointStore in checkpoint.proto), for servers that don't reach it. Synchronous
+// calls, on threads that poll no socket. Only part files of cuts are written, and nothing outside of the folder is
+// read. Includes gRPC: for .cc files of this folder and server/process.
+#ifndef DESCENT_SERVER_RPC_CHECKPOINT_STORE_SERVICE_H_
+#define DESCENT_SERVER_RPC_CHECKPOINT_STORE_SERVICE_H_
+
+#include <memory>
+
+#include "common/storage/storage.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace descent {
+
+// Thread-safe. NOT_FOUND, ALREADY_EXISTS and the storage's other codes are passed on; INVALID_ARGUMENT: a path outside
+// of the folder, or one that names no part file where one is written.
+class CheckpointStoreService {
+ public:
+  // `storage` outlives the service.
+  explicit CheckpointStoreService(Storage* storage);
+  ~CheckpointStoreService();  // after the gRPC server has been shut down
+  // For ServerBuilder::RegisterService.
+  grpc::Service* service();
+
+ private:
+  class Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_RPC_CHECKPOINT_STORE_SERVICE_H_
