@@ -1,10 +1,15 @@
 // descent run JOB: a whole cluster on this machine.
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/display.h"
@@ -62,34 +67,58 @@ absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1:
   return path.string();
 }
 
-// The folder of a run that is to go on, with its new job file. NOT_FOUND: it holds no run.
-absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given) {
+// The lines of the job that decide what is trained.
+std::vector<std::string> Deciding(v1::JobSpec job) {
+  job.clear_cluster();
+  job.clear_limits();
+  if (job.has_data()) {
+    job.mutable_data()->clear_root();
+    job.mutable_data()->clear_cache_bytes();
+    job.mutable_data()->clear_cache_dir();
+  }
+  return absl::StrSplit(JobText(job), '\n');
+}
+
+// What a run that goes on takes from its beginning where neither the job file nor the command line says otherwise: how
+// many servers and workers, and the ranks, whose default would follow the workers.
+void TakeDefaults(const v1::JobSpec& before, JobArguments* arguments) {
+  const auto now = ReadJobFile(arguments->file);
+  if (!now.ok()) return;  // Load says so
+  if (now->ranks() == 0) arguments->sets.insert(arguments->sets.begin(), absl::StrCat("ranks=", before.ranks()));
+  if (arguments->servers == 0 && now->cluster().servers() == 0) arguments->servers = before.cluster().servers();
+  if (arguments->workers == 0 && now->cluster().workers() == 0) arguments->workers = before.cluster().workers();
+}
+
+// The folder of a run that is to go on, and its job: NOT_FOUND, there is none; FAILED_PRECONDITION, it is another job.
+absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given, JobArguments* arguments) {
   std::error_code error;
   const fs::path path = fs::absolute(given, error).lexically_normal();
-  if (!fs::is_regular_file(path / "job.textproto", error)) {
+  const std::string file = (path / "job.textproto").string();
+  if (!fs::is_regular_file(file, error)) {
     return absl::NotFoundError(
         absl::StrCat("run directory ", path.string(), ": holds no run to resume (no job.textproto)"));
+  }
+  DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec before, ReadJobFile(file));
+  TakeDefaults(before, arguments);
+  DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec now, arguments->Load());
+  if (JobFingerprint(now) != JobFingerprint(before)) {
+    const std::vector<std::string> ours = Deciding(now), theirs = Deciding(before);
+    const auto [a, b] = std::mismatch(ours.begin(), ours.end(), theirs.begin(), theirs.end());
+    return absl::FailedPreconditionError(
+        absl::StrCat(arguments->file, ": not the job that ", path.string(), " began with: expected '",
+                     b == theirs.end() ? "" : absl::StripAsciiWhitespace(*b), "', got '",
+                     a == ours.end() ? "" : absl::StripAsciiWhitespace(*a), "'"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
   return path.string();
 }
 
-// The number of ranks is part of what is trained, but its default depends on the number of workers. A run that goes on
-// with more or fewer of them keeps its ranks.
-void KeepRanks(const std::string& run_dir, JobArguments* arguments) {
-  const auto before = ReadJobFile(run_dir + "/job.textproto");
-  const auto now = ReadJobFile(arguments->file);
-  if (!before.ok() || !now.ok() || now->ranks() != 0 || before->ranks() == 0) return;
-  arguments->sets.insert(arguments->sets.begin(), absl::StrCat("ranks=", before->ranks()));
-}
-
 int Run(RunArguments arguments) {
   std::string resumed;
   if (arguments.resume) {
-    const auto there = RunDirectoryToResume(arguments.run_dir);
+    const auto there = RunDirectoryToResume(arguments.run_dir, &arguments.job);
     if (!there.ok()) return Complain(there.status(), 2);
     resumed = *there;
-    KeepRanks(resumed, &arguments.job);
   }
   const auto job = arguments.job.Load();
   if (!job.ok()) return Complain(job.status(), 2);
@@ -104,19 +133,11 @@ int Run(RunArguments arguments) {
   }
   const auto run_dir = arguments.resume ? resumed : MakeRunDirectory(arguments.run_dir, *job);
   if (!run_dir.ok()) return Complain(run_dir.status(), 2);
-  // The job that the run began with stays what a resumed one is compared with.
-  const std::string job_file = *run_dir + (arguments.resume ? "/resume.textproto" : "/job.textproto");
-  if (arguments.resume) {
-    if (const absl::Status written = WriteFileAtomically(job_file, JobText(*job)); !written.ok()) {
-      return Complain(written, 1);
-    }
-  }
 
   SupervisorOptions options;
   options.server_binary = *server;
   options.worker_binary = *worker;
   options.run_dir = *run_dir;
-  options.job_file = job_file;
   options.resume = arguments.resume;
   options.restarts.most = arguments.max_restarts;
   options.servers = job->cluster().servers();

@@ -68,16 +68,20 @@ absl::Status Supervisor::Spawn(Seat* seat) {
   const std::string bind = absl::StrCat("127.0.0.1:", port);
   if (seat->coordinates()) {
     const bool again = !address_.empty();
-    spec.arguments = {options_.server_binary,
-                      "--job",
-                      options_.job_file,
-                      "--bind",
-                      again ? address_ : bind,
-                      "--port-file",
-                      options_.run_dir + "/coordinator.address",
-                      "--run-dir",
-                      options_.run_dir};
-    if (again || options_.resume) spec.arguments.push_back("--resume");
+    spec.arguments = {options_.server_binary, "--job", options_.run_dir + "/job.textproto", "--bind",
+                      again ? address_ : bind};
+    for (const std::string& argument : {std::string("--port-file"), options_.run_dir + "/coordinator.address",
+                                        std::string("--run-dir"), options_.run_dir}) {
+      spec.arguments.push_back(argument);
+    }
+    if (again || options_.resume) {
+      // The run's own job says how many there were at its beginning.
+      for (const std::string& argument :
+           {std::string("--resume"), std::string("--servers"), absl::StrCat(options_.servers), std::string("--workers"),
+            absl::StrCat(options_.workers)}) {
+        spec.arguments.push_back(argument);
+      }
+    }
   } else if (seat->role == "server") {
     spec.arguments = {options_.server_binary, "--coordinator", address_, "--bind", bind};
   } else {

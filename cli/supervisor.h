@@ -28,8 +28,7 @@ namespace descent {
 
 struct SupervisorOptions {
   std::string server_binary, worker_binary;
-  std::string run_dir;  // holds logs/
-  std::string job_file;
+  std::string run_dir;  // holds job.textproto and logs/
   bool resume = false;  // go on with the run that run_dir holds
   uint32_t servers = 1, workers = 1;
   uint32_t base_port = 0;                             // server i listens on base_port + i; 0: the system chooses

@@ -28,7 +28,7 @@ struct Script {
   std::vector<v1::FailureReport> reports ABSL_GUARDED_BY(mu);
   std::function<void()> on_report;
   int stopped ABSL_GUARDED_BY(mu) = 0;
-  std::string end_file;  // made on Stop and on a failure report: the scripts end
+  std::string end_file;  // made on Stop and on a failure report (of the process's own, or any): the scripts end
   bool end_on_report = true;
   int end_after_polls = -1;
 };
@@ -54,7 +54,7 @@ class ScriptedControl : public ClusterControl {
     MutexLock lock(&script_->mu);
     script_->reports.push_back(report);
     if (script_->on_report) script_->on_report();
-    if (script_->end_on_report) {
+    if (script_->end_on_report || report.own()) {
       script_->status.set_phase(v1::FAILED);
       std::ofstream(script_->end_file) << "end";
     }
@@ -78,7 +78,6 @@ class SupervisorTest : public testing::Test {
       script_.status.set_phase(v1::RUNNING);
     }
     options_.run_dir = folder_;
-    options_.job_file = folder_ + "/job.textproto";
     options_.servers = 2;
     options_.workers = 2;
     options_.restarts.first = absl::Milliseconds(1);

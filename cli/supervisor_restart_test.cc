@@ -95,7 +95,7 @@ TEST_F(SupervisorRestartTest, AKilledCoordinatorGoesOnAtItsAddress) {
   std::string line;
   std::getline(in, line);
   EXPECT_EQ(line, absl::StrCat("--job ", folder_, "/job.textproto --bind 127.0.0.1:1 --port-file ", folder_,
-                               "/coordinator.address --run-dir ", folder_, " --resume"));
+                               "/coordinator.address --run-dir ", folder_, " --resume --servers 2 --workers 1"));
   MutexLock lock(&script_.mu);
   EXPECT_TRUE(script_.reports.empty()) << "there is nobody to tell";
 }
@@ -107,13 +107,13 @@ TEST_F(SupervisorRestartTest, AResumedRunDoesNotTakeTheFormerCoordinatorsAddress
   Programs("echo \"$*\"; await 0", "await 0", EndNow());
   EXPECT_EQ(Run(), 0);
   EXPECT_THAT(out_, HasSubstr("coordinator 127.0.0.1:1;"));
-  EXPECT_THAT(FirstLine("server-0.log"), testing::EndsWith(absl::StrCat("--run-dir ", folder_, " --resume")));
+  EXPECT_THAT(FirstLine("server-0.log"),
+              testing::EndsWith(absl::StrCat("--run-dir ", folder_, " --resume --servers 2 --workers 1")));
 }
 
 TEST_F(SupervisorRestartTest, TheRunFailsWhenTheRestartsAreUsedUp) {
   options_.restarts.most = 2;
-  options_.fail_grace = absl::ZeroDuration();
-  Programs("await 0", "kill -9 $$", "await 0");
+  Programs("await 1", "kill -9 $$", "await 1");
   EXPECT_EQ(Run(), 1);
   EXPECT_EQ(Count("; started again as pid"), 2u);
   EXPECT_THAT(out_,
