@@ -238,11 +238,11 @@ void Supervisor::TakeNews() {
     last_ = **std::move(news.status);
     got_status_ = true;
     if (news.asked >= back_after_) back_after_ = 0;
-    if (last_.memory() != last_memory_) {
+    if (!last_.memory().empty() && last_.memory() != last_memory_) {
       last_memory_ = last_.memory();
       display_->Message(Printable(last_memory_));
     }
-    if (last_.last_evaluation() != last_evaluation_) {
+    if (!last_.last_evaluation().empty() && last_.last_evaluation() != last_evaluation_) {
       last_evaluation_ = last_.last_evaluation();
       display_->Message(Printable(last_evaluation_));
     }

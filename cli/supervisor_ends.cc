@@ -85,7 +85,8 @@ void Supervisor::Revive(Seat* seat, const std::string& how) {
   const absl::Time now = absl::Now();
   const std::optional<absl::Duration> pause = restarts_.Take(now, &seat->life);
   if (!pause.has_value()) {
-    Fatal(absl::StrCat(how, "; this run's ", restarts_.most(), " restarts are used up"), seat);
+    Fatal(restarts_.most() == 0 ? how : absl::StrCat(how, "; this run's ", restarts_.most(), " restarts are used up"),
+          seat);
     return;
   }
   if (!seat->coordinates()) ReportDeath(*seat, false);  // so that the others need not wait for a lease to end
