@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -71,6 +72,7 @@ absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1:
 std::vector<std::string> Deciding(v1::JobSpec job) {
   job.clear_cluster();
   job.clear_limits();
+  job.clear_checkpoint();
   if (job.has_data()) {
     job.mutable_data()->clear_root();
     job.mutable_data()->clear_cache_bytes();
@@ -97,6 +99,11 @@ absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given, JobAr
   if (!fs::is_regular_file(file, error)) {
     return absl::NotFoundError(
         absl::StrCat("run directory ", path.string(), ": holds no run to resume (no job.textproto)"));
+  }
+  const absl::StatusOr<std::string> summary = ReadFile((path / "summary.json").string());
+  if (summary.ok() && absl::StrContains(*summary, "\"result\": \"FINISHED\"")) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("run directory ", path.string(), ": the run has reached its end, there is nothing to go on with"));
   }
   DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec before, ReadJobFile(file));
   TakeDefaults(before, arguments);

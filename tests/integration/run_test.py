@@ -193,18 +193,52 @@ class RunTest(ClusterTest):
         while self.members(run_dir):
             self.assertLess(time.monotonic(), deadline)
 
-    def test_a_dead_server_is_the_first_cause(self):
-        job = self.job(LOGISTIC.format(epochs=1000000))
-        run_dir = self.folder / "dead"
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+    def start_run(self, name, job, *args):
+        """A run that has written its first metrics."""
+        run_dir = self.folder / name
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir), *args)
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
-        victim = [pid for pid in self.members(run_dir, "server")
-                  if "--coordinator" in pathlib.Path(f"/proc/{pid}/cmdline").read_text()][0]
-        os.kill(victim, signal.SIGKILL)
+        return process, run_dir
+
+    def server(self, run_dir, flag):
+        return [pid for pid in self.members(run_dir, "server")
+                if flag in pathlib.Path(f"/proc/{pid}/cmdline").read_text()][0]
+
+    def test_a_dead_server_that_may_not_be_restarted_is_the_first_cause(self):
+        process, run_dir = self.start_run("dead", self.job(LOGISTIC.format(epochs=1000000)), "--max-restarts", "0")
+        os.kill(self.server(run_dir, "--coordinator"), signal.SIGKILL)
         self.assertEqual(process.wait(DEADLINE), 1, process.log())
         last = "\n".join(process.log().splitlines()[-6:])
         self.assertRegex(last, "(?i)server 1.*(signal 9|SIGKILL|killed)")
         self.assert_nobody_left(run_dir)
+
+    def test_dead_servers_are_replaced_and_the_model_is_the_same(self):
+        job = self.job(LOGISTIC.format(epochs=200) + "checkpoint { every_rounds: 20 }\n")
+        undisturbed = self.succeed(job, servers=2, workers=2)
+        for name, flag in (("server", "--coordinator"), ("coordinator", "--job")):
+            process, run_dir = self.start_run(name, job)
+            os.kill(self.server(run_dir, flag), signal.SIGKILL)
+            self.assertEqual(process.wait(DEADLINE), 0, process.log())
+            summary = json.loads((run_dir / "summary.json").read_text())
+            self.assertEqual(summary["parameters_sha256"], undisturbed.summary["parameters_sha256"])
+            self.assertIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
+            self.assert_nobody_left(run_dir)
+
+    def test_a_stopped_run_goes_on_with_other_processes(self):
+        job = self.job(LOGISTIC.format(epochs=200) + "checkpoint { every_rounds: 20 }\n")
+        undisturbed = self.succeed(job, servers=2, workers=2)
+        process, run_dir = self.start_run("stopped", job)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(DEADLINE), 130, process.log())
+        self.assertEqual(self.command("descent", "inspect", run_dir).returncode, 0)
+        resumed = self.command("descent", "run", job, "--resume", "--run-dir", run_dir, "--servers", 3, "--workers", 1)
+        self.assertEqual(resumed.returncode, 0, resumed.stdout)
+        summary = json.loads((run_dir / "summary.json").read_text())
+        self.assertEqual(summary["parameters_sha256"], undisturbed.summary["parameters_sha256"])
+        self.assertEqual(summary["state_sha256"], undisturbed.summary["state_sha256"])
+        again = self.command("descent", "run", job, "--resume", "--run-dir", run_dir)
+        self.assertEqual(again.returncode, 2, again.stdout)
+        self.assertIn("nothing to go on with", again.stdout)
 
     def test_a_dead_worker_is_replaced(self):
         undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)
