@@ -117,6 +117,9 @@ absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given, JobAr
                      a == ours.end() ? "" : absl::StripAsciiWhitespace(*a), "'"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
+  // A run without a summary has not ended: that is what its coordinator goes by. Of the one before, the model stays
+  // until there is another.
+  if (summary.ok()) fs::rename(path / "summary.json", path / "summary.before.json", error);
   return path.string();
 }
 

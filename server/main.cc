@@ -109,6 +109,7 @@ struct Beginning {
   v1::JobSpec job;
   RunId run;
   bool resumed = false;
+  bool ended = false;
   std::unique_ptr<RunDirectory> directory;
 };
 
@@ -123,6 +124,7 @@ absl::StatusOr<Beginning> Begin(const Flags& flags) {
       out.job = std::move(resumed->job);
       out.run = resumed->run;
       out.resumed = true;
+      out.ended = resumed->ended;
       out.directory = std::move(resumed->directory);
       if (flags.servers > 0) out.job.mutable_cluster()->set_servers(flags.servers);
       if (flags.peers > 0) out.job.mutable_cluster()->set_servers(flags.peers + 1);
@@ -141,6 +143,33 @@ absl::StatusOr<Beginning> Begin(const Flags& flags) {
   return out;
 }
 
+// The run is over and its summary written: tells whoever has not heard, for as long as it takes them to ask again, and
+// ends well, so that a restart policy rests.
+int TellFinished(const Flags& flags, const v1::JobSpec& job, RunId run, const Logger& log, const RealTimeSource& time) {
+  CoordinatorOptions options;
+  options.job = job;
+  options.job_fingerprint = JobFingerprint(job);
+  options.run = run;
+  options.finished = true;
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Create(std::move(options), time.Now());
+  if (!coordinator.ok()) return Complain(coordinator.status(), kUsage);
+  absl::StatusOr<Endpoint> bind = BindEndpoint(flags);
+  if (!bind.ok()) return Complain(bind.status(), kUsage);
+  CoordinatorHost host(*std::move(coordinator), &time);
+  ServerServices parameters;
+  absl::StatusOr<std::unique_ptr<RpcServer>> rpc =
+      RpcServer::Start({*bind, !flags.no_reflection}, parameters.service(), {host.service()});
+  if (!rpc.ok()) return Complain(rpc.status(), 1);
+  if (!flags.port_file.empty()) {
+    const absl::StatusOr<std::string> address = Advertised(flags, *bind, (*rpc)->port());
+    if (address.ok()) WriteFileAtomically(flags.port_file, *address + "\n").IgnoreError();
+  }
+  log.Log("the run has reached its end; whoever asks is told, for 5 s");
+  absl::SleepFor(absl::Seconds(5));
+  (*rpc)->Stop(absl::Milliseconds(200));
+  return 0;
+}
+
 int Serve(const Flags& flags, StopSignals* signals) {
   const RealTimeSource time;
   const bool first = !flags.job.empty();
@@ -150,6 +179,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
   if (first) {
     absl::StatusOr<Beginning> beginning = Begin(flags);
     if (!beginning.ok()) return Complain(beginning.status(), kUsage);
+    if (beginning->ended) return TellFinished(flags, beginning->job, beginning->run, log, time);
     log.Log(absl::StrCat(beginning->resumed ? "going on with the run in " : "run directory ",
                          beginning->directory->path()));
     absl::StatusOr<std::unique_ptr<CoordinatorRunner>> made = CoordinatorRunner::Create(
@@ -264,7 +294,9 @@ int main(int argc, char** argv) {
   app.add_option("--memory", flags.memory_bytes, "bytes this server may plan with");
   app.add_option("--wait", flags.wait_seconds, "seconds to wait for the coordinator")->capture_default_str();
   app.add_option("--numerics-profile", flags.numerics_profile, "mixed into the fingerprint of this build's arithmetic");
-  app.add_flag("--resume", flags.resume, "go on with the run in --run-dir; where there is none, begin one")->needs(job);
+  app.add_flag("--resume", flags.resume,
+               "go on with the run in --run-dir, if it has not ended; where there is none, begin one")
+      ->needs(job);
   app.add_option("--checkpoint-dir", flags.checkpoint_dir,
                  "where this host has the checkpoint folder (default: where the coordinator has it)");
   app.add_flag("--no-reflection", flags.no_reflection, "do not offer gRPC server reflection");

@@ -107,6 +107,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       absl::StrCat("job '", options_.job.name(), "', run ", absl::Hex(options_.run.value, absl::kZeroPad16), ": ",
                    ranks_.size(), " ranks; waiting for ", want_servers_, " servers and ", want_workers_, " workers"));
   if (options_.resumed) Restore();
+  if (options_.finished) SetPhase(v1::FINISHED, "before this process began");
 }
 
 absl::Time Coordinator::Advance(absl::Time now) {
@@ -196,7 +197,7 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
                                       Name(member), "; expected one of its own"));
     }
   }
-  if (mismatch.empty() && id >= want_servers_ && phase_ != v1::STARTING) {
+  if (mismatch.empty() && id >= want_servers_) {
     // It comes in the place of a dead one, sooner than the dead one's lease tells.
     const absl::Duration suspicion = cuts_.enabled() ? absl::Milliseconds(1500) : absl::Seconds(4);  // many beats
     const Member* silent = nullptr;
@@ -205,7 +206,7 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
         silent = &member;
       }
     }
-    if (silent == nullptr) {
+    if (silent == nullptr && phase_ != v1::STARTING) {
       v1::RegisterReply reply;  // it knocks often: not worth a line each time
       reply.set_run(options_.run.value);
       reply.set_generation(generation_.value);
@@ -213,10 +214,11 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
       reply.set_later(true);
       return reply;
     }
-    id = silent->server.value;
-    Lose(silent->id, absl::StrCat("nothing heard for ",
-                                  absl::FormatDuration(absl::Trunc(now_ - silent->heard, absl::Milliseconds(100))),
-                                  ", and another server has come"));
+    if (silent != nullptr) id = silent->server.value;
+    if (silent != nullptr)
+      Lose(silent->id, absl::StrCat("nothing heard for ",
+                                    absl::FormatDuration(absl::Trunc(now_ - silent->heard, absl::Milliseconds(100))),
+                                    ", and another server has come"));
     if (ended()) return Refuse({absl::StrCat(who, " is too late: the job is ", v1::Phase_Name(phase_))});
   }
   if (mismatch.empty() && id >= want_servers_) {
@@ -540,6 +542,12 @@ void Coordinator::SaveFinished(const absl::Status& status, absl::string_view mod
                                absl::string_view parameters_sha256, absl::string_view state_sha256, absl::Time now) {
   Advance(now);
   if (phase_ != v1::SAVING) return;
+  // A server that can't be read has died, which its lease or its supervisor will tell, or is slow: the owner tries
+  // again.
+  if (absl::IsUnavailable(status) && now_ - phase_since_ < start_timeout_) {
+    Log(LogLine::Level::kWarning, absl::StrCat("the model is not saved yet: ", status.message()));
+    return;
+  }
   if (!status.ok()) {
     Fail(absl::StrCat("the model could not be saved: ", status.message()));
     return;

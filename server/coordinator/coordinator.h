@@ -70,6 +70,8 @@ struct CoordinatorOptions {
   Generation generation{1};
   // This process takes the place of another: workers that are not there within a lease are not waited for.
   bool resumed = false;
+  // The run has reached its end; whoever asks hears that and goes.
+  bool finished = false;
   std::optional<RestoreFrom> restore;  // none: from the initial values
   CutSchedule::Options cuts;           // servers and apply_push are filled in
   std::string checkpoint_folder;       // passed on to servers
@@ -109,7 +111,8 @@ class Coordinator {
   void Tick(absl::Time now);
   // A member's connection is gone for good.
   void MemberLost(MemberId member, absl::string_view why, absl::Time now);
-  // The model has been saved, or could not be. Ignored unless phase() is SAVING.
+  // The model has been saved, or could not be. Ignored unless phase() is SAVING; UNAVAILABLE: to be tried again, while
+  // the phase is still that.
   void SaveFinished(const absl::Status& status, absl::string_view model_dir, absl::string_view parameters_sha256,
                     absl::string_view state_sha256, absl::Time now);
   // A server died: make the next generation lasting, find what to go on from, and call BeginGeneration.
@@ -231,8 +234,8 @@ class Coordinator {
   bool mixed_told_ = false;
 
   uint64_t recoveries_ = 0;
-  uint64_t reached_ = 0;    // the furthest round of all generations
-  uint32_t fruitless_ = 0;  // generations in a row that came no further
+  uint64_t begun_at_ = 0;   // the round that this generation began with
+  uint32_t fruitless_ = 0;  // generations in a row that finished no clock
 
   uint64_t clocks_ = 0, clocks_per_epoch_ = 0;
   absl::Time running_since_, ended_at_;

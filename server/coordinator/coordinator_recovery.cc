@@ -37,6 +37,7 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
   generation_ = generation;
   restore_ = std::move(restore);
   ++recoveries_;
+  first_ = FirstCause(lease_ + absl::Minutes(1));  // what has been mended is no cause
   const uint64_t before = round();
   Restore();
   if (ended()) return;
@@ -51,8 +52,7 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
 // The state of the ranks and of all that is merged, as the cut has it.
 void Coordinator::Restore() {
   const uint64_t reached = round();
-  fruitless_ = reached > reached_ ? 0 : fruitless_ + 1;
-  reached_ = std::max(reached_, reached);
+  fruitless_ = reached > begun_at_ ? 0 : fruitless_ + 1;
   if (fruitless_ > kMostFruitless) {
     Fail(absl::StrCat("no clock was finished in ", kMostFruitless, " generations; the last to go was ", last_death_));
     return;
@@ -71,6 +71,7 @@ void Coordinator::Restore() {
   evaluation_ = EvaluationMerge(static_cast<uint32_t>(ranks_.size()));
   scalars_ = ScalarMerge();
   samples_.clear();
+  begun_at_ = round();
   Log(LogLine::Level::kInfo,
       restore_.has_value()
           ? absl::StrCat("generation ", generation_.value, " goes on from cut ", restore_->number, ", clock ", round())

@@ -177,7 +177,10 @@ TEST(CoordinatorRecoveryTest, ADeathWhileTheModelIsSavedIsRecoveredToo) {
   t.Start(1, 1);
   t.Progress(t.worker[0], {{0, 100}, {1, 100}}, true);
   ASSERT_EQ(t.c->phase(), v1::SAVING);
+  // The saving meets it before the coordinator hears of it.
   t.Kill(t.server[0]);
+  t.c->SaveFinished(absl::UnavailableError("server 0"), "", "", "", t.now);
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
   t.c->MemberLost(MemberId(t.server[0]), "signal 6", t.now);
   EXPECT_EQ(t.c->phase(), v1::PLACING);
   t.c->SaveFinished(absl::UnavailableError("server 0"), "", "", "", t.now);

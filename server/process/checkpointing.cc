@@ -29,6 +29,17 @@ Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId r
 absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   Beginning beginning;
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
+  if (restore) {
+    Prune(Generation(kUnbounded), std::nullopt);  // room for the next generation on a disk that may be full
+  } else {
+    DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, folder_.List());
+    for (const Cut& cut : cuts) {
+      if (cut.committed) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("the checkpoint folder ", root_, " holds ", cut.name, " of another run; name another folder"));
+      }
+    }
+  }
   DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_.BeginGeneration(run_));
   if (!restore) return beginning;
   DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
@@ -73,6 +84,7 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
   const CutId cut = host->With([&](Coordinator& c, absl::Time) {
     return CutId{run_, c.generation(), c.cuts().number()};
   });
+  if (std::exchange(given_up_, true)) Prune(cut.generation, std::nullopt);  // what the one before has left
   const absl::Status prepared = folder_.Prepare(cut);
   host->With([&](Coordinator& c, absl::Time now) {
     if (c.generation() != cut.generation || c.cuts().number() != cut.number) return;
@@ -119,6 +131,7 @@ void Checkpointing::Commit(CoordinatorHost* host) {
     if (c.generation() == cut.generation && c.cuts().number() == cut.number) c.cuts().Committed(committed, now);
   });
   if (!committed.ok()) return;
+  given_up_ = false;
   log_->Log(absl::StrCat("checkpoint ", folder_.CutPath(cut)));
   Prune(cut.generation, std::nullopt);
 }

@@ -49,6 +49,7 @@ class Checkpointing {
   const std::unique_ptr<Storage> storage_;
   CheckpointFolder folder_;
   const NumericsFingerprint numerics_;
+  bool given_up_ = false;  // the last cut that was prepared has not been committed
 };
 
 }  // namespace descent

@@ -74,9 +74,17 @@ void CoordinatorRunner::Drain() {
   }
 }
 
+bool CoordinatorRunner::PartWanted(const std::string& folder, ServerId server) {
+  return host_.With([&](Coordinator& coordinator, absl::Time) {
+    return coordinator.cuts().stage() == CutSchedule::Stage::kOrdered && coordinator.cut_folder == folder &&
+           server.value < coordinator.addresses().size();
+  });
+}
+
 void CoordinatorRunner::CountMembers() {
   const v1::StatusReply status =
       host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.Status(now); });
+  summary_.servers = summary_.workers = 0;
   for (const v1::MemberStatus& member : status.member()) {
     ++(member.role() == "server" ? summary_.servers : summary_.workers);
   }
@@ -120,6 +128,9 @@ v1::Phase CoordinatorRunner::Run() {
     if (phase == v1::SAVING && cut) {
       CountMembers();
       Save();
+      if (host_.With([](Coordinator& coordinator, absl::Time) { return coordinator.phase(); }) == v1::SAVING) {
+        absl::SleepFor(10 * kTick);  // to be tried again
+      }
       continue;
     }
     if (phase >= v1::FINISHED && !summarised) {

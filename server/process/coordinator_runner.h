@@ -48,9 +48,11 @@ class CoordinatorRunner {
         host_(std::move(coordinator), time),
         directory_(std::move(directory)),
         checkpointing_(std::move(checkpointing)),
-        checkpoint_store_(checkpointing_->storage()),
+        checkpoint_store_(checkpointing_->storage(),
+                          [this](const std::string& folder, ServerId server) { return PartWanted(folder, server); }),
         log_(log) {}
 
+  bool PartWanted(const std::string& folder, ServerId server);
   void Drain();
   void CountMembers();
   void Save();

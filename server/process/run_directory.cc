@@ -44,17 +44,9 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
   }
   out.run = RunId(run);
   DESCENT_ASSIGN_OR_RETURN(out.job, ReadJobFile(JoinPath(path, "job.textproto")));
-  const std::string summary = JoinPath(path, "summary.json");
-  if (absl::StatusOr<std::string> text = ReadFile(summary); text.ok()) {
-    const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-    const std::string result = json.is_object() ? json.value("result", std::string("?")) : std::string("?");
-    if (result != "STOPPED" && result != "FAILED") {
-      return absl::FailedPreconditionError(
-          absl::StrCat("the run in ", path, " has ended (", result, "): there is nothing to go on with"));
-    }
-    // What it saved when it ended is not this run's result.
-    DESCENT_RETURN_IF_ERROR(RemoveTree(summary));
-    DESCENT_RETURN_IF_ERROR(RemoveTree(JoinPath(path, "model")));
+  if (IdentifyFile(JoinPath(path, "summary.json")).ok()) {
+    out.ended = true;
+    return out;
   }
   // A line that was being written when the process died is no line.
   const std::string metrics = JoinPath(path, "metrics.jsonl");

@@ -36,9 +36,9 @@ class RunDirectory {
   // Makes the folder where it is not there. ALREADY_EXISTS: it holds another run's metrics, model or summary.
   static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job,
                                                               RunId run);
-  // Goes on with the run in this folder, as its job.textproto has it. NOT_FOUND: there is none. FAILED_PRECONDITION:
-  // it has reached its end, and how.
+  // Goes on with the run in this folder, as its job.textproto has it. NOT_FOUND: there is none.
   struct Resumed {
+    bool ended = false;  // there is a summary: it reached its end, was stopped or failed, and nothing was touched
     std::unique_ptr<RunDirectory> directory;
     v1::JobSpec job;
     RunId run;

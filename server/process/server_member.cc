@@ -20,6 +20,12 @@ namespace {
 constexpr absl::Duration kKnock = absl::Milliseconds(200);
 constexpr size_t kMaxScalars = 64;  // clocks whose norms wait to be told; older ones are dropped, norms are for people
 
+// What a coordinator or a disk that is slow, busy, or being replaced answers.
+bool Passes(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status) ||
+         absl::IsAborted(status);
+}
+
 uint64_t MachineBytes() {
   return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
@@ -83,7 +89,7 @@ absl::Status ServerMember::Register(bool again) {
       break;
     }
     // The one whose place it takes may not have been missed yet; or the coordinator itself is being replaced.
-    if (!absl::IsUnavailable(registered.status()) || absl::Now() > deadline) return registered.status();
+    if (!Passes(registered.status()) || absl::Now() > deadline) return registered.status();
   }
   storage_ = CheckpointStorage();
   ready_ = false;
@@ -162,6 +168,14 @@ absl::Status ServerMember::Restore(const v1::RestorePoint& from, const ServerNod
   return absl::OkStatus();
 }
 
+void ServerMember::RetireCut() {
+  if (cut_ != nullptr) {
+    cut_->Abandon(absl::CancelledError("the order was taken back"));
+    retired_.push_back(std::move(cut_));
+  }
+  std::erase_if(retired_, [](const auto& writer) { return writer->result().has_value(); });
+}
+
 void ServerMember::TakeOrder(const v1::HeartbeatReply& news) {
   const bool wanted = news.has_cut() && ready_ && news.generation() == generation_;
   if (cut_ != nullptr && (!wanted || cut_->cut().number != news.cut().number())) {
@@ -170,9 +184,11 @@ void ServerMember::TakeOrder(const v1::HeartbeatReply& news) {
     services_->service()->Post([](ServerNode* node) {
       if (node != nullptr) node->DropCut();
     });
-    cut_.reset();
+    RetireCut();
   }
-  if (wanted && cut_ == nullptr) BeginCut(news.cut());
+  // While a disk hangs no further cut is begun: what it would hold is not bounded.
+  if (!retired_.empty()) RetireCut();
+  if (wanted && cut_ == nullptr && retired_.empty()) BeginCut(news.cut());
 }
 
 void ServerMember::BeginCut(const v1::CutOrder& order) {
@@ -292,7 +308,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         // that goes on.
         log_->Log(absl::StrCat("registering again: ", news->message()));
         if (placing_.valid()) placing_.get().IgnoreError();
-        cut_.reset();
+        RetireCut();
         services_->service()->Uninstall();
         DESCENT_RETURN_IF_ERROR(Register(/*again=*/true));
         continue;
@@ -305,7 +321,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
       TakeOrder(*news);
       if (cut_ != nullptr) pause = std::min(pause, absl::Milliseconds(20));
       if (!ready_ && news->has_map() && !placing_.valid()) {
-        cut_.reset();
+        RetireCut();
         placing_generation_ = news->generation();
         placing_ = std::async(std::launch::async, [this, news = *news] { return Place(news); });
       }
@@ -327,8 +343,14 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         continue;
       }
       if (absl::Status placed = placing_.get(); !placed.ok()) {
-        ReportOwnFailure(placed);
-        return placed;
+        // The reading of a cut may meet a coordinator that is being replaced. No memory for the blocks stays so.
+        if (!Passes(placed) || absl::IsResourceExhausted(placed)) {
+          ReportOwnFailure(placed);
+          return placed;
+        }
+        log_->Log(absl::StrCat("no blocks of generation ", placing_generation_, " yet: ", placed.message()));
+        absl::SleepFor(kKnock);
+        continue;
       }
       ready_ = true;
       generation_ = placing_generation_;

@@ -79,6 +79,8 @@ class ServerMember {
   absl::Status Place(const v1::HeartbeatReply& news);
   absl::Status Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node);
   void TakeOrder(const v1::HeartbeatReply& news);
+  // Gives the cut under way up; its thread may still be at the disk, and is not waited for.
+  void RetireCut();
   // Asks the node on its thread, and leaves the answer to the writer.
   void BeginCut(const v1::CutOrder& order);
   v1::ServerLoad Load();
@@ -96,6 +98,7 @@ class ServerMember {
   std::vector<TensorSpec> tensors_;
   std::unique_ptr<Storage> storage_;  // the checkpoint folder
   std::shared_ptr<CutWriter> cut_;    // under way, or its result not asked for any more
+  std::vector<std::shared_ptr<CutWriter>> retired_;
   uint64_t placing_generation_ = 0;
   std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_ and generation_
 };

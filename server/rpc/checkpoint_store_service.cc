@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <utility>
 
@@ -32,11 +33,17 @@ absl::StatusOr<std::string> FolderOfPart(const std::string& path) {
 
 class CheckpointStoreService::Impl final : public v1::CheckpointStore::Service {
  public:
-  explicit Impl(Storage* storage) : storage_(storage) {}
+  Impl(Storage* storage, Wanted wanted) : storage_(storage), wanted_(std::move(wanted)) {}
 
   grpc::Status WritePart(grpc::ServerContext*, grpc::ServerReader<v1::WritePartRequest>* reader,
                          v1::WritePartReply* reply) override {
-    return ToGrpc(Write(reader, reply));
+    if (uploads_.fetch_add(1) >= kMaxUploads) {
+      uploads_.fetch_sub(1);
+      return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many parts come at once");
+    }
+    const absl::Status written = Write(reader, reply);
+    uploads_.fetch_sub(1);
+    return ToGrpc(written);
   }
 
   grpc::Status ReadFile(grpc::ServerContext*, const v1::ReadFileRequest* request, v1::ReadFileReply* reply) override {
@@ -66,6 +73,9 @@ class CheckpointStoreService::Impl final : public v1::CheckpointStore::Service {
     v1::WritePartRequest request;
     if (!reader->Read(&request)) return absl::InvalidArgumentError("a part file without a path");
     DESCENT_ASSIGN_OR_RETURN(const std::string folder, FolderOfPart(request.path()));
+    if (!wanted_(folder, *ParsePartFileName(request.path().substr(folder.size() + 1)))) {
+      return absl::FailedPreconditionError(absl::StrCat("'", request.path(), "' is of no cut that is being taken"));
+    }
     DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, storage_->Create(request.path()));
     uint64_t bytes = 0;
     bool last = false;
@@ -83,9 +93,12 @@ class CheckpointStoreService::Impl final : public v1::CheckpointStore::Service {
   }
 
   Storage* const storage_;
+  const Wanted wanted_;
+  std::atomic<int> uploads_ = 0;
 };
 
-CheckpointStoreService::CheckpointStoreService(Storage* storage) : impl_(std::make_unique<Impl>(storage)) {}
+CheckpointStoreService::CheckpointStoreService(Storage* storage, Wanted wanted)
+    : impl_(std::make_unique<Impl>(storage, std::move(wanted))) {}
 CheckpointStoreService::~CheckpointStoreService() = default;
 grpc::Service* CheckpointStoreService::service() { return impl_.get(); }
 

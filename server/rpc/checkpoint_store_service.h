@@ -4,8 +4,11 @@
 #ifndef DESCENT_SERVER_RPC_CHECKPOINT_STORE_SERVICE_H_
 #define DESCENT_SERVER_RPC_CHECKPOINT_STORE_SERVICE_H_
 
+#include <functional>
 #include <memory>
+#include <string>
 
+#include "common/base/ids.h"
 #include "common/storage/storage.h"
 
 namespace grpc {
@@ -18,8 +21,12 @@ namespace descent {
 // of the folder, or one that names no part file where one is written.
 class CheckpointStoreService {
  public:
-  // `storage` outlives the service.
-  explicit CheckpointStoreService(Storage* storage);
+  // Whether this part, of the cut in that folder, is wanted now. Called on any thread.
+  using Wanted = std::function<bool(const std::string& folder, ServerId server)>;
+  // `storage` outlives the service. FAILED_PRECONDITION to parts that are not wanted, RESOURCE_EXHAUSTED to more than
+  // kMaxUploads at once: each takes a thread.
+  CheckpointStoreService(Storage* storage, Wanted wanted);
+  static constexpr int kMaxUploads = 24;
   ~CheckpointStoreService();  // after the gRPC server has been shut down
   // For ServerBuilder::RegisterService.
   grpc::Service* service();

@@ -26,7 +26,8 @@ class RemoteStorageTest : public ::testing::Test {
     root_ = mkdtemp(name);
     local_ = MakePosixStorage(root_);
     EXPECT_TRUE(local_->MakeFolder("cut-000000000007-g1").ok());
-    service_ = std::make_unique<CheckpointStoreService>(local_.get());
+    service_ = std::make_unique<CheckpointStoreService>(
+        local_.get(), [](const std::string& folder, ServerId) { return folder == "cut-000000000007-g1"; });
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -80,6 +81,7 @@ TEST_F(RemoteStorageTest, NothingButPartFilesIsWrittenAndNothingOutsideIsRead) {
     const absl::Status status = file.ok() ? (*file)->Sync() : file.status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << path << ": " << status;
   }
+  EXPECT_TRUE(absl::IsFailedPrecondition((*remote_->Create("cut-000000000008-g1/server-1.part"))->Sync()));
   EXPECT_TRUE(absl::IsInvalidArgument(remote_->Open("../etc/passwd").status()));
   EXPECT_TRUE(absl::IsInvalidArgument(remote_->List("..").status()));
   EXPECT_TRUE(absl::IsNotFound(remote_->Open("cut-000000000007-g1/server-8.part").status()));
