@@ -1,6 +1,8 @@
 #include "server/process/coordinator_runner.h"
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -117,9 +119,23 @@ void CoordinatorRunner::Save() {
 }
 
 v1::Phase CoordinatorRunner::Run() {
+  // Leases are watched whatever the disk does.
+  std::atomic<bool> over = false;
+  std::thread ticker([&] {
+    while (!over) {
+      host_.Tick();
+      absl::SleepFor(kTick);
+    }
+  });
+  const v1::Phase phase = Serve();
+  over = true;
+  ticker.join();
+  return phase;
+}
+
+v1::Phase CoordinatorRunner::Serve() {
   bool summarised = false;
   while (true) {
-    host_.Tick();
     Drain();
     checkpointing_->Tend(&host_);
     const auto [phase, cut] = host_.With([](Coordinator& coordinator, absl::Time) {

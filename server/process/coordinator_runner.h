@@ -1,5 +1,6 @@
-// The coordinator's half of the first server: ticks the machine, prints its log, writes its records into the run
-// directory, saves the model when training is over, writes the summary.
+// The coordinator's half of the first server: ticks the machine, on a thread that does nothing else; prints its log,
+// writes its records into the run directory, does its disk work, saves the model when training is over, writes the
+// summary.
 //
 // Thread-safety: Run is called once, on a thread of its own; Stop from any thread.
 #ifndef DESCENT_SERVER_PROCESS_COORDINATOR_RUNNER_H_
@@ -52,6 +53,7 @@ class CoordinatorRunner {
                           [this](const std::string& folder, ServerId server) { return PartWanted(folder, server); }),
         log_(log) {}
 
+  v1::Phase Serve();
   bool PartWanted(const std::string& folder, ServerId server);
   void Drain();
   void CountMembers();
