@@ -15,18 +15,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-ip netns add "$tag-switch" 2>/dev/null || skip "this kernel gives no network namespaces"
-ip -n "$tag-switch" link add br0 type bridge
-ip -n "$tag-switch" link set br0 up
-for i in "${!hosts[@]}"; do
-  h=$tag-${hosts[$i]}
-  ip netns add "$h"
-  ip -n "$h" link set lo up
-  ip -n "$h" link add eth0 type veth peer name "port$i" netns "$tag-switch"
-  ip -n "$tag-switch" link set "port$i" master br0 up
-  ip -n "$h" addr add "10.87.0.$((i + 1))/24" dev eth0
-  ip -n "$h" link set eth0 up
-done
+make_hosts "$tag" 10.87.0 "${hosts[@]}"
 on() { # host, command...
   local h=$tag-$1
   shift
