@@ -166,6 +166,7 @@ void Put(const std::vector<SparsePart>& from, Repeated* to) {
     id->set_slot(part.id.index);
     id->set_keys(part.keys);
     id->set_version(part.version);
+    id->set_steps(part.steps);
   }
 }
 std::vector<DensePart> Get(const google::protobuf::RepeatedPtrField<v1::DenseId>& from) {
@@ -178,7 +179,48 @@ std::vector<SparsePart> Get(const google::protobuf::RepeatedPtrField<v1::SparseI
   std::vector<SparsePart> to;
   to.reserve(from.size());
   for (const v1::SparseId& id : from) {
-    to.push_back({BlockId{TensorId(id.table()), id.slot()}, id.keys(), id.version()});
+    to.push_back({BlockId{TensorId(id.table()), id.slot()}, id.keys(), id.version(), id.steps()});
+  }
+  return to;
+}
+
+void Put(const ReplicaFrame& from, v1::ReplicaPart* to) {
+  to->set_view(from.view);
+  to->set_sequence(from.sequence);
+  if (from.image.has_value()) {
+    v1::BlockImage* image = to->mutable_image();
+    image->set_tensor(from.image->id.tensor.value);
+    image->set_index(from.image->id.index);
+    image->set_version(from.image->version);
+    image->set_steps(from.image->steps);
+    image->mutable_mark()->Add(from.image->marks.begin(), from.image->marks.end());
+    image->set_keys(from.image->keys);
+    image->set_state_slots(from.image->state_slots);
+    image->set_more(from.image->more);
+    image->mutable_skipped()->Add(from.image->skipped.begin(), from.image->skipped.end());
+    image->set_order(from.image->order);
+  } else if (from.engine.has_value()) {
+    to->mutable_engine()->set_state(*from.engine);
+  }
+}
+ReplicaFrame Get(const v1::ReplicaPart& from) {
+  ReplicaFrame to;
+  to.view = from.view();
+  to.sequence = from.sequence();
+  if (from.has_image()) {
+    const v1::BlockImage& image = from.image();
+    to.image.emplace();
+    to.image->id = BlockId{TensorId(image.tensor()), image.index()};
+    to.image->version = image.version();
+    to.image->steps = image.steps();
+    to.image->marks.assign(image.mark().begin(), image.mark().end());
+    to.image->keys = image.keys();
+    to.image->state_slots = image.state_slots();
+    to.image->more = image.more();
+    to.image->skipped.assign(image.skipped().begin(), image.skipped().end());
+    to.image->order = image.order();
+  } else if (from.has_engine()) {
+    to.engine = from.engine().state();
   }
   return to;
 }
@@ -262,6 +304,7 @@ EncodedMessage Encode(const Request& request) {
     Put(from.dense, to->mutable_dense());
     Put(from.sparse, to->mutable_sparse());
     to->set_contributions(from.contributions);
+    to->set_read(from.read);
   }
   if (request.pull.has_value()) {
     const PullFrame& from = *request.pull;
@@ -274,6 +317,7 @@ EncodedMessage Encode(const Request& request) {
     to->set_ungated(from.ungated);
   }
   for (Rank rank : request.expected_of) message.add_expected_of(rank.value);
+  if (request.replica.has_value()) Put(*request.replica, message.mutable_replica());
   return EncodeWithPayload(message, request.payload);
 }
 
@@ -309,6 +353,7 @@ EncodedMessage Encode(const Reply& reply) {
     to->set_message(std::string(reply.refusal.message()));
   }
   for (Clock clock : reply.expected) message.add_expected_clock(clock.value);
+  message.set_replicated(reply.replicated);
   return EncodeWithPayload(message, reply.payload);
 }
 
@@ -335,6 +380,7 @@ absl::Status Decode(const Payload& bytes, Request* out) {
     to.dense = Get(from.dense());
     to.sparse = Get(from.sparse());
     to.contributions = from.contributions();
+    to.read = from.read();
   }
   out->pull.reset();
   if (message.has_pull()) {
@@ -350,6 +396,8 @@ absl::Status Decode(const Payload& bytes, Request* out) {
   out->expected_of.clear();
   out->expected_of.reserve(message.expected_of_size());
   for (uint32_t rank : message.expected_of()) out->expected_of.push_back(Rank(rank));
+  out->replica.reset();
+  if (message.has_replica()) out->replica = Get(message.replica());
   return absl::OkStatus();
 }
 
@@ -398,6 +446,7 @@ absl::Status Decode(const Payload& bytes, Reply* out) {
   out->expected.clear();
   out->expected.reserve(message.expected_clock_size());
   for (uint64_t clock : message.expected_clock()) out->expected.push_back(Clock(clock));
+  out->replicated = message.replicated();
   return absl::OkStatus();
 }
 

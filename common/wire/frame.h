@@ -39,6 +39,7 @@ struct SparsePart {
   BlockId id;  // table, slot
   uint32_t keys = 0;
   uint64_t version = 0;
+  uint64_t steps = 0;  // in replies, where the order of pushes is recorded
   bool operator==(const SparsePart&) const = default;
 };
 
@@ -52,6 +53,7 @@ struct PushFrame {
   std::vector<DensePart> dense;
   std::vector<SparsePart> sparse;
   uint32_t contributions = 0;  // announced to this server for (rank, clock), all messages together
+  std::string read;            // where the order is recorded: versions that the gradient was computed from
 };
 
 struct PullFrame {
@@ -63,12 +65,32 @@ struct PullFrame {
   bool ungated = false;
 };
 
+// From a primary to its backup: an image, the engine's state, or (neither) the request's push.
+struct ReplicaImage {
+  BlockId id;
+  uint64_t version = 0, steps = 0;
+  std::vector<uint64_t> marks;
+  uint32_t keys = 0, state_slots = 0;
+  bool more = false;  // further rows of this slot follow
+  std::vector<uint64_t> skipped;
+  std::string order;
+  bool operator==(const ReplicaImage&) const = default;
+};
+struct ReplicaFrame {
+  uint64_t view = 0;
+  uint64_t sequence = 0;
+  std::optional<ReplicaImage> image;  // the payload is the request's
+  std::optional<std::string> engine;
+  bool operator==(const ReplicaFrame&) const = default;
+};
+
 struct Request {
   Envelope envelope;
   uint64_t id = 0;
   std::optional<PushFrame> push;
   std::optional<PullFrame> pull;
   std::vector<Rank> expected_of;
+  std::optional<ReplicaFrame> replica;
   Payload payload;  // push dense, push sparse (keys, rows each), pull sparse keys
 };
 
@@ -111,6 +133,7 @@ struct Reply {
   std::optional<WaitingNotice> waiting;
   absl::Status refusal;         // OK: none
   std::vector<Clock> expected;  // per rank of expected_of
+  uint64_t replicated = 0;      // to a primary: all up to this sequence number is held
   Payload payload;              // dense blocks, then sparse rows
 };
 
