@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxMembers = 16384;
 constexpr size_t kMaxText = 4096;
+constexpr absl::Duration kCoveredSilence = absl::Seconds(1);  // many beats
 
 absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Seconds(seconds > 0 ? seconds : otherwise); }
 
@@ -94,6 +95,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       phase_since_(now),
       generation_(options_.generation),
       admission_(AdmissionRules(options_)),
+      replicated_(options_.job.replicas() > 0 && want_servers_ > 1),
       restore_(options_.restore),
       cuts_(CutOptions(options_)),
       leases_(options_.job.ranks()),
@@ -239,6 +241,11 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
   Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member), " at ", member.address));
   const v1::RegisterReply reply = Welcome(member);
   members_.emplace(member.id, std::move(member));
+  if (replicated_ && phase_ >= v1::RUNNING && !ended()) {
+    for (ServerId server : replicas_.Joined(MemberId(reply.member()))) {
+      Log(LogLine::Level::kInfo, absl::StrCat("server ", id, " becomes the backup of server ", server.value));
+    }
+  }
   Evolve();
   return reply;
 }
@@ -310,8 +317,16 @@ bool Coordinator::PlanMemory() {
   uint64_t largest = 0;
   for (const auto& [id, member] : members_) {
     if (!member.is_server) continue;
-    const MemoryPlan plan = options_.memory ? options_.memory(member.server, admission_.specs(), *map_)
-                                            : EstimateMemory(options_, member.server, admission_.specs(), *map_);
+    const auto needs = [&](ServerId server) {
+      return options_.memory ? options_.memory(server, admission_.specs(), *map_)
+                             : EstimateMemory(options_, server, admission_.specs(), *map_);
+    };
+    MemoryPlan plan = needs(member.server);
+    if (replicated_) {
+      const uint64_t backup = needs(ServerId((member.server.value + want_servers_ - 1) % want_servers_)).bytes;
+      plan.bytes += backup;
+      absl::StrAppend(&plan.parts, ", backup of another server ", Bytes(backup));
+    }
     if (plan.bytes >= largest) {
       largest = plan.bytes;
       memory_line_ = absl::StrCat("server ", member.server.value, " needs ", Bytes(plan.bytes), " of ",
@@ -341,9 +356,10 @@ void Coordinator::Evolve() {
   }
   if (phase_ == v1::PLACING) {
     if (wants_generation_ || servers_there() < want_servers_) return;
+    PlaceReplicas();
     const bool placed = std::all_of(members_.begin(), members_.end(),
                                     [](const auto& m) { return !m.second.is_server || m.second.ready; });
-    if (!placed) return;
+    if (!placed || (replicated_ && !replicas_.AllSynced())) return;
     SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
     if (recoveries_ == 0) running_since_ = now_;
     advanced_ = training_told_ = now_;
@@ -488,7 +504,9 @@ void Coordinator::Tick(absl::Time now) {
 
   std::vector<MemberId> silent;
   for (const auto& [id, member] : members_) {
-    if (now_ - member.heard > lease_) silent.push_back(id);
+    // One whose backups can take over at once is not waited for: should it live, it loses nothing but its place.
+    const bool covered = member.is_server && phase_ == v1::RUNNING && replicated_ && replicas_.Covers(id);
+    if (now_ - member.heard > (covered ? std::min(lease_, kCoveredSilence) : lease_)) silent.push_back(id);
   }
   for (MemberId id : silent) {
     const auto it = members_.find(id);
@@ -496,6 +514,7 @@ void Coordinator::Tick(absl::Time now) {
     Lose(id, absl::StrCat("nothing heard for ",
                           absl::FormatDuration(absl::Trunc(now_ - it->second.heard, absl::Milliseconds(100))),
                           "; the lease is ", absl::FormatDuration(lease_)));
+    if (phase_ == v1::RUNNING && replicated_) break;  // it may have been the backup of the next
   }
   Evolve();
   if (ended()) return;

@@ -13,6 +13,9 @@
 // the dead one, and all of them hold their blocks as the cut has them. The death of the coordinator is the same, in a
 // process of its own: it is created with a generation that follows the last one.
 //
+// With replicas (job.replicas) the death of a server whose backups hold everything is none of this: they are promoted,
+// workers are told the new addresses, and the generation goes on (replica_table.h).
+//
 // What comes from members is checked, never trusted. Thread-safety: none.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
 #define DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
@@ -38,6 +41,7 @@
 #include "server/coordinator/first_cause.h"
 #include "server/coordinator/lease_table.h"
 #include "server/coordinator/metric_merge.h"
+#include "server/coordinator/replica_table.h"
 
 namespace descent {
 
@@ -181,6 +185,9 @@ class Coordinator {
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   void Lose(MemberId id, absl::string_view why);
   void ServerDied(const Member& server, absl::string_view why);
+  // With replicas: whether all that the server served is served by others now.
+  bool GoesOnWithout(const Member& server);
+  void PlaceReplicas();
   void Restore();
   void TendCuts();
   void AddPlacement(const Member& member, const v1::HeartbeatRequest& request, v1::HeartbeatReply* reply) const;
@@ -224,6 +231,9 @@ class Coordinator {
   Admission admission_;
   std::optional<PartitionMap> map_;
   std::string memory_line_;
+  const bool replicated_;
+  ReplicaTable replicas_;
+  uint64_t promotions_ = 0;
   bool wants_generation_ = false;
   std::optional<RestoreFrom> restore_;
   CutSchedule cuts_;

@@ -11,7 +11,9 @@
 namespace descent {
 namespace {
 
-constexpr uint32_t kServerBeatMs = 100;  // where cuts are ordered: an order must reach every server soon
+// Where cuts are ordered an order must reach every server soon; with replicas whoever is promoted, and whoever talks to
+// it.
+constexpr uint32_t kServerBeatMs = 100;
 
 }  // namespace
 
@@ -46,8 +48,14 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
       Log(LogLine::Level::kInfo, absl::StrCat("placed: ", Name(member), " has made its blocks"));
     }
     member.ready = request.ready() && current && map_.has_value();
+    for (const v1::SeatReport& report : request.seat()) {
+      if (current) replicas_.Report(member.id, report);
+    }
+    if (replicated_) member.ready = member.ready && replicas_.Ready(member.id);
     for (const v1::CutReport& report : request.cut()) {
-      if (current) cuts_.Report(member.server, report, now_);
+      if (!current) break;
+      const ServerId server = replicated_ ? ServerId(report.server()) : member.server;
+      if (!replicated_ || replicas_.IsPrimary(member.id, server)) cuts_.Report(server, report, now_);
     }
   } else {
     member.ready = request.ready() && current;
@@ -60,7 +68,12 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
 
   reply.set_phase(phase_);
   reply.set_generation(generation_.value);
-  if (!member.ready) AddPlacement(member, request, &reply);
+  const uint64_t moves = replicas_.moves();
+  if (!member.ready || (!member.is_server && request.moves() != moves)) AddPlacement(member, request, &reply);
+  reply.set_moves(moves);
+  if (member.is_server && replicated_ && !wants_generation_ && !ended()) {
+    for (v1::Seat& seat : replicas_.SeatsOf(member.id)) *reply.add_seat() = std::move(seat);
+  }
   if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {
     reply.mutable_cut()->set_number(cuts_.number());
     reply.mutable_cut()->set_at(cuts_.at());
@@ -74,7 +87,9 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   reply.set_stop(stopping_);
   reply.set_message(Message());
   reply.set_next_ms(NextMs());
-  if (member.is_server && cuts_.enabled()) reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
+  if (member.is_server ? cuts_.enabled() || replicated_ : replicated_) {
+    reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
+  }
   reply.set_clocks(clocks_);
   reply.set_clocks_per_epoch(clocks_per_epoch_);
   reply.set_train_rows(admission_.train_rows());
@@ -160,7 +175,12 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
                                                       map_.has_value() ? "" : ", once blocks are placed"));
   }
   it->second.heard = now_;
-  const absl::Status added = scalars_.Add(it->second.server, partials, *map_);
+  const ServerId server = replicated_ ? ServerId(partials.server()) : it->second.server;
+  if (replicated_ && !replicas_.IsPrimary(it->first, server)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("scalars of server ", server.value, ", which ", Name(it->second), " does not serve"));
+  }
+  const absl::Status added = scalars_.Add(server, partials, *map_);
   if (!added.ok()) return added;
   v1::ScalarTotals totals;
   if (const std::optional<double> square = scalars_.Square(partials.clock()); square.has_value()) {

@@ -14,8 +14,53 @@ constexpr uint32_t kMostFruitless = 20;
 
 }  // namespace
 
+bool Coordinator::GoesOnWithout(const Member& server) {
+  if (!replicated_ || !replicas_.running() || wants_generation_) return false;
+  if (phase_ != v1::RUNNING && phase_ != v1::SAVING) return false;
+  const ReplicaTable::Loss loss = replicas_.Lost(server.id);
+  for (ServerId lost : loss.lost) {
+    Log(LogLine::Level::kWarning,
+        absl::StrCat("server ", lost.value, " is lost with ", Name(server), ": it had no backup that held everything"));
+  }
+  if (!loss.lost.empty()) return false;
+  for (ServerId promoted : loss.promoted) {
+    ++promotions_;
+    const ReplicaTable::View& view = replicas_.views()[promoted.value];
+    const auto it = members_.find(view.primary);
+    Log(LogLine::Level::kWarning,
+        absl::StrCat("server ", promoted.value, ": its backup takes over, at ", view.primary_address, " on ",
+                     it == members_.end() ? "a process that is gone too" : Name(it->second)));
+    if (it == members_.end()) return false;
+  }
+  for (ServerId alone : loss.alone) {
+    Log(LogLine::Level::kWarning, absl::StrCat("server ", alone.value, " goes on without a backup"));
+  }
+  // Whoever is there without being anybody's backup can be one now.
+  for (const auto& [id, member] : members_) {
+    if (!member.is_server || replicas_.SeatsOf(id).size() > 0) continue;
+    replicas_.Joined(id);
+  }
+  cuts_.Disturbed(absl::StrCat(Name(server), " is gone"), now_);
+  return true;
+}
+
+void Coordinator::PlaceReplicas() {
+  if (!replicated_) return;
+  std::vector<MemberId> home(want_servers_);
+  std::vector<std::string> addresses(want_servers_);
+  for (const auto& [id, member] : members_) {
+    if (!member.is_server) continue;
+    home[member.server.value] = id;
+    addresses[member.server.value] = member.address;
+  }
+  // Nothing has been pushed yet: a process that was replaced meanwhile is no loss.
+  if (!replicas_.IsOf(home)) replicas_.Begin(home, addresses);
+}
+
 void Coordinator::ServerDied(const Member& server, absl::string_view why) {
   if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
+  if (GoesOnWithout(server)) return;
+  replicas_.Halt();
   if (stopping_) {
     Fail(absl::StrCat(Name(server), " is gone: ", Clip(why),
                       ", while the run was being stopped; its last cut is that of ", cuts_.last()));
@@ -108,7 +153,9 @@ void Coordinator::TendCuts() {
 }
 
 void Coordinator::AddPlacement(const Member& member, const v1::HeartbeatRequest&, v1::HeartbeatReply* reply) const {
-  if (!map_.has_value() || ended() || wants_generation_ || servers_there() < want_servers_) return;
+  if (!map_.has_value() || ended() || wants_generation_) return;
+  const bool goes_on = replicated_ && phase_ >= v1::RUNNING;  // backups stand in for who is missing
+  if (servers_there() < want_servers_ && !goes_on) return;
   // A worker connects to the servers, whose addresses hold once all of them have their blocks.
   if (!member.is_server && phase_ == v1::PLACING) return;
   for (const TensorSpec& spec : admission_.specs()) *reply->add_tensors() = ToMessage(spec);

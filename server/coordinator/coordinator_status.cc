@@ -17,6 +17,10 @@ std::string Coordinator::Name(const Member& member) const {
 
 std::vector<std::string> Coordinator::addresses() const {
   std::vector<std::string> addresses(want_servers_);
+  if (replicas_.running()) {
+    for (uint32_t s = 0; s < want_servers_; ++s) addresses[s] = replicas_.views()[s].primary_address;
+    return addresses;
+  }
   for (const auto& [id, member] : members_) {
     if (member.is_server) addresses[member.server.value] = member.address;
   }
@@ -222,6 +226,16 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_memory(memory_line_);
   status.set_last_cut(cuts_.last());
   status.set_recoveries(recoveries_);
+  status.set_promotions(promotions_);
+  for (uint32_t s = 0; s < replicas_.views().size(); ++s) {
+    const ReplicaTable::View& view = replicas_.views()[s];
+    v1::ServerStatus* out = status.add_server();
+    out->set_server(s);
+    out->set_primary(view.primary.value);
+    out->set_backup(view.backup.value_or(MemberId()).value);
+    out->set_synced(view.synced);
+    out->set_view(view.number);
+  }
   return status;
 }
 

@@ -42,6 +42,14 @@ void CutSchedule::Demand(uint64_t clock, absl::Time now) {
   demanded_ = clock;
 }
 
+void CutSchedule::Disturbed(const std::string& why, absl::Time now) {
+  if (stage_ != Stage::kPreparing && stage_ != Stage::kOrdered) return;
+  const std::optional<uint64_t> demanded = demanded_;
+  GiveUp(why, now);
+  demanded_ = demanded;
+  retry_at_ = now;
+}
+
 // Rounds that may go by while an order travels.
 uint64_t CutSchedule::Lead(absl::Time now) const {
   double pace = 0;

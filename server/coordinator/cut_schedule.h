@@ -44,6 +44,8 @@ class CutSchedule {
   void Halt();
   // A cut at that clock, which no server passes any more, due or not; one that waits for a later clock is given up.
   void Demand(uint64_t clock, absl::Time now);
+  // Servers have changed hands: a cut that lacks parts is given up, and what was demanded is tried again.
+  void Disturbed(const std::string& why, absl::Time now);
   bool demand_met() const { return !demanded_.has_value(); }  // taken, or given up
 
   // How far the furthest server is, and the clock where the job ends. Decides whether a cut is due; gives one up that

@@ -43,8 +43,7 @@ absl::Status ControlLink::Register(bool again) {
   MutexLock lock(&mu_);
   member_ = reply.member();
   leases_.clear();
-  const Era era{reply.run(), reply.generation()};
-  if (era != era_) Enter(era);
+  if (reply.run() != era_.run || reply.generation() != era_.generation) Enter({reply.run(), reply.generation(), 0});
   return absl::OkStatus();
 }
 
@@ -73,6 +72,7 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
   beat.set_run(era_.run);
   beat.set_generation(built_.value_or(era_).generation);
   beat.set_ready(placement_.has_value());
+  beat.set_moves(era_.moves);
   for (const auto& [rank, progress] : progress_) {
     v1::RankProgress* out = beat.add_progress();
     out->set_rank(rank.value);
@@ -99,7 +99,13 @@ void ControlLink::Enter(Era era) {
 void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
   phase_ = reply.phase();
   message_ = reply.message();
-  if (reply.generation() != era_.generation) Enter({era_.run, reply.generation()});
+  if (reply.generation() != era_.generation) {
+    Enter({era_.run, reply.generation(), reply.moves()});
+  } else if (reply.moves() != era_.moves && reply.has_map()) {
+    // A backup has taken over. Nothing is rolled back: what there is to tell is still to be told.
+    era_.moves = reply.moves();
+    placement_.reset();
+  }
   run_stops_ |= reply.stop();
   if (reply.clocks() > 0) clocks_ = reply.clocks();
   if (!placement_.has_value() && reply.phase() >= v1::RUNNING && reply.has_map()) placement_ = reply;
@@ -210,6 +216,7 @@ absl::Status ControlLink::EndLocked() const {
 absl::Status ControlLink::StateLocked() const {
   DESCENT_RETURN_IF_ERROR(EndLocked());
   if (!built_.has_value() || UpToDate()) return absl::OkStatus();
+  if (built_->generation == era_.generation) return absl::AbortedError("a server has moved: its backup has taken over");
   return absl::AbortedError(
       absl::StrCat("generation ", built_->generation, " is over; ", era_.generation, " has begun"));
 }
@@ -294,7 +301,7 @@ void ControlLink::WaitForChange(absl::Time deadline) {
 
 void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
   MutexLock lock(&mu_);
-  if (!UpToDate()) return;
+  if (!SameGeneration()) return;
   Progress& progress = progress_[rank];
   progress.clock = clock.value + 1;
   progress.examples += static_cast<uint64_t>(batch.weight);
@@ -327,7 +334,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
   part.set_fuzzy(evaluation.fuzzy);
   part.set_classification(evaluation.classification);
   MutexLock lock(&mu_);
-  if (!UpToDate()) return;
+  if (!SameGeneration()) return;
   evaluation_.push_back(part);
   urgent_ = true;
   changed_.SignalAll();
@@ -335,7 +342,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
 
 void ControlLink::Done(Rank rank) {
   MutexLock lock(&mu_);
-  if (!UpToDate()) return;
+  if (!SameGeneration()) return;
   Progress& progress = progress_[rank];
   progress.clock = std::max(progress.clock, clocks_);
   progress.done = true;

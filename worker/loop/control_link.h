@@ -93,6 +93,7 @@ class ControlLink final : public TrainerControl {
   struct Era {
     uint64_t run = 0;
     uint64_t generation = 0;
+    uint64_t moves = 0;  // of servers' addresses, within the generation
     bool operator==(const Era&) const = default;
   };
 
@@ -103,6 +104,10 @@ class ControlLink final : public TrainerControl {
   void Enter(Era era) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The training loop works for the generation that is.
   bool UpToDate() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return built_ == era_; }
+  // It may be for servers that have moved meanwhile: what it has done counts.
+  bool SameGeneration() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return built_.has_value() && built_->run == era_.run && built_->generation == era_.generation;
+  }
   // An older generation's trainer must not see the leases of this one.
   std::vector<LeasedRank> VisibleLeases() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return UpToDate() ? leases_ : std::vector<LeasedRank>();

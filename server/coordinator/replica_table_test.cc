@@ -1,0 +1,117 @@
+#include "server/coordinator/replica_table.h"
+
+#include "gtest/gtest.h"
+
+namespace descent {
+namespace {
+
+const MemberId kA(1), kB(2), kC(3), kD(4);
+
+class ReplicaTableTest : public testing::Test {
+ protected:
+  ReplicaTableTest() { table_.Begin({kA, kB, kC}, {"a:1", "b:1", "c:1"}); }
+
+  // Every member that is not in `silent` does as it is told.
+  void Obey(const std::vector<MemberId>& members) {
+    for (int beat = 0; beat < 2; ++beat) {
+      for (MemberId member : members) {
+        for (const v1::Seat& seat : table_.SeatsOf(member)) {
+          v1::SeatReport report;
+          report.set_server(seat.server());
+          report.set_primary(seat.primary());
+          report.set_view(seat.view());
+          report.set_address("m" + std::to_string(member.value) + ":" + std::to_string(seat.server()));
+          report.set_ready(true);
+          report.set_synced(seat.primary() && !seat.backup_address().empty());
+          table_.Report(member, report);
+        }
+      }
+    }
+  }
+
+  ReplicaTable table_;
+};
+
+TEST_F(ReplicaTableTest, BeginsWithEachServersBackupOnTheNextProcess) {
+  EXPECT_FALSE(table_.AllSynced());
+  const std::vector<v1::Seat> seats = table_.SeatsOf(kA);
+  ASSERT_EQ(seats.size(), 2u);
+  EXPECT_TRUE(seats[0].primary());
+  EXPECT_TRUE(seats[0].await_backup());
+  EXPECT_TRUE(seats[0].backup_address().empty());  // B has not said where it listens
+  EXPECT_FALSE(seats[1].primary());
+  EXPECT_EQ(seats[1].server(), 2u);
+  EXPECT_TRUE(seats[1].fresh());
+  Obey({kA, kB, kC});
+  EXPECT_TRUE(table_.AllSynced());
+  EXPECT_EQ(table_.SeatsOf(kA)[0].backup_address(), "m2:0");
+}
+
+TEST_F(ReplicaTableTest, AServerWithoutASyncedBackupIsLost) {
+  EXPECT_FALSE(table_.Covers(kB));
+  const ReplicaTable::Loss loss = table_.Lost(kB);
+  ASSERT_EQ(loss.lost.size(), 1u);
+  EXPECT_EQ(loss.lost[0], ServerId(1));
+}
+
+TEST_F(ReplicaTableTest, PromotesAndGoesOnAlone) {
+  Obey({kA, kB, kC});
+  ASSERT_TRUE(table_.Covers(kB));
+  const uint64_t before = table_.views()[1].number;
+  const ReplicaTable::Loss loss = table_.Lost(kB);
+  EXPECT_TRUE(loss.lost.empty());
+  ASSERT_EQ(loss.promoted.size(), 1u);
+  EXPECT_EQ(loss.promoted[0], ServerId(1));
+  ASSERT_EQ(loss.alone.size(), 1u);
+  EXPECT_EQ(loss.alone[0], ServerId(0));
+  EXPECT_EQ(table_.views()[1].primary, kC);
+  EXPECT_EQ(table_.views()[1].primary_address, "m3:1");
+  EXPECT_GT(table_.views()[1].number, before);
+  EXPECT_EQ(table_.moves(), 1u);
+  EXPECT_FALSE(table_.SeatsOf(kC)[0].await_backup());
+
+  // What is said of the view that is over does not count.
+  v1::SeatReport late;
+  late.set_server(1);
+  late.set_primary(true);
+  late.set_view(before);
+  late.set_synced(true);
+  table_.Report(kC, late);
+  EXPECT_FALSE(table_.views()[1].synced);
+  // Whoever has no backup can't be spared, who is one can.
+  EXPECT_FALSE(table_.Covers(kC));
+  EXPECT_FALSE(table_.Covers(kA));
+}
+
+TEST_F(ReplicaTableTest, AnotherProcessBecomesTheBackupOfWhoeverLacksOne) {
+  Obey({kA, kB, kC});
+  table_.Lost(kB);
+  const std::vector<ServerId> taken = table_.Joined(kD);
+  ASSERT_EQ(taken.size(), 2u);
+  EXPECT_FALSE(table_.SeatsOf(kD)[0].fresh());
+  EXPECT_FALSE(table_.Covers(kA));  // until it is synced
+  Obey({kA, kC, kD});
+  EXPECT_TRUE(table_.AllSynced());
+  // Now the next one can go, who serves two.
+  const ReplicaTable::Loss loss = table_.Lost(kC);
+  EXPECT_TRUE(loss.lost.empty());
+  EXPECT_EQ(loss.promoted.size(), 2u);
+  EXPECT_TRUE(table_.IsPrimary(kD, ServerId(1)));
+  EXPECT_TRUE(table_.IsPrimary(kA, ServerId(2)));
+  EXPECT_EQ(table_.moves(), 3u);
+}
+
+TEST_F(ReplicaTableTest, PrimaryAndBackupTogetherAreLost) {
+  Obey({kA, kB, kC});
+  EXPECT_TRUE(table_.Lost(kA).lost.empty());   // B serves 0 and 1 now
+  EXPECT_EQ(table_.Lost(kB).lost.size(), 1u);  // 1 is on C, 0 is nowhere
+}
+
+TEST_F(ReplicaTableTest, AProcessIsNotTheBackupOfItself) {
+  Obey({kA, kB, kC});
+  table_.Lost(kB);
+  for (ServerId server : table_.Joined(kC)) EXPECT_NE(server, ServerId(1));
+}
+
+}  // namespace
+}  // namespace descent
