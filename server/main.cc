@@ -210,6 +210,10 @@ int Serve(const Flags& flags, StopSignals* signals) {
   absl::StatusOr<std::string> address = Advertised(flags, *bind, (*rpc)->port());
   if (!address.ok()) return Complain(address.status(), kUsage);
   member_options.address = *address;
+  member_options.replica_bind = *bind;
+  if (absl::StatusOr<Endpoint> reached = ParseEndpoint(*address, Endpoint{"127.0.0.1", 0}); reached.ok()) {
+    member_options.replica_host = reached->host;
+  }
   // Its own coordinator is reached where it is bound, whatever others call it.
   control_options.address = first
                                 ? Endpoint{IsWildcard(bind->host) ? "127.0.0.1" : bind->host, (*rpc)->port()}.ToString()

@@ -82,7 +82,9 @@ class ControlClientImpl final : public ControlClient {
     return Call<v1::StopReply>(&v1::CoordinatorService::Stub::Stop, request, false).status();
   }
   absl::Status ReportFailure(const v1::FailureReport& report) override {
-    return Call<v1::FailureReportReply>(&v1::CoordinatorService::Stub::ReportFailure, report, false).status();
+    v1::FailureReport signed_report = report;
+    if (report.own()) signed_report.set_nonce(Nonce());
+    return Call<v1::FailureReportReply>(&v1::CoordinatorService::Stub::ReportFailure, signed_report, false).status();
   }
   absl::StatusOr<v1::ScalarTotals> AgreeScalars(const v1::ScalarPartials& partials) override {
     return Call<v1::ScalarTotals>(&v1::CoordinatorService::Stub::AgreeScalars, partials, false);

@@ -18,6 +18,7 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   decides.clear_cluster();
   decides.clear_limits();
   decides.clear_checkpoint();
+  decides.clear_replicas();
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();

@@ -30,6 +30,7 @@ class Checker {
     ConsistencyMode();
     Rule();
     EvaluationAndCluster();
+    Replicas();
     if (errors_.empty()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrJoin(errors_, "\n"));
   }
@@ -298,6 +299,14 @@ class Checker {
       UnitInterval("optimizer.adam.beta1", optimizer.adam().beta1());
       UnitInterval("optimizer.adam.beta2", optimizer.adam().beta2());
       Positive("optimizer.adam.epsilon", optimizer.adam().epsilon());
+    }
+  }
+
+  void Replicas() {
+    if (job_.replicas() > 1) Error("replicas", job_.replicas(), " is above 1: a server has one backup or none");
+    if (job_.replicas() > 0 && job_.cluster().servers() < 2) {
+      Error("replicas", "a backup is another server: cluster.servers is ", job_.cluster().servers(),
+            "; expected at least 2");
     }
   }
 

@@ -130,6 +130,14 @@ TEST(ValidateJob, ConsistencyContradictions) {
             "consistency.mode: 9 is none of SYNC, BOUNDED, ASYNC, CUSTOM");
 }
 
+TEST(ValidateJob, Replicas) {
+  EXPECT_EQ(ErrorOf(kMlp, {"replicas=1"}),
+            "replicas: a backup is another server: cluster.servers is 1; expected at least 2");
+  EXPECT_EQ(ErrorOf(kMlp, {"replicas=2"}),
+            "replicas: 2 is above 1: a server has one backup or none\n"
+            "replicas: a backup is another server: cluster.servers is 1; expected at least 2");
+}
+
 TEST(ValidateJob, Evaluation) {
   EXPECT_EQ(ErrorOf(kCsv, {"evaluation.every_epochs=1"}),
             "evaluation: nothing to evaluate: neither data.validation nor evaluation.objective is there");

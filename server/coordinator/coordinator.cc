@@ -458,7 +458,8 @@ Coordinator::Member* Coordinator::FindLike(bool is_server, absl::string_view hos
 
 void Coordinator::ReportFailure(const v1::FailureReport& report, absl::Time now) {
   Advance(now);
-  const auto it = report.own() ? members_.find(MemberId(report.member())) : members_.end();
+  auto it = report.own() ? members_.find(MemberId(report.member())) : members_.end();
+  if (it != members_.end() && !IsOf(it->second, report.nonce())) it = members_.end();
   Member* member =
       it != members_.end() ? &it->second : FindLike(report.role() == "server", report.host(), report.pid());
   const std::string who = member != nullptr

@@ -87,9 +87,24 @@ class TestCluster {
     const auto it = generation.find(member);
     request.set_generation(it == generation.end() ? 1 : it->second);
     request.set_ready(ready.contains(member));
+    const auto held = seats.find(member);
+    for (size_t i = 0; held != seats.end() && i < held->second.size(); ++i) {
+      const v1::Seat& seat = held->second[i];
+      v1::SeatReport* report = request.add_seat();
+      report->set_server(seat.server());
+      report->set_primary(seat.primary());
+      report->set_view(seat.view());
+      report->set_address(absl::StrCat("m", member, ":", seat.server()));
+      report->set_ready(ready.contains(member));
+      report->set_synced(seat.primary() && !seat.backup_address().empty() && sync);
+    }
     return request;
   }
-  v1::HeartbeatReply Send(const v1::HeartbeatRequest& request) { return c->Heartbeat(request, now); }
+  v1::HeartbeatReply Send(const v1::HeartbeatRequest& request) {
+    v1::HeartbeatReply reply = c->Heartbeat(request, now);
+    seats[request.member()].assign(reply.seat().begin(), reply.seat().end());
+    return reply;
+  }
   v1::HeartbeatReply Send(uint64_t member) { return Send(Beat(member)); }
   v1::HeartbeatReply Progress(uint64_t member, const std::vector<std::pair<uint32_t, uint64_t>>& clocks,
                               bool done = false) {
@@ -120,10 +135,10 @@ class TestCluster {
     }
   }
   // Servers s and workers w, running.
-  void Start(uint32_t servers, uint32_t workers) {
+  void Start(uint32_t servers, uint32_t workers, absl::Duration within = absl::Seconds(1)) {
     for (uint32_t s = 0; s < servers; ++s) server.push_back(AddServer(absl::StrCat("s", s), 100 + s));
     for (uint32_t w = 0; w < workers; ++w) worker.push_back(AddWorker(absl::StrCat("w", w), 200 + w));
-    Run(absl::Seconds(1));
+    Run(within);
     ASSERT_EQ(c->phase(), v1::RUNNING) << Log();
   }
 
@@ -147,6 +162,8 @@ class TestCluster {
   std::set<uint64_t> ready;
   std::map<uint64_t, uint64_t> generation;  // that a member has built for
   std::vector<uint64_t> server, worker;
+  std::map<uint64_t, std::vector<v1::Seat>> seats;  // that a server was told of last, all of which it holds
+  bool sync = true;                                 // primaries have synced the backups that they know of
 
  private:
   static void Numerics(v1::Numerics* numerics) {

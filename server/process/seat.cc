@@ -1,0 +1,298 @@
+#include "server/process/seat.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/mutex.h"
+#include "common/base/status_macros.h"
+#include "common/control/messages.h"
+#include "server/checkpoint/cut_reader.h"
+#include "server/process/node_options.h"
+#include "server/rpc/rpc_server.h"
+
+namespace descent {
+
+Seat::Seat(const SeatContext* context, ServerId server, ServerServices* services, std::string address)
+    : context_(context), server_(server), services_(services), address_(std::move(address)) {}
+
+Seat::Seat(const SeatContext* context, ServerId server, std::unique_ptr<ServerServices> services,
+           std::unique_ptr<RpcServer> rpc, std::string address)
+    : context_(context),
+      server_(server),
+      own_services_(std::move(services)),
+      rpc_(std::move(rpc)),
+      services_(own_services_.get()),
+      address_(std::move(address)) {}
+
+Seat::~Seat() {
+  if (placing_.valid()) placing_.get().IgnoreError();
+  RetireCut();
+  services_->service()->Uninstall();
+  if (rpc_ != nullptr) rpc_->Stop(absl::ZeroDuration());
+}
+
+absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job()));
+  options.envelope.job = context_->job.job_fingerprint();
+  options.envelope.run = RunId(context_->registration.run());
+  options.envelope.generation = Generation(news.generation());
+  options.envelope.map_epoch = news.map().epoch();
+  StoreOptions& store = options.store;
+  DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
+  DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
+  store.self = server_;
+  context_->log->Log(absl::StrCat("server ", server_.value, want.primary() ? "" : ", backup",
+                                  ": memory at most: ", BudgetText(PlanStore(store))));
+  const bool joins = !want.primary() && !want.fresh();  // its primary sends what it holds
+  if (news.has_restore() && !joins) {
+    RestoredState& restored = options.restored.emplace();
+    for (uint64_t clock : news.restore().clock()) restored.restart.push_back(Clock(clock));
+  }
+  // What the generation before held goes first: there may be no room for both.
+  services_->service()->Uninstall();
+  primary_node_ = nullptr;
+  backup_node_ = nullptr;
+  ServerNode::Output* const output = services_->service()->output();
+  std::unique_ptr<ServerNode> node;
+  if (!context_->replicated) {
+    DESCENT_ASSIGN_OR_RETURN(node, ServerNode::Create(options, output));
+  } else {
+    MakeNode make;
+    if (!want.primary()) {
+      make = [this, &want](ServerNodeOptions inner,
+                           ServerNode::Output* to) -> absl::StatusOr<std::unique_ptr<ServerNode>> {
+        DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<BackupNode> made,
+                                 BackupNode::Create(std::move(inner), want.view(), want.fresh(), to));
+        backup_node_ = made.get();
+        return made;
+      };
+    }
+    PrimaryOptions primary;
+    primary.view = want.primary() ? 0 : want.view();
+    DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<PrimaryNode> made, PrimaryNode::Create(options, primary, output, make));
+    primary_node_ = made.get();
+    node = std::move(made);
+  }
+  if (news.has_restore() && !joins) DESCENT_RETURN_IF_ERROR(Restore(news.restore(), options, node.get()));
+  tensors_ = store.tensors;
+  services_->service()->Install(std::move(options), std::move(node));
+  return absl::OkStatus();
+}
+
+absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node) {
+  const absl::Time begin = absl::Now();
+  DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut,
+                           CutReader::Open(context_->storage.get(), from.folder()));
+  const auto mine = [&](BlockId id) { return options.store.map.server(id) == options.store.self; };
+  uint64_t bytes = 0;
+  const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
+    BlockExport image;
+    image.id = BlockId{TensorId(record.tensor()), record.index()};
+    image.version = record.version();
+    image.steps = record.steps();
+    image.keys = record.keys();
+    image.state_slots = record.state_slots();
+    image.skipped.assign(record.skipped().begin(), record.skipped().end());
+    image.payload = payload;
+    bytes += payload.size();
+    const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());
+    return node->Install(image, marks);
+  };
+  // The coordinator has read and verified all of it.
+  DESCENT_RETURN_IF_ERROR(cut->ForEach(mine, install, CutReader::Extent::kWanted));
+  DESCENT_RETURN_IF_ERROR(node->FinishRestore());
+  context_->log->Log(absl::StrCat("restored ", bytes, " bytes of cut ", from.folder(), " in ",
+                                  absl::FormatDuration(absl::Trunc(absl::Now() - begin, absl::Milliseconds(1)))));
+  return absl::OkStatus();
+}
+
+void Seat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
+  if (ready_ && news.generation() != generation_) {
+    context_->log->Log(absl::StrCat("generation ", news.generation(), " begins"));
+    ready_ = false;
+  }
+  // A backup is bound to its view; a promoted one goes on with what it holds.
+  if (ready_ && !want.primary() && want.view() != view_) ready_ = false;
+  TakeOrder(news);
+  if (ready_) {
+    TendReplicas(want);
+  } else if (news.has_map() && !placing_.valid()) {
+    RetireCut();
+    primary_ = want.primary();
+    placing_generation_ = news.generation();
+    placing_view_ = want.view();
+    placing_ = std::async(std::launch::async, [this, news, want] { return Place(news, want); });
+  }
+}
+
+bool Seat::AwaitPlaced(absl::Time deadline) {
+  return placing_.wait_for(absl::ToChronoMilliseconds(std::max(absl::ZeroDuration(), deadline - absl::Now()))) ==
+         std::future_status::ready;
+}
+
+absl::Status Seat::Poll() {
+  if (*promotion_failed_) return absl::InternalError("a backup was promoted that does not hold its primary's state");
+  if (!placing_.valid() || !AwaitPlaced(absl::InfinitePast())) return absl::OkStatus();
+  DESCENT_RETURN_IF_ERROR(placing_.get());
+  ready_ = true;
+  generation_ = placing_generation_;
+  view_ = primary_ ? 0 : placing_view_;
+  return absl::OkStatus();
+}
+
+void Seat::TendReplicas(const v1::Seat& want) {
+  if (!context_->replicated || !want.primary()) return;
+  ParameterService* const service = services_->service();
+  if (!primary_) {
+    context_->log->Log(absl::StrCat("server ", server_.value, ": promoted, at ", address_));
+    primary_ = true;
+    service->Post([this, log = context_->log, failed = promotion_failed_](ServerNode*) {
+      const absl::Status promoted = backup_node_->Promote();
+      if (promoted.ok()) return;
+      log->Log(absl::StrCat("not promoted: ", promoted.message()));
+      *failed = true;
+    });
+  }
+  // The address of a backup becomes known some beats after the backup is.
+  const bool linked = want.await_backup() && !want.backup_address().empty();
+  if (want.view() == view_ && linked == linked_) return;
+  if (want.await_backup() && !linked) {
+    // Nobody waits meanwhile for the one before, which is gone. (Where it is fresh nothing is pushed yet.)
+    if (linked_) service->Post([this, view = view_](ServerNode*) { primary_node_->GoAlone(view); });
+    linked_ = false;
+    return;
+  }
+  view_ = want.view();
+  linked_ = linked;
+  if (!linked) {
+    service->Post([this, view = view_](ServerNode*) { primary_node_->GoAlone(view); });
+    return;
+  }
+  ReplicaLinkOptions options;
+  options.address = want.backup_address();
+  options.view = view_;
+  options.trouble = [log = context_->log, server = server_](const absl::Status& trouble) {
+    log->Log(absl::StrCat("server ", server.value, ", link to its backup: ", trouble.message()));
+  };
+  std::shared_ptr<BackupLink> link = MakeReplicaLink(std::move(options), service);
+  service->Post([this, link = std::move(link), view = view_, fresh = want.fresh()](ServerNode*) {
+    primary_node_->SetBackup(view, link, fresh);
+  });
+}
+
+void Seat::RetireCut() {
+  if (cut_ != nullptr) {
+    cut_->Abandon(absl::CancelledError("the order was taken back"));
+    retired_.push_back(std::move(cut_));
+  }
+  std::erase_if(retired_, [](const auto& writer) { return writer->result().has_value(); });
+}
+
+void Seat::TakeOrder(const v1::HeartbeatReply& news) {
+  const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_;
+  if (cut_ != nullptr && (!wanted || cut_->cut().number != news.cut().number())) {
+    // Taken back, or done. A node that still waits for its clock is told.
+    cut_->Abandon(absl::CancelledError("the order was taken back"));
+    services_->service()->Post([](ServerNode* node) {
+      if (node != nullptr) node->DropCut();
+    });
+    RetireCut();
+  }
+  // While a disk hangs no further cut is begun: what it would hold is not bounded.
+  if (!retired_.empty()) RetireCut();
+  if (wanted && cut_ == nullptr && retired_.empty()) BeginCut(news.cut());
+}
+
+void Seat::BeginCut(const v1::CutOrder& order) {
+  const CutId id{RunId(context_->registration.run()), Generation(generation_), order.number()};
+  cut_ = std::make_shared<CutWriter>(context_->storage.get(), order.folder(), id, server_, tensors_,
+                                     context_->job.job().ranks());
+  services_->service()->Post([cut = cut_, at = Clock(order.at())](ServerNode* node) {
+    if (node == nullptr) {
+      cut->Abandon(absl::UnavailableError("there are no blocks"));
+      return;
+    }
+    if (absl::Status begun = node->BeginCut(at, cut); !begun.ok()) cut->Abandon(begun, absl::IsOutOfRange(begun));
+  });
+}
+
+Seat::Answer Seat::Ask() {
+  // Asked of the owning thread; an answer that takes longer than a beat is left for the next one.
+  struct Box {
+    Mutex mu;
+    CondVar done;
+    bool there ABSL_GUARDED_BY(mu) = false;
+    Answer answer ABSL_GUARDED_BY(mu);
+  };
+  auto box = std::make_shared<Box>();
+  services_->service()->Post([this, box, view = view_](ServerNode* node) {
+    Answer answer;
+    if (node != nullptr) {
+      v1::ServerLoad& load = answer.load;
+      const ServerNodeStats& stats = node->stats();
+      load.set_bytes_in(stats.payload_bytes_in);
+      load.set_bytes_out(stats.payload_bytes_out);
+      load.set_parameter_bytes(node->store().parameter_bytes());
+      load.set_held_bytes(node->store().held_bytes());
+      load.set_round(stats.round);
+      load.set_duplicates(stats.duplicates);
+      load.set_fenced(stats.fenced);
+      load.set_held_pulls(stats.held_pulls);
+      for (const WaitingNotice& notice : node->Waiting(absl::Now())) {
+        for (Rank rank : notice.ranks) {
+          v1::Waited* waited = load.add_waited();
+          waited->set_rank(rank.value);
+          waited->set_seconds(absl::ToDoubleSeconds(notice.since));
+          waited->set_why(notice.why);
+        }
+      }
+      answer.synced = primary_node_ != nullptr && primary_node_->synced() && primary_node_->view() == view;
+    }
+    MutexLock lock(&box->mu);
+    box->answer = std::move(answer);
+    box->there = true;
+    box->done.SignalAll();
+  });
+  MutexLock lock(&box->mu);
+  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  while (!box->there && absl::Now() < deadline) box->done.WaitUntil(&box->mu, deadline);
+  return box->answer;
+}
+
+void Seat::Report(v1::HeartbeatRequest* beat) {
+  if (cut_ != nullptr) {
+    if (std::optional<v1::CutReport> report = cut_->result(); report.has_value()) {
+      report->set_server(server_.value);
+      *beat->add_cut() = *std::move(report);
+    }
+  }
+  Answer answer;
+  if (ready_) answer = Ask();
+  if (ready_ && primary_) {
+    v1::ServerLoad* load = beat->mutable_load();
+    const uint64_t round = std::max(load->round(), answer.load.round());
+    answer.load.set_round(0);
+    load->set_bytes_in(load->bytes_in() + answer.load.bytes_in());
+    load->set_bytes_out(load->bytes_out() + answer.load.bytes_out());
+    load->set_parameter_bytes(load->parameter_bytes() + answer.load.parameter_bytes());
+    load->set_held_bytes(load->held_bytes() + answer.load.held_bytes());
+    load->set_duplicates(load->duplicates() + answer.load.duplicates());
+    load->set_fenced(load->fenced() + answer.load.fenced());
+    load->set_held_pulls(load->held_pulls() + answer.load.held_pulls());
+    load->mutable_waited()->MergeFrom(answer.load.waited());
+    load->set_round(round);
+  }
+  if (!context_->replicated) return;
+  v1::SeatReport* report = beat->add_seat();
+  report->set_server(server_.value);
+  report->set_primary(primary_);
+  // Before it has been told of a backup a primary is of any view: that its blocks are made is all there is to say.
+  report->set_view(ready_ ? (view_ > 0 ? view_ : placing_view_) : placing_view_);
+  report->set_address(address_);
+  report->set_ready(ready_);
+  report->set_synced(ready_ && primary_ && answer.synced);
+}
+
+}  // namespace descent
