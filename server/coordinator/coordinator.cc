@@ -108,7 +108,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
   Log(LogLine::Level::kInfo,
       absl::StrCat("job '", options_.job.name(), "', run ", absl::Hex(options_.run.value, absl::kZeroPad16), ": ",
                    ranks_.size(), " ranks; waiting for ", want_servers_, " servers and ", want_workers_, " workers"));
-  if (options_.resumed) Restore();
+  if (options_.resumed && !options_.adopt.has_value()) Restore();
   if (options_.finished) SetPhase(v1::FINISHED, "before this process began");
 }
 
@@ -238,6 +238,9 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
   member.nonce = request.nonce();
   member.memory_bytes = request.memory_bytes();
   member.registered = member.heard = now_;
+  if (options_.adopt.has_value() && request.seat_generation() == options_.adopt->generation()) {
+    member.held.assign(request.seat().begin(), request.seat().end());
+  }
   Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member), " at ", member.address));
   const v1::RegisterReply reply = Welcome(member);
   members_.emplace(member.id, std::move(member));
@@ -349,7 +352,8 @@ bool Coordinator::PlanMemory() {
 
 void Coordinator::Evolve() {
   if (phase_ == v1::STARTING && Starts()) {
-    if (!CheckRestore()) return;
+    AdoptOrRestore();
+    if (ended() || (!adopted_ && !CheckRestore())) return;
     map_ = MakePartitionMap(admission_.specs(), options_.geometry, want_servers_);
     if (!PlanMemory()) return;
     SetPhase(v1::PLACING, absl::StrCat(admission_.specs().size(), " tensors on ", want_servers_, " servers"));
@@ -359,7 +363,7 @@ void Coordinator::Evolve() {
     PlaceReplicas();
     const bool placed = std::all_of(members_.begin(), members_.end(),
                                     [](const auto& m) { return !m.second.is_server || m.second.ready; });
-    if (!placed || (replicated_ && !replicas_.AllSynced())) return;
+    if (!placed || (replicated_ && !replicas_.CanRun())) return;
     SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
     if (recoveries_ == 0) running_since_ = now_;
     advanced_ = training_told_ = now_;

@@ -77,8 +77,11 @@ struct CoordinatorOptions {
   // The run has reached its end; whoever asks hears that and goes.
   bool finished = false;
   std::optional<RestoreFrom> restore;  // none: from the initial values
-  CutSchedule::Options cuts;           // servers and apply_push are filled in
-  std::string checkpoint_folder;       // passed on to servers
+  // With replicas and resumed: what the coordinator before has made lasting. If the servers that live hold all blocks,
+  // the run goes on with these and not from the cut.
+  std::optional<v1::ReplicaViews> adopt;
+  CutSchedule::Options cuts;      // servers and apply_push are filled in
+  std::string checkpoint_folder;  // passed on to servers
 };
 
 struct LogLine {
@@ -123,6 +126,14 @@ class Coordinator {
   bool wants_generation() const { return wants_generation_; }
   // `generation` is newer than the present one. Ignored unless wanted.
   void BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now);
+  // With replicas: these are to be made lasting (nullopt: they are); then ViewsLasting. Nobody hears of a promotion or
+  // of a backup that was given up before.
+  struct LastingViews {
+    uint64_t change = 0, news = 0;
+    v1::ReplicaViews views;
+  };
+  std::optional<LastingViews> WantsViews() const;
+  void ViewsLasting(uint64_t change, uint64_t news, absl::Time now);
   // The owner makes folders, manifests and tells how that went; the rest is done here.
   CutSchedule& cuts() { return cuts_; }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
@@ -158,6 +169,7 @@ class Coordinator {
     bool ready = false;  // of a server: its blocks of this generation are made
     bool told_end = false;
     v1::ServerLoad load;
+    std::vector<v1::SeatReport> held;  // when it registered, of the generation of options.adopt
   };
   struct RankState {
     uint64_t clock = 0;
@@ -188,6 +200,8 @@ class Coordinator {
   // With replicas: whether all that the server served is served by others now.
   bool GoesOnWithout(const Member& server);
   void PlaceReplicas();
+  // Goes on with what the servers hold, or from the cut.
+  void AdoptOrRestore();
   void Restore();
   void TendCuts();
   void AddPlacement(const Member& member, const v1::HeartbeatRequest& request, v1::HeartbeatReply* reply) const;
@@ -234,6 +248,9 @@ class Coordinator {
   const bool replicated_;
   ReplicaTable replicas_;
   uint64_t promotions_ = 0;
+  uint64_t lasting_change_ = 0, lasting_news_ = 0;
+  uint64_t moves_ = 0;    // that may be heard of
+  bool adopted_ = false;  // this generation goes on with what servers held
   bool wants_generation_ = false;
   std::optional<RestoreFrom> restore_;
   CutSchedule cuts_;

@@ -68,10 +68,13 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
 
   reply.set_phase(phase_);
   reply.set_generation(generation_.value);
-  const uint64_t moves = replicas_.moves();
-  if (!member.ready || (!member.is_server && request.moves() != moves)) AddPlacement(member, request, &reply);
-  reply.set_moves(moves);
-  if (member.is_server && replicated_ && !wants_generation_ && !ended()) {
+  // Nobody hears of primaries and backups that have changed before that is lasting.
+  const bool lasting = replicas_.changes() == lasting_change_;
+  if (lasting && (!member.ready || (!member.is_server && request.moves() != moves_))) {
+    AddPlacement(member, request, &reply);
+  }
+  reply.set_moves(moves_);
+  if (lasting && member.is_server && replicated_ && !wants_generation_ && !ended()) {
     for (v1::Seat& seat : replicas_.SeatsOf(member.id)) *reply.add_seat() = std::move(seat);
   }
   if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {

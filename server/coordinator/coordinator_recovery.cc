@@ -44,8 +44,49 @@ bool Coordinator::GoesOnWithout(const Member& server) {
   return true;
 }
 
+void Coordinator::AdoptOrRestore() {
+  if (!options_.adopt.has_value() || phase_ != v1::STARTING) return;
+  std::vector<ReplicaTable::Held> held;
+  std::vector<MemberId> servers;
+  for (const auto& [id, member] : members_) {
+    if (!member.is_server) continue;
+    servers.push_back(id);
+    for (const v1::SeatReport& seat : member.held) held.push_back({id, seat});
+  }
+  const bool same = options_.adopt->view_size() == static_cast<int>(want_servers_);
+  adopted_ = replicated_ && same && replicas_.Adopt(*options_.adopt, held, servers);
+  if (!adopted_) {
+    Log(LogLine::Level::kWarning, "the servers that are there do not hold all blocks between them");
+    Restore();
+    return;
+  }
+  // How far ranks are, their workers will say; the cut's clocks are a floor.
+  for (uint32_t r = 0; r < ranks_.size() && restore_.has_value() && r < restore_->clocks.size(); ++r) {
+    ranks_[r].clock = restore_->clocks[r];
+  }
+  begun_at_ = round();
+  Log(LogLine::Level::kWarning,
+      absl::StrCat("generation ", generation_.value, " goes on with what the servers hold: nothing is rolled back"));
+}
+
+std::optional<Coordinator::LastingViews> Coordinator::WantsViews() const {
+  if (!replicas_.running() || wants_generation_ || ended() || phase_ < v1::PLACING) return std::nullopt;
+  if (replicas_.changes() == lasting_change_ && replicas_.news() == lasting_news_) return std::nullopt;
+  LastingViews out{replicas_.changes(), replicas_.news(), replicas_.Lasting()};
+  out.views.set_run(options_.run.value);
+  out.views.set_generation(generation_.value);
+  return out;
+}
+
+void Coordinator::ViewsLasting(uint64_t change, uint64_t news, absl::Time now) {
+  Advance(now);
+  lasting_change_ = std::max(lasting_change_, change);
+  lasting_news_ = std::max(lasting_news_, news);
+  if (replicas_.changes() == lasting_change_) moves_ = replicas_.moves();
+}
+
 void Coordinator::PlaceReplicas() {
-  if (!replicated_) return;
+  if (!replicated_ || adopted_) return;
   std::vector<MemberId> home(want_servers_);
   std::vector<std::string> addresses(want_servers_);
   for (const auto& [id, member] : members_) {
@@ -61,6 +102,8 @@ void Coordinator::ServerDied(const Member& server, absl::string_view why) {
   if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
   if (GoesOnWithout(server)) return;
   replicas_.Halt();
+  moves_ = 0;
+  if (std::exchange(adopted_, false) && phase_ == v1::PLACING) wants_generation_ = true;  // what was held counts
   if (stopping_) {
     Fail(absl::StrCat(Name(server), " is gone: ", Clip(why),
                       ", while the run was being stopped; its last cut is that of ", cuts_.last()));
@@ -161,7 +204,7 @@ void Coordinator::AddPlacement(const Member& member, const v1::HeartbeatRequest&
   for (const TensorSpec& spec : admission_.specs()) *reply->add_tensors() = ToMessage(spec);
   *reply->mutable_map() = ToMessage(*map_);
   for (std::string& address : addresses()) reply->mutable_map()->add_address(std::move(address));
-  if (!member.is_server || !restore_.has_value()) return;
+  if (!member.is_server || !restore_.has_value() || adopted_) return;
   reply->mutable_restore()->set_folder(restore_->folder);
   reply->mutable_restore()->set_number(restore_->number);
   for (uint64_t clock : restore_->clocks) reply->mutable_restore()->add_clock(clock);

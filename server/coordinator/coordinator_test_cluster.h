@@ -132,6 +132,13 @@ class TestCluster {
         if (is_server) ready.insert(member);
       }
       c->Tick(now);
+      MakeViewsLasting();
+    }
+  }
+  void MakeViewsLasting() {
+    if (const auto wanted = c->WantsViews(); wanted.has_value()) {
+      views = wanted->views;
+      c->ViewsLasting(wanted->change, wanted->news, now);
     }
   }
   // Servers s and workers w, running.
@@ -163,6 +170,7 @@ class TestCluster {
   std::map<uint64_t, uint64_t> generation;  // that a member has built for
   std::vector<uint64_t> server, worker;
   std::map<uint64_t, std::vector<v1::Seat>> seats;  // that a server was told of last, all of which it holds
+  v1::ReplicaViews views;                           // that were made lasting last
   bool sync = true;                                 // primaries have synced the backups that they know of
 
  private:

@@ -9,6 +9,9 @@
 //   begin      server k on the k-th process, its backup on the next one, both fresh: made as the generation begins.
 //   lost       of the primary: a backup that is synced is promoted; one that isn't holds too little, and the server is
 //              lost. Of the backup: the primary goes on alone.
+//   adopt      another coordinator takes over: the processes say what they hold, and whoever holds a server's blocks
+//              goes on with them. What is believed is decided by the views that the coordinator before has made
+//              lasting: it did so before anybody heard of a promotion or of a backup that was given up.
 //   joined     a process without duties is made the backup of every server that has none; the primary sends it
 //              everything, and reports when it is synced.
 #ifndef DESCENT_SERVER_COORDINATOR_REPLICA_TABLE_H_
@@ -30,14 +33,22 @@ class ReplicaTable {
     uint64_t number = 0;
     MemberId primary;
     std::optional<MemberId> backup;
-    bool fresh = true;    // the backup is made as the generation begins
-    bool synced = false;  // the backup holds whatever has been acknowledged
+    bool fresh = true;     // the backup is made as the generation begins
+    bool synced = false;   // the backup holds whatever has been acknowledged
+    bool carried = false;  // the primary holds the blocks already, of the generation before
     bool primary_ready = false, backup_ready = false;
     std::string primary_address, backup_address;  // "": not told yet
   };
 
   // The members that hold the servers at the beginning, by server id; two at least. `addresses`: theirs.
   void Begin(const std::vector<MemberId>& members, const std::vector<std::string>& addresses);
+  struct Held {  // what a process holds
+    MemberId member;
+    v1::SeatReport seat;
+  };
+  // False, and nothing has changed: some server's blocks are held by nobody who can be believed. `held`: seats of the
+  // generation of `lasting`, of members that are there. Backups are chosen among `members`, anew.
+  bool Adopt(const v1::ReplicaViews& lasting, const std::vector<Held>& held, const std::vector<MemberId>& members);
   // No generation runs.
   void Halt() { views_.clear(); }
   bool running() const { return !views_.empty(); }
@@ -46,8 +57,8 @@ class ReplicaTable {
 
   // What a member says of what it holds; of other views, or of what it is not to hold, it counts nothing.
   void Report(MemberId from, const v1::SeatReport& report);
-  // Every server has a primary and a synced backup.
-  bool AllSynced() const;
+  // Every server has a primary, and a synced backup or (adopted) one that is to join.
+  bool CanRun() const;
 
   struct Loss {
     std::vector<ServerId> promoted, alone, lost;
@@ -67,11 +78,16 @@ class ReplicaTable {
   const std::vector<View>& views() const { return views_; }
   // Promotions since Begin.
   uint64_t moves() const { return moves_; }
+  // Counts what must last before anybody hears of it; and what should, soon.
+  uint64_t changes() const { return changes_; }
+  uint64_t news() const { return news_; }
+  v1::ReplicaViews Lasting() const;  // run and generation are the caller's
 
  private:
   std::vector<View> views_;  // by server id
   uint64_t last_view_ = 0;   // numbers are never used twice
   uint64_t moves_ = 0;
+  uint64_t changes_ = 0, news_ = 0;
 };
 
 }  // namespace descent

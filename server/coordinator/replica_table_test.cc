@@ -33,7 +33,7 @@ class ReplicaTableTest : public testing::Test {
 };
 
 TEST_F(ReplicaTableTest, BeginsWithEachServersBackupOnTheNextProcess) {
-  EXPECT_FALSE(table_.AllSynced());
+  EXPECT_FALSE(table_.CanRun());
   const std::vector<v1::Seat> seats = table_.SeatsOf(kA);
   ASSERT_EQ(seats.size(), 2u);
   EXPECT_TRUE(seats[0].primary());
@@ -43,7 +43,7 @@ TEST_F(ReplicaTableTest, BeginsWithEachServersBackupOnTheNextProcess) {
   EXPECT_EQ(seats[1].server(), 2u);
   EXPECT_TRUE(seats[1].fresh());
   Obey({kA, kB, kC});
-  EXPECT_TRUE(table_.AllSynced());
+  EXPECT_TRUE(table_.CanRun());
   EXPECT_EQ(table_.SeatsOf(kA)[0].backup_address(), "m2:0");
 }
 
@@ -91,7 +91,7 @@ TEST_F(ReplicaTableTest, AnotherProcessBecomesTheBackupOfWhoeverLacksOne) {
   EXPECT_FALSE(table_.SeatsOf(kD)[0].fresh());
   EXPECT_FALSE(table_.Covers(kA));  // until it is synced
   Obey({kA, kC, kD});
-  EXPECT_TRUE(table_.AllSynced());
+  EXPECT_TRUE(table_.CanRun());
   // Now the next one can go, who serves two.
   const ReplicaTable::Loss loss = table_.Lost(kC);
   EXPECT_TRUE(loss.lost.empty());
@@ -105,6 +105,63 @@ TEST_F(ReplicaTableTest, PrimaryAndBackupTogetherAreLost) {
   Obey({kA, kB, kC});
   EXPECT_TRUE(table_.Lost(kA).lost.empty());   // B serves 0 and 1 now
   EXPECT_EQ(table_.Lost(kB).lost.size(), 1u);  // 1 is on C, 0 is nowhere
+}
+
+// What A, B and C hold, as they would say it to another coordinator.
+std::vector<ReplicaTable::Held> Held(const ReplicaTable& table, const std::vector<MemberId>& members) {
+  std::vector<ReplicaTable::Held> held;
+  for (MemberId member : members) {
+    for (const v1::Seat& seat : table.SeatsOf(member)) {
+      v1::SeatReport report;
+      report.set_server(seat.server());
+      report.set_primary(seat.primary());
+      report.set_view(seat.view());
+      report.set_address("m" + std::to_string(member.value) + ":" + std::to_string(seat.server()));
+      report.set_ready(true);
+      report.set_whole(!seat.primary());
+      held.push_back({member, report});
+    }
+  }
+  return held;
+}
+
+TEST_F(ReplicaTableTest, AnotherCoordinatorGoesOnWithWhatTheSurvivorsHold) {
+  Obey({kA, kB, kC});
+  ReplicaTable next;
+  // A went with the coordinator: B holds 1 and the backup of 0, C holds 2; D has come in A's place.
+  ASSERT_TRUE(next.Adopt(table_.Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
+  EXPECT_TRUE(next.IsPrimary(kB, ServerId(0)));
+  EXPECT_TRUE(next.IsPrimary(kB, ServerId(1)));
+  EXPECT_TRUE(next.IsPrimary(kC, ServerId(2)));
+  for (const v1::Seat& seat : next.SeatsOf(kB)) {
+    if (!seat.primary()) continue;
+    EXPECT_TRUE(seat.carried());
+    EXPECT_GT(seat.view(), 3u) << "above every view of the coordinator before";
+    EXPECT_TRUE(seat.await_backup());
+  }
+  EXPECT_FALSE(next.SeatsOf(kD).empty());
+}
+
+TEST_F(ReplicaTableTest, ABackupThatWasGivenUpIsNotBelieved) {
+  Obey({kA, kB, kC});
+  const std::vector<ReplicaTable::Held> stale = Held(table_, {kB});
+  table_.Lost(kB);  // A goes on alone with 0
+  ReplicaTable next;
+  // A dies with the coordinator, and B, which was cut off only, comes back.
+  std::vector<ReplicaTable::Held> held = Held(table_, {kC});
+  held.insert(held.end(), stale.begin(), stale.end());
+  EXPECT_FALSE(next.Adopt(table_.Lasting(), held, {kB, kC, kD}));
+  // With A there is no doubt.
+  held = Held(table_, {kA, kC});
+  held.insert(held.end(), stale.begin(), stale.end());
+  EXPECT_TRUE(next.Adopt(table_.Lasting(), held, {kA, kB, kC}));
+  EXPECT_TRUE(next.IsPrimary(kA, ServerId(0)));
+  EXPECT_TRUE(next.IsPrimary(kC, ServerId(1)));
+}
+
+TEST_F(ReplicaTableTest, ABackupThatWasNotSyncedIsNotBelieved) {
+  ReplicaTable next;
+  EXPECT_FALSE(next.Adopt(table_.Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
 }
 
 TEST_F(ReplicaTableTest, AProcessIsNotTheBackupOfItself) {
