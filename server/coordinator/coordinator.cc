@@ -238,7 +238,8 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
   member.nonce = request.nonce();
   member.memory_bytes = request.memory_bytes();
   member.registered = member.heard = now_;
-  if (options_.adopt.has_value() && request.seat_generation() == options_.adopt->generation()) {
+  if (options_.adopt.has_value() && request.seat_generation() == options_.adopt->generation() &&
+      request.seat_run() == options_.run.value) {
     member.held.assign(request.seat().begin(), request.seat().end());
   }
   Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member), " at ", member.address));

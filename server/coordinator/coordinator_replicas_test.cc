@@ -151,6 +151,7 @@ class AnotherCoordinator : public CoordinatorReplicas {
         *request.mutable_seat() = t.Beat(t.server[s]).seat();
         for (v1::SeatReport& seat : *request.mutable_seat()) seat.set_whole(!seat.primary());
         request.set_seat_generation(1);
+        request.set_seat_run(77);
       }
       const v1::RegisterReply reply = next->c->RegisterServer(request, next->now);
       next->alive[reply.member()] = true;

@@ -30,6 +30,7 @@ class NodeImpl final : public ServerNode {
   void OnTimer(absl::Time now) override;
   absl::Time next_timer() const override { return engine_.next_timer(); }
   void Fence(Rank rank, Incarnation incarnation) override;
+  void Carry(Generation generation) override { options_.envelope.generation = generation; }
   const ServerNodeStats& stats() const override { return stats_; }
   BlockStore& store() override { return *store_; }
   std::vector<WaitingNotice> Waiting(absl::Time now) const override;

@@ -9,6 +9,7 @@
 #include "common/control/messages.h"
 #include "common/job/job.h"
 #include "server/checkpoint/manifest.h"
+#include "server/checkpoint/replica_views_file.h"
 
 namespace descent {
 namespace {
@@ -42,6 +43,11 @@ absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   }
   DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_.BeginGeneration(run_));
   if (!restore) return beginning;
+  if (absl::StatusOr<v1::ReplicaViews> views = ReadReplicaViews(storage_.get()); views.ok()) {
+    if (views->run() == run_.value) beginning.views = *std::move(views);
+  } else if (!absl::IsNotFound(views.status())) {
+    log_->Log(absl::StrCat("warning: ", views.status().message()));
+  }
   DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
   for (const Cut& bad : newest.bad) {
     if (!bad.committed) continue;  // a server died while it was taken
@@ -57,7 +63,20 @@ absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   return beginning;
 }
 
+void Checkpointing::KeepViews(CoordinatorHost* host) {
+  const std::optional<Coordinator::LastingViews> wanted =
+      host->With([](Coordinator& c, absl::Time) { return c.WantsViews(); });
+  if (!wanted.has_value()) return;
+  if (absl::Status kept = WriteReplicaViews(storage_.get(), wanted->views); !kept.ok()) {
+    log_->Log(absl::StrCat("warning: backups wait: ", kept.message()));
+    absl::SleepFor(absl::Milliseconds(100));
+    return;
+  }
+  host->With([&](Coordinator& c, absl::Time now) { c.ViewsLasting(wanted->change, wanted->news, now); });
+}
+
 void Checkpointing::Tend(CoordinatorHost* host) {
+  KeepViews(host);
   struct View {
     bool wants_generation;
     CutSchedule::Stage stage;

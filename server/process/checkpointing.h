@@ -26,6 +26,7 @@ class Checkpointing {
   struct Beginning {
     Generation generation;
     std::optional<RestoreFrom> restore;
+    std::optional<v1::ReplicaViews> views;  // that the coordinator of this run before has made lasting
   };
   // A generation of this run that nobody else has, made lasting, and the newest good cut to go on from, unless the run
   // is to begin with the initial values. Cuts that can't be used are logged by name.
@@ -38,6 +39,7 @@ class Checkpointing {
   Storage* storage() { return storage_.get(); }
 
  private:
+  void KeepViews(CoordinatorHost* host);
   void Prepare(CoordinatorHost* host);
   void Commit(CoordinatorHost* host);
   void Prune(Generation generation, std::optional<CutId> in_progress);

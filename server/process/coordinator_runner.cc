@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.generation = beginning.generation;
   options.resumed = resumed;
   options.restore = std::move(beginning.restore);
+  options.adopt = std::move(beginning.views);
   options.cuts.every_rounds = job.checkpoint().every_rounds();
   options.cuts.every = absl::Seconds(job.checkpoint().every_seconds());
   options.checkpoint_folder = checkpointing->folder();

@@ -108,6 +108,21 @@ absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions
   return absl::OkStatus();
 }
 
+void Seat::Rest() {
+  if (cut_ != nullptr) {
+    services_->service()->Post([](ServerNode* node) {
+      if (node != nullptr) node->DropCut();
+    });
+  }
+  RetireCut();
+}
+
+void Seat::Carry(Generation generation) {
+  Rest();
+  generation_ = generation.value;
+  services_->service()->Carry(generation);
+}
+
 void Seat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (ready_ && news.generation() != generation_) {
     context_->log->Log(absl::StrCat("generation ", news.generation(), " begins"));
@@ -117,6 +132,7 @@ void Seat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (ready_ && !want.primary() && want.view() != view_) ready_ = false;
   TakeOrder(news);
   if (ready_) {
+    told_view_ = want.view();
     TendReplicas(want);
   } else if (news.has_map() && !placing_.valid()) {
     RetireCut();
@@ -248,6 +264,7 @@ Seat::Answer Seat::Ask() {
           waited->set_why(notice.why);
         }
       }
+      answer.whole = backup_node_ != nullptr && backup_node_->whole();
       answer.synced = primary_node_ != nullptr && primary_node_->synced() && primary_node_->view() == view;
     }
     MutexLock lock(&box->mu);
@@ -288,11 +305,11 @@ void Seat::Report(v1::HeartbeatRequest* beat) {
   v1::SeatReport* report = beat->add_seat();
   report->set_server(server_.value);
   report->set_primary(primary_);
-  // Before it has been told of a backup a primary is of any view: that its blocks are made is all there is to say.
-  report->set_view(ready_ ? (view_ > 0 ? view_ : placing_view_) : placing_view_);
+  report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
   report->set_address(address_);
   report->set_ready(ready_);
-  report->set_synced(ready_ && primary_ && answer.synced);
+  report->set_synced(ready_ && primary_ && answer.synced && view_ == told_view_);
+  report->set_whole(ready_ && answer.whole);
 }
 
 }  // namespace descent

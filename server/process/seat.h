@@ -52,6 +52,10 @@ class Seat {
 
   // `want`: what the coordinator says of this server.
   void Tend(const v1::HeartbeatReply& news, const v1::Seat& want);
+  // The coordinator that it was told of is no more: whatever was ordered is void. What it holds stays.
+  void Rest();
+  // A generation begins that goes on with what this seat holds.
+  void Carry(Generation generation);
   // Takes up what has come about meanwhile. UNAVAILABLE and the like: it will be tried again. Anything else: this
   // process can't take part, and this is why.
   absl::Status Poll();
@@ -72,6 +76,7 @@ class Seat {
   struct Answer {
     v1::ServerLoad load;
     bool synced = false;
+    bool whole = false;
   };
 
   // Makes the blocks; on a thread of its own, since a large model takes longer than a lease.
@@ -96,6 +101,7 @@ class Seat {
   bool primary_ = true;
   uint64_t generation_ = 0;  // that the blocks are of
   uint64_t view_ = 0;        // that the node has been told of
+  uint64_t told_view_ = 0;   // that the coordinator has told last
   // With replicas, the node's two faces, owned by the service and touched on its thread alone: a backup lies within a
   // primary that is alone until it is promoted.
   PrimaryNode* primary_node_ = nullptr;

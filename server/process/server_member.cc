@@ -51,6 +51,13 @@ absl::Status ServerMember::Register(bool again) {
                            : limit > 0               ? limit
                                                      : MachineBytes() / 10 * 9);
   if (again) control_->ForgetRegistration();
+  for (const auto& [server, seat] : seats_) {
+    v1::HeartbeatRequest held;
+    seat->Report(&held);
+    request.mutable_seat()->MergeFrom(held.seat());
+  }
+  request.set_seat_generation(generation_);
+  if (context_ != nullptr) request.set_seat_run(context_->registration.run());
   for (const absl::Time deadline = absl::Now() + options_.wait; true; absl::SleepFor(kKnock)) {
     absl::StatusOr<v1::RegisterReply> registered = control_->RegisterServer(request);
     if (registered.ok()) {
@@ -60,9 +67,12 @@ absl::Status ServerMember::Register(bool again) {
     // The one whose place it takes may not have been missed yet; or the coordinator itself is being replaced.
     if (!Passes(registered.status()) || absl::Now() > deadline) return registered.status();
   }
-  context_ = std::move(context);
+  if (context_ == nullptr) {
+    context_ = std::move(context);
+  } else {
+    *context_ = std::move(*context);  // seats point to it
+  }
   context_->storage = CheckpointStorage();
-  generation_ = 0;
   log_->Log(absl::StrCat("registered as server ", context_->registration.server(), " at ", options_.address));
   return absl::OkStatus();
 }
@@ -125,8 +135,15 @@ absl::Status ServerMember::TendSeats(const v1::HeartbeatReply& news) {
     seat.set_primary(true);
   }
   if (news.has_map() && generation_ != news.generation()) {
-    // Of the process's own seat the service stays, and its address; the others belonged to the generation before.
-    std::erase_if(seats_, [&](const auto& s) { return s.second->services() != services_; });
+    // Of the process's own seat the service stays, and its address; the others belonged to the generation before,
+    // unless this one goes on with them.
+    std::erase_if(seats_, [&](const auto& s) {
+      const auto want = wanted.find(s.first);
+      const bool carried = want != wanted.end() && want->second.carried() && s.second->ready(generation_);
+      if (carried) s.second->Carry(Generation(news.generation()));
+      const bool own = s.second->services() == services_ && want != wanted.end() && want->second.primary();
+      return !carried && !own;
+    });
     generation_ = news.generation();
   }
   std::erase_if(seats_, [&](const auto& s) {
@@ -213,7 +230,12 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         // Another coordinator, or this server was silent for longer than its lease. What it holds is of no generation
         // that goes on.
         log_->Log(absl::StrCat("registering again: ", news->message()));
-        seats_.clear();
+        if (context_->replicated) {
+          for (const auto& [server, seat] : seats_) seat->Rest();
+        } else {
+          seats_.clear();
+          generation_ = 0;
+        }
         DESCENT_RETURN_IF_ERROR(Register(/*again=*/true));
         continue;
       }

@@ -33,6 +33,18 @@ class ParameterServiceImpl final : public ParameterService, public ServiceLoop, 
     Post([this, shared, options = std::move(options)](ServerNode*) { Replace(options, std::move(*shared)); });
   }
 
+  void Carry(Generation generation) override {
+    Post([this, generation](ServerNode* node) {
+      if (node == nullptr) return;
+      std::vector<ConnectionId> open;
+      for (const auto& [id, connection] : connections_) open.push_back(id);
+      for (ConnectionId id : open) Close(id);
+      node->Carry(generation);
+      node_options_.envelope.generation = generation;
+      TellCalls();
+    });
+  }
+
   void Uninstall() override {
     struct Gone {
       Mutex mu;
@@ -151,6 +163,10 @@ class ParameterServiceImpl final : public ParameterService, public ServiceLoop, 
     connections_.clear();  // the old node is not told: it goes
     node_options_ = options;
     node_ = std::move(node);
+    TellCalls();
+  }
+
+  void TellCalls() {
     std::vector<Call*> calls;
     for (const auto& [call, when] : calls_) calls.push_back(call);
     // A call that ends deletes itself in a later event, never in here.

@@ -52,6 +52,9 @@ class ParameterService {
   // Thread-safe. `options` are those the node was made with.
   virtual void Install(ServerNodeOptions options, std::unique_ptr<ServerNode> node) = 0;
 
+  // Thread-safe. The node stays, and is of this generation from now on: all calls end as where another is installed.
+  virtual void Carry(Generation generation) = 0;
+
   // Thread-safe. The node goes, and with it all it holds; calls wait for the next one. Returns when it is gone.
   virtual void Uninstall() = 0;
 
