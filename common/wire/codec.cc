@@ -199,8 +199,14 @@ void Put(const ReplicaFrame& from, v1::ReplicaPart* to) {
     image->set_more(from.image->more);
     image->mutable_skipped()->Add(from.image->skipped.begin(), from.image->skipped.end());
     image->set_order(from.image->order);
+    image->mutable_ahead()->Add(from.image->ahead.begin(), from.image->ahead.end());
   } else if (from.engine.has_value()) {
     to->mutable_engine()->set_state(*from.engine);
+  } else if (from.fence.has_value()) {
+    v1::ReplicaFence* fence = to->mutable_fence();
+    fence->set_rank(from.fence->rank.value);
+    fence->mutable_incarnation()->set_generation(from.fence->incarnation.generation.value);
+    fence->mutable_incarnation()->set_number(from.fence->incarnation.number);
   }
 }
 ReplicaFrame Get(const v1::ReplicaPart& from) {
@@ -219,8 +225,13 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
     to.image->more = image.more();
     to.image->skipped.assign(image.skipped().begin(), image.skipped().end());
     to.image->order = image.order();
+    to.image->ahead.assign(image.ahead().begin(), image.ahead().end());
   } else if (from.has_engine()) {
     to.engine = from.engine().state();
+  } else if (from.has_fence()) {
+    const v1::Incarnation& incarnation = from.fence().incarnation();
+    to.fence =
+        ReplicaFence{Rank(from.fence().rank()), {Generation(incarnation.generation()), incarnation.number()}};
   }
   return to;
 }

@@ -65,7 +65,7 @@ struct PullFrame {
   bool ungated = false;
 };
 
-// From a primary to its backup: an image, the engine's state, or (neither) the request's push.
+// From a primary to its backup: an image, the engine's state, a fence, or (none of them) the request's push.
 struct ReplicaImage {
   BlockId id;
   uint64_t version = 0, steps = 0;
@@ -74,13 +74,20 @@ struct ReplicaImage {
   bool more = false;  // further rows of this slot follow
   std::vector<uint64_t> skipped;
   std::string order;
+  std::vector<uint32_t> ahead;
   bool operator==(const ReplicaImage&) const = default;
+};
+struct ReplicaFence {
+  Rank rank;
+  Incarnation incarnation;
+  bool operator==(const ReplicaFence&) const = default;
 };
 struct ReplicaFrame {
   uint64_t view = 0;
   uint64_t sequence = 0;
   std::optional<ReplicaImage> image;  // the payload is the request's
-  std::optional<std::string> engine;
+  std::optional<std::string> engine;  // empty: images follow
+  std::optional<ReplicaFence> fence;
   bool operator==(const ReplicaFrame&) const = default;
 };
 

@@ -1,12 +1,11 @@
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/files/crc32c.h"
 #include "server/checkpoint/part_file.h"
+#include "server/store/image_slices.h"
 
 namespace descent {
 namespace {
@@ -71,26 +70,11 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   header.set_state_slots(block.state_slots);
   header.mutable_mark()->Add(marks.begin(), marks.end());
   header.mutable_skipped()->Add(block.skipped.begin(), block.skipped.end());
-  if (dim == 0) return Append(std::move(header), block.payload);
-
-  const uint64_t row = uint64_t{dim} * sizeof(float);
-  const uint64_t vectors = 1 + uint64_t{block.state_slots};  // rows, then each state
-  const uint64_t per_key = sizeof(uint64_t) + vectors * row;
-  DESCENT_CHECK(block.payload.size() == block.keys * per_key);
-  const auto most = static_cast<uint32_t>(std::max<uint64_t>(1, kMaxSlotRecordBytes / per_key));
-  uint32_t first = 0;
-  do {
-    const uint32_t keys = std::min(most, block.keys - first);
-    Payload payload = block.payload.Sub(first * sizeof(uint64_t), keys * sizeof(uint64_t));
-    for (uint64_t v = 0; v < vectors; ++v) {
-      const uint64_t begin = block.keys * (sizeof(uint64_t) + v * row);
-      payload.Append(block.payload.Sub(begin + first * row, keys * row));
-    }
-    first += keys;
-    header.set_keys(keys);
-    header.set_more(first < block.keys);
-    DESCENT_RETURN_IF_ERROR(Append(header, payload));
-  } while (first < block.keys);
+  for (ImageSlice& slice : SliceImage(block, dim, kMaxSlotRecordBytes)) {
+    header.set_keys(slice.keys);
+    header.set_more(slice.more);
+    DESCENT_RETURN_IF_ERROR(Append(header, slice.payload));
+  }
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -60,6 +61,14 @@ class BlockMarks {
   void Restore(uint32_t block, uint32_t rank, uint64_t had) {
     if (had_.empty()) had_.assign(mark_.size(), 0);
     had_[size_t{block} * ranks_ + rank] = had;
+  }
+  // All of it, [block][rank]; `had` may be empty: nothing.
+  const std::vector<uint64_t>& all_marks() const { return mark_; }
+  const std::vector<uint64_t>& all_had() const { return had_; }
+  void Load(std::vector<uint64_t> marks, std::vector<uint64_t> had) {
+    DESCENT_CHECK(marks.size() == mark_.size() && (had.empty() || had.size() == mark_.size()));
+    mark_ = std::move(marks);
+    had_ = std::move(had);
   }
   uint64_t had(uint32_t block, uint32_t rank) const { return had_.empty() ? 0 : had_[size_t{block} * ranks_ + rank]; }
 

@@ -46,6 +46,8 @@
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
@@ -203,6 +205,13 @@ class Engine {
   void RestoreMark(uint32_t block, Rank rank, uint64_t mark) { marks_.Restore(block, rank.value, mark); }
 
   void Step(const Event& event, std::vector<Action>* out);
+
+  // All that decides about further pushes, between two events whose actions have been carried out, so that an engine of
+  // the same options goes on from it: who has contributed what, who is fenced. Not the held reads, and not the oldest
+  // version (that is of the blocks, not of the engine). For the same build alone; engine_state.cc has the form.
+  std::string SaveState() const;
+  // INVALID_ARGUMENT says what is wrong with it, and nothing has changed. FAILED_PRECONDITION: reads are held.
+  absl::Status LoadState(absl::string_view state);
 
   // Which version a read for `clock` is of; nullopt (has = false): the newest.
   struct ReadVersion {

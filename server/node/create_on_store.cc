@@ -20,7 +20,7 @@ absl::Status Validate(const ServerNodeOptions& options) {
   if (options.send_window == 0) return absl::InvalidArgumentError("send_window: 0, at least 1 is needed");
   if (options.restored.has_value()) {
     const std::vector<Clock>& restart = options.restored->restart;
-    if (restart.size() != store.ranks) {
+    if (!restart.empty() && restart.size() != store.ranks) {
       return absl::InvalidArgumentError(
           absl::StrCat("cut: it has clocks of ", restart.size(), " ranks, the job has ", store.ranks));
     }

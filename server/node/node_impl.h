@@ -40,6 +40,8 @@ class NodeImpl final : public ServerNode {
   void DropCut() override;
   absl::Status Install(const BlockExport& image, absl::Span<const uint64_t> marks) override;
   absl::Status FinishRestore() override;
+  std::string SaveState() const override;
+  absl::Status LoadState(absl::string_view state) override;
   std::string DebugState() const override { return engine_.DebugState(); }
 
  private:

@@ -53,6 +53,10 @@ absl::Status RequestCheck::Check(const Request& request) {
   if (!request.push && !request.pull && request.expected_of.empty()) {
     return absl::InvalidArgumentError("the request asks for nothing");
   }
+  if (request.replica) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a primary's request, of view ", request.replica->view, ", came to a server that is no backup"));
+  }
   if (request.push) DESCENT_RETURN_IF_ERROR(CheckPush(*request.push));
   if (request.pull) DESCENT_RETURN_IF_ERROR(CheckPull(*request.pull, &key_bytes));
   if (checked_.push_size + key_bytes != request.payload.size()) {

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "server/core/state_bytes.h"
 #include "server/node/node_impl.h"
 
 namespace descent {
@@ -18,8 +19,11 @@ absl::Status NodeImpl::Install(const BlockExport& image, absl::Span<const uint64
     return absl::InvalidArgumentError(absl::StrCat("image of ", index_.Name(image.id), ": expected ", why...));
   };
   const uint32_t ranks = options_.store.ranks;
-  const std::vector<Clock>& restart = options_.restored->restart;
+  std::vector<Clock>& restart = options_.restored->restart;
   if (marks.size() != ranks) return refuse("marks of ", ranks, " ranks, got ", marks.size());
+  if (restart.empty()) {
+    restart.assign(ranks, Clock(options_.store.apply_push ? 0 : marks[0]));
+  }
   for (uint32_t r = 0; r < ranks; ++r) {
     // Under PUSH a block may be ahead; one that is behind would miss what nobody makes again.
     const bool good = options_.store.apply_push ? marks[r] >= restart[r].value : marks[r] == restart[r].value;
@@ -53,7 +57,8 @@ absl::Status NodeImpl::FinishRestore() {
   }
   const uint32_t ranks = options_.store.ranks;
   std::vector<uint64_t> clock(ranks);
-  for (uint32_t r = 0; r < ranks; ++r) clock[r] = options_.restored->restart[r].value;
+  const std::vector<Clock>& restart = options_.restored->restart;
+  for (uint32_t r = 0; r < restart.size(); ++r) clock[r] = restart[r].value;
   if (!options_.store.apply_push || options_.fault == EngineFault::kMarksNotInCut) {
     engine_.Restore(clock);
   } else {
@@ -73,6 +78,28 @@ absl::Status NodeImpl::FinishRestore() {
     }
   }
   restoring_.reset();
+  stats_.round = round_seen_ = engine_.round();
+  return absl::OkStatus();
+}
+
+std::string NodeImpl::SaveState() const {
+  StateWriter out;
+  out.PutBytes(engine_.SaveState());
+  out.PutAll(push_weight_);
+  return out.Take();
+}
+
+absl::Status NodeImpl::LoadState(absl::string_view state) {
+  if (restoring_ != nullptr) return absl::FailedPreconditionError("a state came before all images had");
+  StateReader in(state);
+  const absl::string_view engine = in.GetBytes();
+  std::vector<double> weights = in.GetAll<double>(push_weight_.size());
+  if (!in.at_end()) {
+    return absl::InvalidArgumentError(absl::StrCat("a server's state: expected an engine's and ", push_weight_.size(),
+                                                   " weights, got ", state.size(), " bytes that are not"));
+  }
+  DESCENT_RETURN_IF_ERROR(engine_.LoadState(engine));
+  push_weight_ = std::move(weights);
   stats_.round = round_seen_ = engine_.round();
   return absl::OkStatus();
 }

@@ -24,7 +24,7 @@
 namespace descent {
 
 struct RestoredState {
-  std::vector<Clock> restart;  // per rank: the clock it goes on with; ROUND: all the cut's clock
+  std::vector<Clock> restart;  // per rank: the clock it goes on with; ROUND: all the cut's clock; empty: as images say
 };
 
 struct ServerNodeOptions {
@@ -125,6 +125,13 @@ class ServerNode {
   virtual absl::Status Install(const BlockExport& /*image*/, absl::Span<const uint64_t> /*marks*/) { return NoCuts(); }
   // FAILED_PRECONDITION names a block of this server that did not come.
   virtual absl::Status FinishRestore() { return NoCuts(); }
+
+  // --- State of everything but the blocks: with a cut of the same moment (PUSH), or a cut of ROUND and what was pushed
+  // for its clock and later ones, another node of the same options goes on exactly as this one. Between calls. For the
+  // same build alone.
+  virtual std::string SaveState() const { return {}; }
+  // After FinishRestore. INVALID_ARGUMENT says what is wrong with it. FAILED_PRECONDITION: not now.
+  virtual absl::Status LoadState(absl::string_view /*state*/) { return NoCuts(); }
 
  private:
   static absl::Status NoCuts() { return absl::UnimplementedError("this node keeps nothing that could be cut"); }

@@ -216,6 +216,7 @@ class Store final : public BlockStore {
     absl::StatusOr<Payload> image = slot.Image(with_state, steps);
     if (!image.ok()) return image.status();
     out.payload = *std::move(image);
+    if (with_state) out.ahead = slot.Ahead(steps);
     return out;
   }
   template <typename F>

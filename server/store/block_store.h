@@ -61,6 +61,8 @@ struct BlockExport {
   uint32_t state_slots = 0;  // optimizer vectors, 0 where they were not asked for
   // Sparse, where rows that no step has made yet are to be caught up exactly: clocks below `version` that made no step.
   std::vector<uint64_t> skipped;
+  // Sparse, PUSH: per row, how many steps it has made beyond `steps`, of pushes that are not complete; empty: none has.
+  std::vector<uint32_t> ahead;
   Payload payload;  // dense: parameters, state...; sparse: keys ascending, rows, state rows...
 };
 

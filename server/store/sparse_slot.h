@@ -67,6 +67,8 @@ class SparseSlot {
   absl::StatusOr<Payload> Read(uint32_t count, const Payload& keys, std::optional<uint64_t> version);
   // Keys, parameters, and state vectors where asked for; rows caught up to `steps`, now() or the pin.
   absl::StatusOr<Payload> Image(bool with_state, uint64_t steps);
+  // Of the rows of the Image just made, as BlockExport has it.
+  std::vector<uint32_t> Ahead(uint64_t steps) const;
   // Rows as of now are wanted later: reads catch them up no further for good, and no step is made until Unpin.
   void Pin() { pin_ = now(); }
   void Unpin() { pin_ = kUnpinned; }

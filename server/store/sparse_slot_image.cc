@@ -39,6 +39,18 @@ absl::StatusOr<Payload> SparseSlot::Image(bool with_state, uint64_t steps) {
   return payload;
 }
 
+std::vector<uint32_t> SparseSlot::Ahead(uint64_t steps) const {
+  std::vector<uint32_t> ahead;
+  if (!table_->context->catch_up || !table_->context->apply_push) return ahead;
+  for (size_t i = 0; i < table_->rows.size(); ++i) {
+    const uint64_t last = LastOf(table_->copies.data() + i * table_->stride);
+    if (last <= steps) continue;
+    ahead.resize(table_->rows.size());
+    ahead[i] = static_cast<uint32_t>(last - steps);
+  }
+  return ahead;
+}
+
 absl::Status SparseSlot::Install(const BlockExport& image) {
   const TensorContext& context = *table_->context;
   const auto refuse = [&](auto... why) {
@@ -51,6 +63,9 @@ absl::Status SparseSlot::Install(const BlockExport& image) {
   if (image.state_slots != table_->states || image.payload.size() != bytes) {
     return refuse(table_->states, " state vectors and ", bytes, " bytes for ", image.keys, " keys, got ",
                   image.state_slots, " state vectors, ", image.payload.size(), " bytes");
+  }
+  if (!image.ahead.empty() && image.ahead.size() != image.keys) {
+    return refuse("steps ahead of ", image.keys, " rows, got them of ", image.ahead.size());
   }
   if (!context.apply_push && image.steps != image.version) {
     return refuse("as many steps as its version ", image.version, ", got ", image.steps);
@@ -77,7 +92,7 @@ absl::Status SparseSlot::Install(const BlockExport& image) {
     for (size_t v = 0; v < vectors; ++v) {
       std::memcpy(rows_.row(at) + v * table_->dim, values + (v * image.keys + i) * row, row);
     }
-    if (context.catch_up) SetLast(rows_.row(at), image.steps);
+    if (context.catch_up) SetLast(rows_.row(at), image.steps + (image.ahead.empty() ? 0 : image.ahead[i]));
   }
   return absl::OkStatus();
 }
