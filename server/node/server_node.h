@@ -91,7 +91,8 @@ class ServerNode {
   // The coordinator's word that older incarnations of a rank are void. A push by a newer one says the same.
   virtual void Fence(Rank rank, Incarnation incarnation) = 0;
 
-  // A generation begins that goes on with what this node holds: requests must carry it. Every connection has been closed.
+  // A generation begins that goes on with what this node holds: requests must carry it. Every connection has been
+  // closed.
   virtual void Carry(Generation generation) = 0;
 
   virtual const ServerNodeStats& stats() const = 0;

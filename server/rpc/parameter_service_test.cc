@@ -58,6 +58,7 @@ class EchoNode final : public ServerNode {
     }
   }
   void OnSent(ConnectionId, absl::Time) override { ++sent_; }
+  void Carry(Generation) override { ++carried_; }
   void OnTimer(absl::Time) override {
     due_ = absl::InfiniteFuture();
     Reply reply;
@@ -74,11 +75,12 @@ class EchoNode final : public ServerNode {
 
   int open() const { return open_; }
   int sent() const { return sent_; }
+  int carried() const { return carried_; }
 
  private:
   Output* const output_;
   ServerNodeStats stats_;
-  int open_ = 0, sent_ = 0;
+  int open_ = 0, sent_ = 0, carried_ = 0;
   absl::Time due_ = absl::InfiniteFuture();
   std::pair<ConnectionId, uint64_t> late_;
 };

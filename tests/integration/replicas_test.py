@@ -1,0 +1,148 @@
+"""Servers with a backup each: processes are killed, and nothing is rolled back."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import DEADLINE, ClusterTest, write_csv, write_libsvm
+
+DENSE = """
+name: "dense"
+seed: 3
+ranks: 4
+batch_size: 16
+rounds: {rounds}
+data {{ train {{ csv {{ path: "train.csv" label: "y" header: true }} }} }}
+model {{ mlp {{ hidden: 24 hidden: 16 activation: TANH classes: 2 }} }}
+consistency {{ {consistency} }}
+optimizer {{ adam {{}} }}
+learning_rate {{ constant: 0.01 }}
+block_elements: 64
+metrics {{ every_rounds: 10 }}
+replicas: 1
+"""
+SPARSE = """
+name: "sparse"
+seed: 4
+ranks: 4
+batch_size: 16
+rounds: {rounds}
+data {{ train {{ libsvm {{ path: "train.svm" }} }} }}
+model {{ logistic {{ sparse_table: true }} }}
+consistency {{ {consistency} }}
+optimizer {{ adagrad {{}} }}
+learning_rate {{ constant: 0.1 }}
+l2: 1e-4
+slots: 16
+metrics {{ every_rounds: 10 }}
+replicas: 1
+"""
+
+
+class ReplicasTest(ClusterTest):
+    def setUp(self):
+        super().setUp()
+        write_csv(self.folder / "train.csv", 500, 8)
+        write_libsvm(self.folder / "train.svm", 800, 200, 6)
+
+    def begin(self, name, job, servers=3, workers=2):
+        run_dir = self.folder / name
+        process = self.start("descent", "run", job, "--servers", servers, "--workers", workers, "--run-dir", run_dir)
+        self.await_(lambda: self.status(run_dir).get("phase") == "RUNNING" and self.round(run_dir) > 20, process)
+        return process, run_dir
+
+    def await_(self, condition, process):
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            self.assertIsNone(process.poll(), process.log())
+            self.assertLess(time.monotonic(), deadline, process.log())
+            try:
+                process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                pass
+
+    def status(self, run_dir):
+        try:
+            address = (run_dir / "coordinator.address").read_text().strip()
+        except OSError:
+            return {}
+        out = self.command("descent", "status", address, "--json")
+        return json.loads(out.stdout) if out.returncode == 0 else {}
+
+    def round(self, run_dir):
+        return int(self.status(run_dir).get("round", 0))
+
+    def synced(self, run_dir):
+        servers = self.status(run_dir).get("server", [])
+        return len(servers) > 1 and all(s.get("synced") for s in servers)
+
+    def servers(self, process, flag="--coordinator"):
+        """Process ids of the servers: those that were told where the coordinator is, or the one that hosts it."""
+        out = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="], stdout=subprocess.PIPE, text=True)
+        return [int(line.split()[0]) for line in out.stdout.splitlines() if "descent_server" in line and flag in line]
+
+    def undisturbed(self, text, rounds, servers=3):
+        text = text.replace("replicas: 1\n", "")
+        return self.succeed(self.job(text, "plain.textproto"), servers=servers, workers=2).summary["parameters_sha256"]
+
+    def end(self, process, run_dir):
+        self.assertEqual(process.wait(DEADLINE), 0, process.log())
+        return json.loads((run_dir / "summary.json").read_text())
+
+    def logs(self, run_dir):
+        return "\n".join(p.read_text() for p in sorted((run_dir / "logs").glob("*.log")))
+
+    def test_one_server_after_another_dies_and_nothing_is_rolled_back(self):
+        for kind, template in (("dense", DENSE), ("sparse", SPARSE)):
+            text = template.format(rounds=3000, consistency="mode: SYNC")
+            expected = self.undisturbed(text, 3000)
+            process, run_dir = self.begin(kind, self.job(text))
+            for kill in range(2):
+                victims = self.servers(process)
+                before = self.round(run_dir)
+                os.kill(victims[kill % len(victims)], signal.SIGKILL)
+                self.await_(lambda: self.round(run_dir) > before + 20, process)
+                self.await_(lambda: self.synced(run_dir), process)
+            summary = self.end(process, run_dir)
+            logs = self.logs(run_dir)
+            self.assertIn("its backup takes over", logs)
+            self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
+            self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
+
+    def test_the_coordinators_server_dies_and_nothing_is_rolled_back(self):
+        text = DENSE.format(rounds=3000, consistency="mode: SYNC")
+        expected = self.undisturbed(text, 3000)
+        process, run_dir = self.begin("first", self.job(text))
+        os.kill(self.servers(process, "--job")[0], signal.SIGKILL)
+        summary = self.end(process, run_dir)
+        logs = self.logs(run_dir)
+        self.assertIn("goes on with what the servers hold", logs)
+        self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
+        self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
+
+    def test_a_push_mode_goes_on_through_a_death(self):
+        text = SPARSE.format(rounds=3000, consistency="mode: BOUNDED staleness: 2")
+        process, run_dir = self.begin("bounded", self.job(text))
+        before = self.round(run_dir)
+        os.kill(self.servers(process)[0], signal.SIGKILL)
+        self.await_(lambda: self.round(run_dir) > before + 20, process)
+        self.end(process, run_dir)
+        self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
+
+    def test_primary_and_backup_together_go_back_to_the_last_cut(self):
+        text = DENSE.format(rounds=3000, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"
+        expected = self.undisturbed(text, 3000, servers=2)
+        process, run_dir = self.begin("both", self.job(text), servers=2)
+        self.await_(lambda: int(self.status(run_dir).get("last_cut", 0)) > 0, process)
+        for pid in self.servers(process) + self.servers(process, "--job"):
+            os.kill(pid, signal.SIGKILL)
+        summary = self.end(process, run_dir)
+        self.assertIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
+        self.assertEqual(summary["parameters_sha256"], expected)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
