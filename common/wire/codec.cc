@@ -230,8 +230,7 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
     to.engine = from.engine().state();
   } else if (from.has_fence()) {
     const v1::Incarnation& incarnation = from.fence().incarnation();
-    to.fence =
-        ReplicaFence{Rank(from.fence().rank()), {Generation(incarnation.generation()), incarnation.number()}};
+    to.fence = ReplicaFence{Rank(from.fence().rank()), {Generation(incarnation.generation()), incarnation.number()}};
   }
   return to;
 }

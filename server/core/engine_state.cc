@@ -48,7 +48,8 @@ std::string Engine::SaveState() const {
 
 absl::Status Engine::LoadState(absl::string_view state) {
   if (!held_.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat("an engine's state came while ", held_.size(), " reads are held"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("an engine's state came while ", held_.size(), " reads are held"));
   }
   const auto refuse = [](auto... why) {
     return absl::InvalidArgumentError(absl::StrCat("an engine's state: expected ", why...));
@@ -118,7 +119,8 @@ absl::Status Engine::LoadState(absl::string_view state) {
   agreed_below_ = agreed_below;
   marks_.Load(std::move(marks), std::move(had));
   behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
-  blocks_ahead_ = apply_push ? 0 : static_cast<uint32_t>(std::count(block_round_.begin(), block_round_.end(), round_ + 1));
+  blocks_ahead_ =
+      apply_push ? 0 : static_cast<uint32_t>(std::count(block_round_.begin(), block_round_.end(), round_ + 1));
   return absl::OkStatus();
 }
 

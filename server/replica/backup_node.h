@@ -24,12 +24,12 @@
 #define DESCENT_SERVER_REPLICA_BACKUP_NODE_H_
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
@@ -40,6 +40,8 @@ namespace descent {
 
 class BackupNode final : public ServerNode, private ServerNode::Output {
  public:
+  using Output = ServerNode::Output;
+
   // `output` outlives the node. `make`: null for ServerNode::Create; its node holds the blocks. Not fresh:
   // `options.restored` is ignored.
   static absl::StatusOr<std::unique_ptr<BackupNode>> Create(ServerNodeOptions options, uint64_t view, bool fresh,
@@ -76,11 +78,13 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   absl::Status LoadState(absl::string_view state) override { return inner_->LoadState(state); }
 
  private:
+  enum class Sent : uint8_t { kInner, kOwn, kConfirmation };
   struct Peer {
     bool unary = false;
-    bool confirming = false;  // a confirmation has not left yet
-    bool more = false;        // and there is more to confirm
-    uint64_t request = 0;     // the last that confirms
+    std::deque<Sent> under_way;  // replies that have not left
+    bool confirming = false;     // one of them is a confirmation
+    bool more = false;           // and there is more to confirm
+    uint64_t request = 0;        // the last to be confirmed
   };
 
   BackupNode(const ServerNodeOptions& options, uint64_t view, bool fresh, Output* output, MakeNode make);
@@ -91,29 +95,34 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override;
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 
-  absl::Status Make(bool fresh);
-  void OnReplica(ConnectionId connection, Request request, absl::Time now);
+  void OnReplica(ConnectionId connection, Peer* peer, Request request, absl::Time now);
   absl::Status CarryOut(Request request, absl::Time now);
-  absl::Status TakeImage(const Request& request);
+  absl::Status TakeImage(Request request);
   absl::Status TakeState(const std::string& state);
-  void TakePush(Request request, absl::Time now);
+  absl::Status TakePush(Request request, absl::Time now);
+  // No further images come.
+  absl::Status EndImages();
   void Confirm(ConnectionId connection, Peer* peer);
-  void Refuse(ConnectionId connection, const Request& request, absl::Status why);
+  void Refuse(ConnectionId connection, Peer* peer, const Request& request, absl::Status why);
+  Reply NewReply(uint64_t id) const;
+  absl::Status Broken() const;
 
   const ServerNodeOptions options_;
   const uint64_t view_;
   Output* const output_;
   const MakeNode make_;
   std::unique_ptr<ServerNode> inner_;
-  absl::btree_map<ConnectionId, Peer> peers_;
+  std::map<ConnectionId, Peer> peers_;
   uint64_t last_ = 0;
   bool whole_ = false;
   bool promoted_ = false;
-  bool fed_ = false;             // the inner node has the primary's connection
-  uint32_t swallowed_ = 0;       // replies of the inner node to the primary's pushes
-  absl::Status broken_;          // it could not take in what came
-  absl::Status failure_;         // the inner node's, kept until promotion
-  std::optional<BlockId> slot_;  // of which further rows follow
+  bool imaging_ = false;    // images are coming in
+  bool untouched_ = false;  // the inner node waits for images and has had none
+  bool fed_ = false;        // the inner node has the primary's connection
+  uint32_t swallowed_ = 0;  // replies of the inner node to the primary's pushes
+  absl::Status broken_;     // it could not take in what came
+  absl::Status failure_;    // the inner node's, kept until promotion
+  absl::Time now_ = absl::UnixEpoch();
 };
 
 }  // namespace descent

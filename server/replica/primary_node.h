@@ -7,10 +7,10 @@
 //               inner node takes it in; each reply of the inner node waits until the backup has confirmed all that was
 //               sent before it. So what a worker has been told, and every parameter it has read, is on the backup.
 //   syncing     a backup joins while training goes on. It gets a cut of the inner node, the pushes that came after the
-//               cut's moment and the engine's state (below); replies do not wait, but for what bounds memory. When the
-//               backup has confirmed all that was sent, this is `replicated`.
+//               cut's moment and the engine's state (below). Replies do not wait until the last image is out; from then
+//               on they do, and when the backup has confirmed all that was sent until then, this is `replicated`.
 // What has not been confirmed is kept (payloads shared, not copied) and sent again, in order, when the link is up again
-// or nothing has been confirmed for kResendAfter; the backup drops what it has.
+// or nothing has been confirmed for a while; the backup drops what it has.
 //
 // Why the backup's state is the primary's: a node is deterministic, and both see the same pushes and fences in the same
 // order. What the inner node refuses, the backup refuses.
@@ -21,9 +21,9 @@
 // takes them in: it then has what the primary has, and the engine's state adds who is fenced. Pushes after that follow.
 //
 // Memory. Replicated: unconfirmed pushes are those that workers have not been answered, so what their windows allow,
-// and held replies are at most ServerNodeOptions::send_window per connection. Syncing: images are made as the backup
-// takes them (kImageBytesUnderWay), and with more than max_unconfirmed_bytes kept after the cut's moment, replies wait,
-// as when replicated.
+// and held replies are at most ServerNodeOptions::send_window per connection. Syncing: slots are imaged as the backup
+// takes them (kImageBytesUnderWay) or as they are stepped on, and with more than max_unconfirmed_bytes kept after the
+// cut's moment replies wait.
 //
 // Views are counted by the coordinator and only grow. A primary that has been replaced never answers anybody: its
 // pushes are not confirmed, and only the coordinator's word (GoAlone) lets held replies out.
@@ -77,18 +77,20 @@ struct PrimaryOptions {
 
 class PrimaryNode final : public ServerNode, private ServerNode::Output {
  public:
+  using Output = ServerNode::Output;
   static constexpr size_t kImageBytesUnderWay = size_t{16} << 20;
-  static constexpr absl::Duration kResendAfter = absl::Seconds(2);
+  static constexpr absl::Duration kResendAfter = absl::Seconds(2);  // doubling while nothing is confirmed
+  static constexpr absl::Duration kMostResendAfter = absl::Minutes(1);
 
   // `output` outlives the node. `make`: null for ServerNode::Create. Errors are those of `make`.
   static absl::StatusOr<std::unique_ptr<PrimaryNode>> Create(ServerNodeOptions options, PrimaryOptions primary,
                                                              Output* output, MakeNode make = nullptr);
   ~PrimaryNode() override;
 
-  // --- The coordinator's words. Stale ones (a view not above view(); for GoAlone, below it) change nothing.
-  // A backup that listens behind `link`, of `view`. `fresh`: it was made as this node was, and neither has had a push;
-  // where this one has, the backup is sent images all the same, which it takes. The backup before is forgotten; held
-  // replies wait for the new one to have everything.
+  // --- The coordinator's words. Those of a view below view() change nothing.
+  // A backup of `view` is behind `link`. `fresh`: it was made as this node was, and neither has had a push; where this
+  // one has, the backup is sent images all the same, which it takes. A backup of before is forgotten, as by GoAlone. A
+  // view may begin alone and get its backup later, but has one in all.
   void SetBackup(uint64_t view, std::shared_ptr<BackupLink> link, bool fresh);
   // There is no backup (any more): all held replies go out.
   void GoAlone(uint64_t view);
@@ -103,7 +105,7 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   // Promoted now, the backup would lose nothing that anybody was told, and change no bit of what workers go on to read:
   // it is replicated and, under ROUND, has made the rounds of which older versions may still be asked for.
   bool synced() const;
-  // Sent or to be sent, and not confirmed.
+  // Payload that is sent or to be sent, and not confirmed.
   uint64_t unconfirmed_bytes() const { return unconfirmed_bytes_; }
   size_t held_replies() const { return held_.size(); }
 
@@ -139,10 +141,6 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
     uint64_t after = 0;  // goes out once this is confirmed
     Reply reply;
   };
-  struct Unconfirmed {
-    uint64_t sequence = 0;
-    Request request;
-  };
 
   PrimaryNode(const ServerNodeOptions& options, const PrimaryOptions& primary, Output* output);
 
@@ -152,18 +150,29 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override { output_->Scalars(clock, std::move(squares)); }
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 
-  bool alone() const { return link_ == nullptr; }
-  // What the backup gets of a push; its id is given when it is sent.
-  Request ToPass(const Request& request, size_t push_size) const;
+  // --- The stream to the backup
+  // A push without what else its request asks for.
+  Request PushToPass(const Request& request, size_t push_size) const;
+  Request FenceToPass(Rank rank, Incarnation incarnation) const;
+  Request StateToPass(std::string state) const;
   void Pass(Request request);  // with the next sequence number
+  void ResendAll();
   bool Gated() const;
   void ReleaseHeld();
-  void ResendAll();
-  void BeginSync();
-  // What is to be done about the sync after each event of the inner node.
-  void Advance();
+  void Reset(uint64_t view);  // alone, with nothing held or kept
+
+  // --- primary_sync.cc
+  // After each event of the inner node.
+  void AdvanceSync();
+  void OrderCut();
+  void BeginImages();
+  void PassImage(const BlockExport& image, const std::vector<uint64_t>& marks);
   void FinishImages();
   void DropSync();
+  // A push or a fence on its way to the inner node, while images are being made.
+  void KeepForLater(Request request);
+  bool CutInUse() const;  // by a sync
+  std::shared_ptr<CutSink> Wrap(std::shared_ptr<CutSink> sink);
 
   const ServerNodeOptions options_;
   const PrimaryOptions primary_;
@@ -173,19 +182,23 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   std::unique_ptr<ServerNode> inner_;
 
   uint64_t view_;
+  uint64_t backup_view_ = 0;          // the last that had a backup
   std::shared_ptr<BackupLink> link_;  // null: alone
   uint64_t last_ = 0;                 // sequence numbers given
   uint64_t confirmed_ = 0;
-  std::deque<Unconfirmed> unconfirmed_;  // (confirmed_, last_]
-  uint64_t unconfirmed_bytes_ = 0;       // of payload; with what a sync keeps
-  std::deque<HeldReply> held_;           // `after` ascending
-  std::unique_ptr<Sync> sync_;           // while syncing
-  uint64_t whole_round_ = 0;             // ROUND: from this round on the backup has every version that may be asked for
-  bool touched_ = false;                 // a push or a fence has come
+  std::deque<Request> unconfirmed_;  // (confirmed_, last_]
+  uint64_t unconfirmed_bytes_ = 0;   // of payload; with what a sync keeps
+  std::deque<HeldReply> held_;       // `after` ascending
+  std::unique_ptr<Sync> sync_;       // while syncing
+  uint64_t image_bytes_ = 0;         // those of them that are images
+  uint64_t whole_round_ = 0;         // ROUND: from this round on the backup has every version that may be asked for
+  bool pushed_ = false;              // a push has come
+  std::vector<Incarnation> fences_;  // per rank, of Fence
   absl::Time resend_ = absl::InfiniteFuture();
-  uint64_t resend_confirmed_ = 0;  // as it was when resend_ was set
-  absl::Time now_ = absl::InfinitePast();
-  std::weak_ptr<OwnersSink> owners_cut_;  // of the owner, in progress or to come
+  absl::Duration resend_after_ = kResendAfter;
+  uint64_t resend_confirmed_ = 0;                       // as it was when resend_ was set
+  absl::Time now_ = absl::UnixEpoch();                  // of the last event that told
+  std::vector<std::weak_ptr<OwnersSink>> owners_cuts_;  // of the owner, in progress or to come
 };
 
 }  // namespace descent
