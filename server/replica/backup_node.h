@@ -64,6 +64,10 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   void OnTimer(absl::Time now) override;
   absl::Time next_timer() const override;
   void Fence(Rank rank, Incarnation incarnation) override;
+  void Carry(Generation generation) override {
+    options_.envelope.generation = generation;
+    inner_->Carry(generation);
+  }
   const ServerNodeStats& stats() const override { return inner_->stats(); }
   BlockStore& store() override { return inner_->store(); }
   std::vector<WaitingNotice> Waiting(absl::Time now) const override;
@@ -107,7 +111,7 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   Reply NewReply(uint64_t id) const;
   absl::Status Broken() const;
 
-  const ServerNodeOptions options_;
+  ServerNodeOptions options_;
   const uint64_t view_;
   Output* const output_;
   const MakeNode make_;

@@ -118,6 +118,10 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   absl::Time next_timer() const override;
   // Reaches the backup in its place among the pushes.
   void Fence(Rank rank, Incarnation incarnation) override;
+  void Carry(Generation generation) override {
+    options_.envelope.generation = generation;
+    inner_->Carry(generation);
+  }
   const ServerNodeStats& stats() const override { return inner_->stats(); }
   BlockStore& store() override { return inner_->store(); }
   std::vector<WaitingNotice> Waiting(absl::Time now) const override { return inner_->Waiting(now); }
@@ -174,7 +178,7 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   bool CutInUse() const;  // by a sync
   std::shared_ptr<CutSink> Wrap(std::shared_ptr<CutSink> sink);
 
-  const ServerNodeOptions options_;
+  ServerNodeOptions options_;
   const PrimaryOptions primary_;
   Output* const output_;
   const BlockIndex index_;
