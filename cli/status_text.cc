@@ -149,6 +149,22 @@ std::string StatusReport(const v1::StatusReply& status) {
   for (const v1::Waited& waited : status.waited()) {
     line("waiting", absl::StrFormat("%.1f s for rank %u: %s", waited.seconds(), waited.rank(), waited.why()));
   }
+  // With replicas a process may serve the blocks of others, and hold the backup of some.
+  const auto process = [&](uint64_t id) {
+    for (const v1::MemberStatus& member : status.member()) {
+      if (member.member() == id)
+        return absl::StrCat("process of server ", member.server(), " (pid ", member.pid(), ")");
+    }
+    return std::string("nobody");
+  };
+  for (const v1::ServerStatus& server : status.server()) {
+    line(absl::StrCat("blocks of ", server.server()),
+         absl::StrCat("primary ", process(server.primary()), ", backup ", process(server.backup()),
+                      server.backup() == 0 ? ""
+                      : server.synced()    ? ", synced"
+                                           : ", not synced yet"));
+  }
+  if (status.promotions() > 0) line("promotions", absl::StrCat(status.promotions()));
   if (status.last_cut() > 0) line("last checkpoint", absl::StrCat(status.last_cut()));
   if (status.recoveries() > 0) line("recoveries", absl::StrCat(status.recoveries()));
   line("first cause", status.first_cause());

@@ -88,6 +88,28 @@ TEST(StatusReport, ListsMembers) {
   EXPECT_THAT(report, testing::HasSubstr("memory: 1.6 MB of 14 GB\n"));
 }
 
+TEST(StatusReport, TellsPrimariesAndBackups) {
+  v1::StatusReply status = Running();
+  for (uint32_t s = 0; s < 2; ++s) {
+    v1::MemberStatus* member = status.add_member();
+    member->set_member(4 + s);
+    member->set_role("server");
+    member->set_server(s);
+    member->set_pid(70 + s);
+    v1::ServerStatus* server = status.add_server();
+    server->set_server(s);
+    server->set_primary(5);
+    server->set_backup(s == 0 ? 4 : 0);
+    server->set_synced(s == 0);
+  }
+  status.set_promotions(1);
+  const std::string report = StatusReport(status);
+  EXPECT_THAT(report, testing::ContainsRegex("blocks of 0 +primary process of server 1 \\(pid 71\\), backup process of "
+                                             "server 0 \\(pid 70\\), synced\n"));
+  EXPECT_THAT(report, testing::ContainsRegex("blocks of 1 +primary process of server 1 .*, backup nobody\n"));
+  EXPECT_THAT(report, testing::ContainsRegex("promotions +1\n"));
+}
+
 TEST(Units, Scale) {
   EXPECT_EQ(Rate(0), "0");
   EXPECT_EQ(Rate(951), "951");

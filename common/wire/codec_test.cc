@@ -185,6 +185,54 @@ TEST(CodecTest, SmallestMessages) {
   EXPECT_TRUE(reply.payload.empty());
 }
 
+// Every kind of what a primary passes on, and the confirmation.
+TEST(CodecTest, WhatReplicasSay) {
+  ReplicaFrame frame;
+  frame.view = 7;
+  frame.sequence = uint64_t{1} << 40;
+  std::vector<ReplicaFrame> frames = {frame, frame, frame, frame, frame};
+  ReplicaImage& image = frames[1].image.emplace();
+  image.id = BlockId{TensorId(2), 1023};
+  image.version = 9;
+  image.steps = 8;
+  image.marks = {9, 10};
+  image.keys = 3;
+  image.state_slots = 2;
+  image.more = true;
+  image.skipped = {4};
+  image.order = std::string("\0order", 6);
+  image.ahead = {0, 2, 1};
+  frames[2].engine = std::string("\xff\0state", 7);
+  frames[3].engine = "";
+  frames[4].fence = ReplicaFence{Rank(3), {Generation(5), 6}};
+  for (const ReplicaFrame& sent : frames) {
+    Request request;
+    request.id = 1;
+    request.replica = sent;
+    request.payload = Whole("rows");
+    const std::string bytes = Text(Encode(request));
+    Request got;
+    ASSERT_TRUE(Decode(Whole(bytes), &got).ok());
+    EXPECT_EQ(got.replica, sent);
+    EXPECT_EQ(Text(got.payload), "rows");
+    v1::ExchangeRequest message;
+    ASSERT_TRUE(message.ParseFromString(bytes));
+    EXPECT_EQ(message.replica().view(), 7u);
+    EXPECT_EQ(message.replica().has_image(), sent.image.has_value());
+    EXPECT_EQ(message.replica().has_engine(), sent.engine.has_value());
+    EXPECT_EQ(message.replica().has_fence(), sent.fence.has_value());
+  }
+  Request none, got;
+  got.replica = frame;
+  ASSERT_TRUE(Decode(Whole(Text(Encode(none))), &got).ok());
+  EXPECT_FALSE(got.replica.has_value());
+
+  Reply reply, came;
+  reply.replicated = frame.sequence;
+  ASSERT_TRUE(Decode(Whole(Text(Encode(reply))), &came).ok());
+  EXPECT_EQ(came.replicated, frame.sequence);
+}
+
 TEST(CodecTest, EverySplitDecodesTheSame) {
   const Request request = FullRequest();
   const std::string bytes = Text(Encode(request));
