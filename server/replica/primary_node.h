@@ -102,6 +102,10 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   void OnLinkUp(uint64_t view);
 
   uint64_t view() const { return view_; }
+  // Whether `link` is the one to the backup. It need not be there any more.
+  bool Uses(const std::weak_ptr<const BackupLink>& link) const {
+    return link_ != nullptr && !link.owner_before(link_) && !link_.owner_before(link);
+  }
   // Promoted now, the backup would lose nothing that anybody was told, and change no bit of what workers go on to read:
   // it is replicated and, under ROUND, has made the rounds of which older versions may still be asked for.
   bool synced() const;

@@ -7,47 +7,58 @@
 namespace descent {
 namespace {
 
-class ReplicaLink final : public BackupLink, private ClientTransport::Handler {
+class ReplicaLink final : public BackupLink,
+                          private ClientTransport::Handler,
+                          public std::enable_shared_from_this<ReplicaLink> {
  public:
-  ReplicaLink(ReplicaLinkOptions options, ParameterService* service) : options_(std::move(options)), service_(service) {
-    GrpcClientOptions transport;
-    transport.servers = {options_.address};
-    transport_ = MakeGrpcClientTransport(std::move(transport));
-    transport_->Start(this);
-  }
+  ReplicaLink(ReplicaLinkOptions options, ParameterService* service)
+      : options_(std::move(options)),
+        service_(service),
+        transport_(MakeGrpcClientTransport({.servers = {options_.address}, .max_queued = kUnbounded})) {}
   ~ReplicaLink() override { transport_->Stop(); }
 
+  void Start() { transport_->Start(this); }
   void Send(Request request) override { transport_->Send(ServerId(0), std::move(request)); }
 
  private:
   void OnOpen(ServerId) override {
-    Tell([view = options_.view](PrimaryNode* node) { node->OnLinkUp(view); });
+    Tell([view = options_.view](PrimaryNode& node) { node.OnLinkUp(view); });
   }
   void OnReply(ServerId, Reply reply) override {
-    if (!reply.refusal.ok() && options_.trouble) options_.trouble(reply.refusal);
-    if (reply.replicated == 0) return;
-    Tell([view = options_.view, held = reply.replicated](PrimaryNode* node) { node->OnConfirmed(view, held); });
+    if (!reply.refusal.ok()) {
+      // After a gap all that is behind it is refused, until what is missing has come again.
+      if (reply.refusal.code() != absl::StatusCode::kOutOfRange) Trouble(reply.refusal);
+    } else if (reply.replicated > 0) {
+      Tell(
+          [view = options_.view, sequence = reply.replicated](PrimaryNode& node) { node.OnConfirmed(view, sequence); });
+    }
   }
-  void OnClosed(ServerId, absl::Status why) override {
-    if (options_.trouble) options_.trouble(why);
-  }
+  void OnClosed(ServerId, absl::Status why) override { Trouble(why); }
   void OnWake(absl::Time) override {}
 
-  void Tell(std::function<void(PrimaryNode*)> word) {
-    service_->Post([word = std::move(word)](ServerNode* node) {
-      if (auto* primary = dynamic_cast<PrimaryNode*>(node); primary != nullptr) word(primary);
+  void Trouble(const absl::Status& why) {
+    if (options_.trouble) options_.trouble(why);
+  }
+  // The node that has this link, if it is still installed.
+  template <typename F>
+  void Tell(F what) {
+    service_->Post([self = std::weak_ptr<const BackupLink>(weak_from_this()), what](ServerNode* node) {
+      auto* const primary = dynamic_cast<PrimaryNode*>(node);
+      if (primary != nullptr && primary->Uses(self)) what(*primary);
     });
   }
 
   const ReplicaLinkOptions options_;
   ParameterService* const service_;
-  std::unique_ptr<ClientTransport> transport_;
+  const std::unique_ptr<ClientTransport> transport_;  // bounded by what the PrimaryNode keeps
 };
 
 }  // namespace
 
 std::shared_ptr<BackupLink> MakeReplicaLink(ReplicaLinkOptions options, ParameterService* service) {
-  return std::make_shared<ReplicaLink>(std::move(options), service);
+  auto link = std::make_shared<ReplicaLink>(std::move(options), service);
+  link->Start();
+  return link;
 }
 
 }  // namespace descent
