@@ -71,6 +71,7 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   header.set_state_slots(block.state_slots);
   header.mutable_mark()->Add(marks.begin(), marks.end());
   header.mutable_skipped()->Add(block.skipped.begin(), block.skipped.end());
+  header.set_order(block.order);
   if (dim == 0) return Append(std::move(header), block.payload);
 
   const uint64_t row = uint64_t{dim} * sizeof(float);
@@ -90,6 +91,7 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
     header.set_keys(keys);
     header.set_more(first < block.keys);
     DESCENT_RETURN_IF_ERROR(Append(header, payload));
+    header.clear_order();  // once is enough
   } while (first < block.keys);
   return absl::OkStatus();
 }

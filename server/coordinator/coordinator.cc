@@ -310,7 +310,7 @@ bool Coordinator::PlanMemory() {
   uint64_t largest = 0;
   for (const auto& [id, member] : members_) {
     if (!member.is_server) continue;
-    const MemoryPlan plan = options_.memory ? options_.memory(member.server, admission_.specs(), *map_)
+    const MemoryPlan plan = options_.memory ? options_.memory(member.server, admission_.specs(), *map_, clocks_)
                                             : EstimateMemory(options_, member.server, admission_.specs(), *map_);
     if (plan.bytes >= largest) {
       largest = plan.bytes;
@@ -364,7 +364,7 @@ void Coordinator::Evolve() {
       SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
                            : idle     ? "stopped; every worker finished the clock in hand"
                                       : "stopped; the grace for workers to finish is over");
-      if (!stopping_) {
+      if (!stopping_ && !cuts_.at_end()) {
         cuts_.Halt();  // the model is what is saved
       } else if (cuts_.enabled()) {
         cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way

@@ -54,6 +54,7 @@ uint64_t CutSchedule::Lead(absl::Time now) const {
 void CutSchedule::Order(uint64_t number, absl::Time now) {
   number_ = tried_ = number;
   stage_ = Stage::kPreparing;
+  for_demand_ = false;
   since_ = now;
   rounds_at_last_ = round_;
   reports_.clear();
@@ -80,6 +81,7 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
       demanded_.reset();  // there is one
     } else {
       Order(options_.apply_push ? tried_ + 1 : *demanded_, now);
+      for_demand_ = true;
     }
     return;
   }
@@ -132,7 +134,7 @@ void CutSchedule::Committed(const absl::Status& status, absl::Time now) {
   last_ = number_;
   last_time_ = now;
   misses_ = 0;
-  demanded_.reset();
+  if (for_demand_) demanded_.reset();
   reports_.clear();
 }
 
@@ -141,7 +143,7 @@ void CutSchedule::GiveUp(std::string why, absl::Time now) {
   stage_ = Stage::kIdle;
   retry_at_ = now + kRetry;
   misses_ = 0;
-  demanded_.reset();
+  if (std::exchange(for_demand_, false)) demanded_.reset();
   reports_.clear();
 }
 

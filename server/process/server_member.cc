@@ -127,6 +127,7 @@ absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = ServerId(registration_.server());
+  store.recorded_pushes = RecordedPushes(job, news.clocks());
   log_->Log(absl::StrCat("memory at most: ", BudgetText(PlanStore(store))));
   if (news.has_restore()) {
     RestoredState& restored = options.restored.emplace();
@@ -155,6 +156,7 @@ absl::Status ServerMember::Restore(const v1::RestorePoint& from, const ServerNod
     image.keys = record.keys();
     image.state_slots = record.state_slots();
     image.skipped.assign(record.skipped().begin(), record.skipped().end());
+    image.order = record.order();
     image.payload = payload;
     bytes += payload.size();
     const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());
