@@ -117,6 +117,7 @@ absl::StatusOr<BlockOrder> DecodeOrder(absl::string_view bytes, uint32_t ranks) 
       }
       continue;
     }
+    if (what == kMissing && tag / 4 != 0) return malformed(at, "a round that cannot be");
     if (push == (what == kMissing))
       return malformed(at, push ? "a round in a log of pushes" : "a push in one of rounds");
     const uint64_t clock_before = cursor.clock;
