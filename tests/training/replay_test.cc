@@ -165,19 +165,21 @@ class Cluster {
     }
     if (meanwhile != nullptr) {
       const absl::Time deadline = absl::Now() + absl::Seconds(60);
-      uint64_t pushes = 0;
-      while (pushes < kRanks * kClocks / 3 && absl::Now() < deadline) {
-        cluster_->OnNode(ServerId(0), [&](ServerNode& node) { pushes = node.stats().pushes; });
+      while (Pushes(0) < kRanks * kClocks / 3 && absl::Now() < deadline) {
       }
       meanwhile();
     }
     for (std::thread& thread : threads) thread.join();
   }
-  // Of all servers, one after another, as orders reach them.
+  // Of all servers, one after another, as orders reach them. In between training gets time to go on, were it to: what
+  // is computed from the state after one server's part must not be in another's.
   WholeCut Cut() {
     WholeCut all;
     std::vector<std::shared_ptr<KeptCut>> parts;
     for (uint32_t s = 0; s < servers_; ++s) {
+      const absl::Time deadline = absl::Now() + absl::Milliseconds(s == 0 ? 0 : 50);
+      for (const uint64_t before = Pushes(s); absl::Now() < deadline && Pushes(s) < before + 6 * kRanks;) {
+      }
       parts.push_back(std::make_shared<KeptCut>());
       cluster_->OnNode(ServerId(s), [&](ServerNode& node) {
         EXPECT_TRUE(node.BeginCut(Clock(kClocks), parts.back()).ok());
@@ -194,6 +196,11 @@ class Cluster {
   }
 
  private:
+  uint64_t Pushes(uint32_t server) {
+    uint64_t pushes = 0;
+    cluster_->OnNode(ServerId(server), [&](ServerNode& node) { pushes = node.stats().pushes; });
+    return pushes;
+  }
   void Work(uint32_t w, uint32_t workers) {
     std::vector<LeasedRank> leases;
     for (uint32_t r = w; r < kRanks; r += workers) leases.push_back({Rank(r), {Generation(0), 1}});
