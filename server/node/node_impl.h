@@ -166,8 +166,8 @@ class NodeImpl final : public ServerNode {
   std::unique_ptr<Cut> cut_;
   std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
   uint64_t round_seen_ = 0;
-  std::unique_ptr<OrderLog> order_;  // null: not recorded
-  bool hold_reads_ = false;          // until the cut is whole on every server
+  std::unique_ptr<OrderLog> order_;       // null: not recorded
+  bool hold_reads_ = false;               // until the cut is whole on every server
   std::unique_ptr<Restoring> restoring_;  // until FinishRestore
 
   absl::flat_hash_map<ConnectionId, std::unique_ptr<Connection>> connections_;  // iterated by DropCut alone

@@ -249,10 +249,4 @@ absl::Status OrderLog::Install(uint32_t block, absl::string_view bytes, uint64_t
   return absl::OkStatus();
 }
 
-uint64_t OrderLog::bytes() const {
-  uint64_t bytes = 0;
-  for (const Log& log : logs_) bytes += sizeof(log) + log.bytes.capacity();
-  return bytes;
-}
-
 }  // namespace descent

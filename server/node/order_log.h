@@ -84,8 +84,6 @@ class OrderLog {
   // block at that version; the message is for the caller to put the block's name in front of.
   absl::Status Install(uint32_t block, absl::string_view bytes, uint64_t version, uint64_t steps);
 
-  uint64_t bytes() const;  // taken
-
  private:
   struct Log {
     std::string bytes;  // PUSH: all of it; ROUND: up to the restore

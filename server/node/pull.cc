@@ -137,7 +137,8 @@ void NodeImpl::Pump(Connection* c) {
       reply = std::move(c->control.front());
       c->control.pop_front();
       // An answer to the push and the data of one request travel together.
-      fill = !c->line.empty() && !hold_reads_ && reply.refusal.ok() && !reply.waiting && pulls_[c->line.front()]->id == reply.id;
+      fill = !c->line.empty() && !hold_reads_ && reply.refusal.ok() && !reply.waiting &&
+             pulls_[c->line.front()]->id == reply.id;
     } else {
       reply = NewReply(pulls_[c->line.front()]->id);
     }

@@ -49,9 +49,9 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
     refused = absl::StrCat("push of rank ", push.rank.value, ": span ", push.span, ", but one step is made per push");
   } else if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
     if (absl::StatusOr<ReadVector> read = DecodeRead(push.read); !read.ok()) {
-      refused = absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value,
-                             ": the order is recorded, so it must say what it was computed from: ",
-                             read.status().message());
+      refused =
+          absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value,
+                       ": the order is recorded, so it must say what it was computed from: ", read.status().message());
     }
   }
   verdicts_.clear();
@@ -145,8 +145,7 @@ bool NodeImpl::TakeIn(const Admit& admit, const PushFrame& push, const Payload& 
   const absl::Status status = StorePart(admit.block, push.rank, push.span, push.clock, keys, part, push.weight[0]);
   if (status.ok()) {
     if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
-      order_->OnPush(admit.block, push.rank, push.clock, push.read,
-                     sparse ? store_->steps(index_.id(admit.block)) : 0);
+      order_->OnPush(admit.block, push.rank, push.clock, push.read, sparse ? store_->steps(index_.id(admit.block)) : 0);
     }
     return true;
   }

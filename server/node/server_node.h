@@ -38,8 +38,8 @@ struct ServerNodeOptions {
   uint64_t cut_every = 0;        // ROUND: a cut at every clock divisible by this, but not where the run begins; 0: none
   // The order in which blocks take in what makes them is kept, goes into every cut, and is expected of the cut that the
   // node goes on from (order_log.h). PUSH: every push with a weight says what it was computed from; and while a cut is
-  // under way, until DropCut, reads wait: what is computed from a state after the cut must not get into another server's
-  // part of it.
+  // under way, until DropCut, reads wait: what is computed from a state after the cut must not get into another
+  // server's part of it.
   bool record_order = false;
   std::optional<RestoredState> restored;   // the node goes on from a cut
   EngineFault fault = EngineFault::kNone;  // for tests alone

@@ -21,8 +21,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
-  store.cuts =
-      job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order();
+  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order();
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;

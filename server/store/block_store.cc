@@ -294,7 +294,8 @@ StoreBudget PlanStore(const StoreOptions& options) {
       if (options.tensors[t].sparse) slots += placement.size();
     }
     if (mine > 0) {
-      budget.order = 2 * options.recorded_pushes * (kEntryBytes * mine + kReadBytes + kSlotReadBytes * slots);
+      // The logs grow by doubling, and a cut has a copy of them.
+      budget.order = 3 * options.recorded_pushes * (kEntryBytes * mine + kReadBytes + kSlotReadBytes * slots);
     }
   }
   return budget;

@@ -51,7 +51,8 @@ struct StoreOptions {
   bool apply_push = false;  // PUSH instead of ROUND
   uint32_t history = 1;
   bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
-  uint64_t recorded_pushes = 0;  // PUSH: as many are recorded in order (server/node/order_log.h), which PlanStore counts
+  uint64_t recorded_pushes =
+      0;  // PUSH: as many are recorded in order (server/node/order_log.h), which PlanStore counts
 };
 
 // One block or slot in serial form; see BlockImage in parameter.proto.
@@ -148,7 +149,7 @@ struct StoreBudget {
   uint64_t state = 0;
   uint64_t versions = 0;
   uint64_t contributions = 0;
-  uint64_t cut = 0;  // dense parameters and state of one cut, kept until written: steps meanwhile go on in others
+  uint64_t cut = 0;    // dense parameters and state of one cut, kept until written: steps meanwhile go on in others
   uint64_t order = 0;  // the recorded order of all pushes, and its copy in a cut
   uint64_t total() const { return parameters + state + versions + contributions + cut + order; }
 };

@@ -589,7 +589,7 @@ class Trainer::Impl {
   std::vector<AlignedFloats> rows_;
   std::vector<AlignedFloats> gathered_;
   std::vector<PartVersion> versions_;  // of these and of the dense parameters, where the order is recorded
-  Reading evaluation_[2];  // here, because an evaluation may be given up while its rows are on their way
+  Reading evaluation_[2];              // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
   std::vector<std::unique_ptr<GradientSum>> free_;
