@@ -16,6 +16,7 @@ void AddHealthCommand(CLI::App* program, int* exit_status);
 void AddPredictCommand(CLI::App* program, int* exit_status);
 void AddExportCommand(CLI::App* program, int* exit_status);
 void AddInspectCommand(CLI::App* program, int* exit_status);
+void AddReplayCommand(CLI::App* program, int* exit_status);
 
 // "descent: <message>" on standard error; returns `exit_status`.
 int Complain(const absl::Status& status, int exit_status);

@@ -33,6 +33,7 @@ int Main(int argc, char** argv) {
   AddPredictCommand(&program, &exit_status);
   AddExportCommand(&program, &exit_status);
   AddInspectCommand(&program, &exit_status);
+  AddReplayCommand(&program, &exit_status);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

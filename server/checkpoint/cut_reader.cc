@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
@@ -16,6 +17,8 @@ namespace {
 constexpr size_t kHeaderBytes =
     1 << 20;  // beside marks; rounds without any weight take most of it, where there are any
 constexpr size_t kMarkBytes = 10;
+// Where the order of pushes is recorded, of one block's. Bytes are taken only where the file has as many.
+constexpr size_t kOrderBytes = size_t{1} << 30;
 
 absl::Status Lost(absl::string_view what) { return absl::DataLossError(what); }
 
@@ -167,7 +170,8 @@ absl::Status CutReader::Enter(const v1::CutRecord& header, Progress* progress) c
 absl::Status CutReader::ReadPart(const v1::PartFile& part, absl::FunctionRef<bool(BlockId)> wanted, Sink sink,
                                  Extent extent, Progress* progress) const {
   const std::string path = absl::StrCat(folder_, "/", part.name());
-  auto opened = PartFileReader::Open(storage_, path, kHeaderBytes + kMarkBytes * layout_.restart.size());
+  const size_t order = absl::StrContains(manifest_.job_text(), "record_order: true") ? kOrderBytes : 0;
+  auto opened = PartFileReader::Open(storage_, path, kHeaderBytes + kMarkBytes * layout_.restart.size() + order);
   if (absl::IsDataLoss(opened.status())) return Named(path, opened.status());
   if (!opened.ok()) return opened.status();
   PartFileReader& file = **opened;

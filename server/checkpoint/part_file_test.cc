@@ -51,6 +51,7 @@ TEST_F(PartFileTest, ABlockAndALargeSlot) {
   slot.version = 500;
   slot.keys = kKeys;
   slot.state_slots = 1;
+  slot.order = "what made it";
   const auto keys = std::make_shared<std::vector<uint64_t>>(kKeys);
   std::iota(keys->begin(), keys->end(), uint64_t{10});
   const auto rows = Floats(2 * kKeys * kDim, 1);
@@ -85,6 +86,7 @@ TEST_F(PartFileTest, ABlockAndALargeSlot) {
     EXPECT_EQ(header.generation(), 2u);
     EXPECT_EQ(header.cut(), 500u);
     EXPECT_EQ(header.mark_size(), 2);
+    EXPECT_EQ(header.order(), header.index() == 3 && read_keys.empty() ? "what made it" : "") << "once";
     const auto payload = (*reader)->TakePayload();
     ASSERT_TRUE(payload.ok()) << payload.status();
     if (header.tensor() == 0) {

@@ -70,10 +70,12 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   header.set_state_slots(block.state_slots);
   header.mutable_mark()->Add(marks.begin(), marks.end());
   header.mutable_skipped()->Add(block.skipped.begin(), block.skipped.end());
+  header.set_order(block.order);
   for (ImageSlice& slice : SliceImage(block, dim, kMaxSlotRecordBytes)) {
     header.set_keys(slice.keys);
     header.set_more(slice.more);
     DESCENT_RETURN_IF_ERROR(Append(header, slice.payload));
+    header.clear_order();  // once is enough
   }
   return absl::OkStatus();
 }

@@ -322,7 +322,7 @@ bool Coordinator::PlanMemory() {
   for (const auto& [id, member] : members_) {
     if (!member.is_server) continue;
     const auto needs = [&](ServerId server) {
-      return options_.memory ? options_.memory(server, admission_.specs(), *map_)
+      return options_.memory ? options_.memory(server, admission_.specs(), *map_, clocks_)
                              : EstimateMemory(options_, server, admission_.specs(), *map_);
     };
     MemoryPlan plan = needs(member.server);
@@ -385,7 +385,7 @@ void Coordinator::Evolve() {
       SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
                            : idle     ? "stopped; every worker finished the clock in hand"
                                       : "stopped; the grace for workers to finish is over");
-      if (!stopping_) {
+      if (!stopping_ && !cuts_.at_end()) {
         cuts_.Halt();  // the model is what is saved
       } else if (cuts_.enabled()) {
         cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way

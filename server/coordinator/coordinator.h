@@ -68,7 +68,7 @@ struct CoordinatorOptions {
   // The learning rate of a clock, for the records. Null: job.learning_rate.constant.
   std::function<double(uint64_t clock)> rate;
   // Null: an estimate from specs, map and optimizer, dense tensors only.
-  std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&)> memory;
+  std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&, uint64_t clocks)> memory;
   absl::Duration stop_grace = absl::Seconds(5);   // for workers to finish the clock in hand
   absl::Duration leave_grace = absl::Seconds(3);  // for members to hear of the end
   Generation generation{1};

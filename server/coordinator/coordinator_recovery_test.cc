@@ -296,5 +296,20 @@ TEST(CoordinatorRecoveryTest, AStopTakesACutOfTheClockThatEveryServerHasReached)
   EXPECT_EQ(t.c->cuts().number(), 17u);
 }
 
+TEST(CoordinatorRecoveryTest, ARecordedRunEndsWithACut) {
+  for (bool recorded : {true, false}) {
+    CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+    options.cuts.at_end = recorded;
+    options.apply_push = true;
+    TestCluster t(options);
+    t.Start(1, 1);
+    t.Progress(t.worker[0], {{0, 100}, {1, 100}}, true);
+    ASSERT_EQ(t.c->phase(), v1::SAVING);
+    EXPECT_EQ(t.c->cuts().demand_met(), !recorded) << "before the model is saved";
+    t.c->Tick(t.now);
+    EXPECT_EQ(t.c->cuts().stage(), recorded ? CutSchedule::Stage::kPreparing : CutSchedule::Stage::kIdle);
+  }
+}
+
 }  // namespace
 }  // namespace descent

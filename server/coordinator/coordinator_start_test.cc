@@ -265,7 +265,7 @@ TEST(CoordinatorStartTest, MemoryThatDoesNotSufficeIsRefusedByNameAndNumber) {
 
 TEST(CoordinatorStartTest, TheOwnersMemoryPlanIsAsked) {
   CoordinatorOptions options = TestCluster::Options(8, 1, 1);
-  options.memory = [](ServerId, const std::vector<TensorSpec>& specs, const PartitionMap& map) {
+  options.memory = [](ServerId, const std::vector<TensorSpec>& specs, const PartitionMap& map, uint64_t) {
     EXPECT_EQ(specs.size(), 1u);
     EXPECT_EQ(map.servers, 1u);
     return MemoryPlan{uint64_t{3} << 30, "everything"};

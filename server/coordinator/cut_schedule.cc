@@ -62,6 +62,7 @@ uint64_t CutSchedule::Lead(absl::Time now) const {
 void CutSchedule::Order(uint64_t number, absl::Time now) {
   number_ = tried_ = number;
   stage_ = Stage::kPreparing;
+  for_demand_ = false;
   since_ = now;
   rounds_at_last_ = round_;
   reports_.clear();
@@ -88,6 +89,7 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
       demanded_.reset();  // there is one
     } else {
       Order(options_.apply_push ? tried_ + 1 : *demanded_, now);
+      for_demand_ = true;
     }
     return;
   }
@@ -140,7 +142,7 @@ void CutSchedule::Committed(const absl::Status& status, absl::Time now) {
   last_ = number_;
   last_time_ = now;
   misses_ = 0;
-  demanded_.reset();
+  if (for_demand_) demanded_.reset();
   reports_.clear();
 }
 
@@ -149,7 +151,7 @@ void CutSchedule::GiveUp(std::string why, absl::Time now) {
   stage_ = Stage::kIdle;
   retry_at_ = now + kRetry;
   misses_ = 0;
-  demanded_.reset();
+  if (std::exchange(for_demand_, false)) demanded_.reset();
   reports_.clear();
 }
 

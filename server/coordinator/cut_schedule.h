@@ -28,6 +28,7 @@ class CutSchedule {
   struct Options {
     uint64_t every_rounds = 0;                    // 0: not by rounds
     absl::Duration every = absl::ZeroDuration();  // 0: not by time
+    bool at_end = false;                          // and one where the run ends
     bool apply_push = false;
     uint32_t servers = 1;
     absl::Duration reach = absl::Milliseconds(300);  // from a decision until every server has the order
@@ -37,7 +38,8 @@ class CutSchedule {
 
   explicit CutSchedule(const Options& options) : options_(options) {}
 
-  bool enabled() const { return options_.every_rounds > 0 || options_.every > absl::ZeroDuration(); }
+  bool enabled() const { return options_.every_rounds > 0 || options_.every > absl::ZeroDuration() || at_end(); }
+  bool at_end() const { return options_.at_end; }
   // A generation begins to run from cut `number` (0: from the beginning; ROUND: its clock).
   void Start(uint64_t number, absl::Time now);
   // No generation runs: whatever was under way is void.
@@ -89,6 +91,7 @@ class CutSchedule {
   uint32_t misses_ = 0;          // orders in a row that came too late
   std::deque<Sample> samples_;
   std::optional<uint64_t> demanded_;
+  bool for_demand_ = false;  // the cut under way is the one demanded, not one that began before
   std::map<ServerId, v1::CutReport> reports_;
   std::vector<std::string> troubles_;
 };

@@ -154,6 +154,54 @@ TEST_F(CutScheduleTest, ADemandIsMetOrGivenUp) {
   EXPECT_TRUE(cuts.demand_met());
 }
 
+// One that began before is not of the moment that was asked for.
+TEST_F(CutScheduleTest, ADemandIsNotMetByACutUnderWay) {
+  CutSchedule::Options options = Every(10, 1);
+  options.apply_push = true;
+  options.at_end = true;
+  CutSchedule cuts(options);
+  cuts.Start(0, now);
+  cuts.Advance(10, 1000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Demand(12, now);
+  cuts.Report(ServerId(0), Part(1), now);
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_FALSE(cuts.demand_met());
+  cuts.Advance(12, 1000, now);
+  ASSERT_EQ(cuts.stage(), Stage::kPreparing);
+  EXPECT_EQ(cuts.number(), 2u);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Report(ServerId(0), Part(2), now);
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_TRUE(cuts.demand_met());
+
+  // Nor is it given up with it.
+  cuts.Advance(30, 1000, now);
+  ASSERT_EQ(cuts.number(), 3u);
+  cuts.Demand(31, now);
+  cuts.Prepared(absl::ResourceExhaustedError("disk full"), now);
+  EXPECT_FALSE(cuts.demand_met());
+  cuts.Advance(31, 1000, now + absl::Seconds(2));
+  EXPECT_EQ(cuts.number(), 4u);
+}
+
+TEST_F(CutScheduleTest, OneAtTheEndAlone) {
+  for (bool push : {false, true}) {
+    CutSchedule::Options options = Every(0, 1);
+    options.at_end = true;
+    options.apply_push = push;
+    CutSchedule cuts(options);
+    EXPECT_TRUE(cuts.enabled());
+    cuts.Start(0, now);
+    for (uint64_t round = 0; round <= 1000; round += 100) cuts.Advance(round, 1000, now += absl::Hours(1));
+    EXPECT_EQ(cuts.stage(), Stage::kIdle);
+    cuts.Demand(1000, now);
+    cuts.Advance(1000, 1000, now);
+    EXPECT_EQ(cuts.stage(), Stage::kPreparing);
+    EXPECT_EQ(cuts.number(), push ? 1u : 1000u);
+  }
+}
+
 TEST_F(CutScheduleTest, NothingIsUnderWayBetweenGenerations) {
   CutSchedule cuts(Every(100, 1));
   cuts.Start(0, now);

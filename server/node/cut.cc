@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -67,11 +68,14 @@ void NodeImpl::StartCut(Clock clock, std::vector<std::shared_ptr<CutSink>> sinks
       for (uint32_t r = 0; r < options_.store.ranks; ++r) cut_->marks.push_back(engine_.mark(block, Rank(r)));
     }
   }
+  // With one server alone there is nobody whose part could be later.
+  hold_reads_ = order_ != nullptr && options_.store.apply_push && options_.store.map.servers > 1;
   store_->PinSlots();
   for (uint32_t block = 0; block < index_.dense(); ++block) {
     absl::StatusOr<BlockExport> image = store_->Export(index_.id(block), true);
     if (!image.ok()) return GiveUpCut();
     DESCENT_CHECK(options_.store.apply_push || image->version == clock.value);
+    if (order_ != nullptr) image->order = order_->Image(block, image->version);
     Deliver(*std::move(image), CutMarks(block));
   }
   if (cut_->left == 0) FinishCut();
@@ -106,6 +110,8 @@ size_t NodeImpl::ImageSlot(uint32_t block) {
     GiveUpCut();
     return 0;
   }
+  // No step has been made since the cut's moment, so the log is of that moment too.
+  if (order_ != nullptr) image->order = order_->Image(block, image->version);
   const size_t bytes = image->payload.size();
   Deliver(*std::move(image), CutMarks(block));
   cut_->lacks[block - index_.dense()] = 0;
@@ -138,6 +144,14 @@ void NodeImpl::FinishCut() {
 void NodeImpl::DropCut() {
   demanded_.reset();
   if (cut_ != nullptr) GiveUpCut();
+  if (!std::exchange(hold_reads_, false)) return;
+  std::vector<ConnectionId> held;
+  for (const auto& [id, connection] : connections_) {
+    if (!connection->line.empty()) held.push_back(id);
+  }
+  std::sort(held.begin(), held.end());  // the map's order is nobody's
+  for (ConnectionId id : held) MarkDirty(Find(id));
+  Flush();
 }
 
 void NodeImpl::GiveUpCut() {

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "server/core/engine.h"
 #include "server/node/block_index.h"
+#include "server/node/order_log.h"
 #include "server/node/request_check.h"
 #include "server/node/server_node.h"
 
@@ -168,9 +169,11 @@ class NodeImpl final : public ServerNode {
   std::unique_ptr<Cut> cut_;
   std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
   uint64_t round_seen_ = 0;
+  std::unique_ptr<OrderLog> order_;       // null: not recorded
+  bool hold_reads_ = false;               // until the cut is whole on every server
   std::unique_ptr<Restoring> restoring_;  // until FinishRestore
 
-  absl::flat_hash_map<ConnectionId, std::unique_ptr<Connection>> connections_;  // looked up, never iterated
+  absl::flat_hash_map<ConnectionId, std::unique_ptr<Connection>> connections_;  // iterated by DropCut alone
   std::vector<std::unique_ptr<Pull>> pulls_;                                    // by ticket
   std::vector<uint32_t> free_tickets_;
   std::vector<ConnectionId> dirty_;

@@ -130,14 +130,15 @@ void NodeImpl::Flush() {
 }
 
 void NodeImpl::Pump(Connection* c) {
-  while (c->in_flight < options_.send_window && (!c->control.empty() || !c->line.empty())) {
+  while (c->in_flight < options_.send_window && (!c->control.empty() || (!c->line.empty() && !hold_reads_))) {
     Reply reply;
     bool fill = c->control.empty();
     if (!c->control.empty()) {
       reply = std::move(c->control.front());
       c->control.pop_front();
       // An answer to the push and the data of one request travel together.
-      fill = !c->line.empty() && reply.refusal.ok() && !reply.waiting && pulls_[c->line.front()]->id == reply.id;
+      fill = !c->line.empty() && !hold_reads_ && reply.refusal.ok() && !reply.waiting &&
+             pulls_[c->line.front()]->id == reply.id;
     } else {
       reply = NewReply(pulls_[c->line.front()]->id);
     }
@@ -201,6 +202,7 @@ bool NodeImpl::Fill(Pull* pull, Reply* reply) {
         store_->ReadSparse(part.id, part.keys, pull->keys.Sub(pull->key_offset, key_bytes), pull->version);
     if (!rows.ok()) return give_up(rows.status());
     part.version = pull->version ? *pull->version : store_->version(part.id);
+    part.steps = order_ != nullptr && options_.store.apply_push ? store_->steps(part.id) : 0;
     reply->sparse.push_back(part);
     reply->payload.Append(*rows);
     pull->key_offset += key_bytes;

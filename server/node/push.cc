@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/wire/read_vector.h"
 #include "server/node/node_impl.h"
 
 namespace descent {
@@ -46,6 +47,12 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   std::string refused;
   if (options_.store.apply_push && push.span != 1) {
     refused = absl::StrCat("push of rank ", push.rank.value, ": span ", push.span, ", but one step is made per push");
+  } else if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
+    if (absl::StatusOr<ReadVector> read = DecodeRead(push.read); !read.ok()) {
+      refused =
+          absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value,
+                       ": the order is recorded, so it must say what it was computed from: ", read.status().message());
+    }
   }
   verdicts_.clear();
   if (refused.empty()) {
@@ -136,7 +143,12 @@ bool NodeImpl::TakeIn(const Admit& admit, const PushFrame& push, const Payload& 
     return true;
   }
   const absl::Status status = StorePart(admit.block, push.rank, push.span, push.clock, keys, part, push.weight[0]);
-  if (status.ok()) return true;
+  if (status.ok()) {
+    if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
+      order_->OnPush(admit.block, push.rank, push.clock, push.read, sparse ? store_->steps(index_.id(admit.block)) : 0);
+    }
+    return true;
+  }
   // The store tells a wrong form and a wrong value apart in words only; what it was decides whether the job can go on.
   const Payload copy = Compact(part);
   const std::byte* data = copy.empty() ? nullptr : copy.pieces()[0].data;
@@ -180,6 +192,7 @@ void NodeImpl::Commit(const CommitBlock& commit) {
         absl::StrCat(status.message(), " (the round of clock ", commit.clock.value, ")")));
     return;
   }
+  if (order_ != nullptr) order_->OnRound(commit.block, commit.clock, {});
   if (scalars) squares_[commit.clock.value % 2][commit.block] = square;
   Feed(&later_dense_[commit.block], commit.clock.value + 1);
   engine_.Step(BlockCommitted{commit.block}, &actions_);
@@ -206,6 +219,7 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
       if (scalars) squares.push_back({id, square});
     }
     store_->AdvanceSlots(clock.value + 1);
+    if (order_ != nullptr) order_->OnSlotsRound(clock, {});
     Feed(&later_slots_, clock.value + 1);
   }
   engine_.Step(SlotsCommitted{now}, &actions_);

@@ -43,6 +43,12 @@ absl::Status NodeImpl::Install(const BlockExport& image, absl::Span<const uint64
                     absl::StrJoin(marks, ","));
     }
   }
+  if (order_ != nullptr && !restoring_->came[block]) {
+    const absl::Status order = order_->Install(block, image.order, image.version, image.steps);
+    if (!order.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("image of ", index_.Name(image.id), ": ", order.message()));
+    }
+  }
   DESCENT_RETURN_IF_ERROR(store_->Install(image));
   std::copy(marks.begin(), marks.end(), kept);
   restoring_->came[block] = true;

@@ -33,6 +33,10 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
       totals_(2),
       push_weight_(options_.store.ranks, 0.0) {
   for (auto& squares : squares_) squares.assign(index_.dense(), 0.0);
+  if (options_.record_order) {
+    order_ =
+        std::make_unique<OrderLog>(options_.store.ranks, index_.dense(), index_.slots(), options_.store.apply_push);
+  }
   if (options_.restored.has_value()) {
     restoring_ = std::make_unique<Restoring>();
     restoring_->marks.resize(size_t{index_.size()} * options_.store.ranks);

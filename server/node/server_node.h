@@ -36,6 +36,11 @@ struct ServerNodeOptions {
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
   uint64_t cut_every = 0;        // ROUND: a cut at every clock divisible by this, but not where the run begins; 0: none
+  // The order in which blocks take in what makes them is kept, goes into every cut, and is expected of the cut that the
+  // node goes on from (order_log.h). PUSH: every push with a weight says what it was computed from; and while a cut is
+  // under way, until DropCut, reads wait: what is computed from a state after the cut must not get into another
+  // server's part of it.
+  bool record_order = false;
   std::optional<RestoredState> restored;   // the node goes on from a cut
   EngineFault fault = EngineFault::kNone;  // for tests alone
 };

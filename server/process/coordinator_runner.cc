@@ -31,11 +31,13 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.apply_push = ConsistencyOf(job).apply_push;
   options.rate = [job](uint64_t clock) { return static_cast<double>(LearningRateAt(job, clock)); };
   DESCENT_ASSIGN_OR_RETURN(const StoreOptions store, StoreOptionsOf(job));
-  options.memory = [store](ServerId server, const std::vector<TensorSpec>& tensors, const PartitionMap& map) {
+  options.memory = [store, job](ServerId server, const std::vector<TensorSpec>& tensors, const PartitionMap& map,
+                                uint64_t clocks) {
     StoreOptions of_server = store;
     of_server.self = server;
     of_server.tensors = tensors;
     of_server.map = map;
+    of_server.recorded_pushes = RecordedPushes(job, clocks);
     const StoreBudget budget = PlanStore(of_server);
     return MemoryPlan{budget.total(), BudgetText(budget)};
   };
@@ -50,6 +52,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.adopt = std::move(beginning.views);
   options.cuts.every_rounds = job.checkpoint().every_rounds();
   options.cuts.every = absl::Seconds(job.checkpoint().every_seconds());
+  options.cuts.at_end = job.record_order();
   options.checkpoint_folder = checkpointing->folder();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
                            Coordinator::Create(std::move(options), time->Now()));

@@ -21,7 +21,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
-  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0;
+  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order();
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;
@@ -33,8 +33,13 @@ absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job) {
   ServerNodeOptions options;
   options.staleness = ConsistencyOf(job).staleness;
   options.scalars_every = job.metrics().every_rounds();
+  options.record_order = job.record_order();
   DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job));
   return options;
+}
+
+uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks) {
+  return job.record_order() && ConsistencyOf(job).apply_push ? clocks * job.ranks() : 0;
 }
 
 std::string BudgetText(const StoreBudget& budget) {
@@ -42,6 +47,7 @@ std::string BudgetText(const StoreBudget& budget) {
   return absl::StrCat("parameters ", mib(budget.parameters), ", optimizer state ", mib(budget.state), ", versions ",
                       mib(budget.versions), ", contributions ", mib(budget.contributions),
                       budget.cut > 0 ? absl::StrCat(", a checkpoint under way ", mib(budget.cut)) : "",
+                      budget.order > 0 ? absl::StrCat(", the order of pushes ", mib(budget.order)) : "",
                       "; rows of tables come on top");
 }
 

@@ -2,6 +2,7 @@
 #ifndef DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
 #define DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,6 +15,9 @@ namespace descent {
 absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job);
 // The same for a node around such a store; the envelope is the caller's.
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job);
+
+// How many pushes of a job of so many clocks are recorded in order: none, or all. For StoreOptions.
+uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks);
 
 // "parameters 1.8 MiB, optimizer state ...": for people.
 std::string BudgetText(const StoreBudget& budget);

@@ -43,6 +43,7 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = server_;
+  store.recorded_pushes = RecordedPushes(context_->job.job(), news.clocks());
   context_->log->Log(absl::StrCat("server ", server_.value, want.primary() ? "" : ", backup",
                                   ": memory at most: ", BudgetText(PlanStore(store))));
   const bool joins = !want.primary() && !want.fresh();  // its primary sends what it holds
@@ -95,6 +96,7 @@ absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions
     image.keys = record.keys();
     image.state_slots = record.state_slots();
     image.skipped.assign(record.skipped().begin(), record.skipped().end());
+    image.order = record.order();
     image.payload = payload;
     bytes += payload.size();
     const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());

@@ -180,6 +180,7 @@ absl::Status BackupNode::TakeImage(Request request) {
   image.keys = from.keys;
   image.state_slots = from.state_slots;
   image.skipped = std::move(from.skipped);
+  image.order = std::move(from.order);
   image.ahead = std::move(from.ahead);
   image.payload = std::move(request.payload);
   return inner_->Install(image, from.marks);

@@ -69,6 +69,7 @@ void PrimaryNode::PassImage(const BlockExport& image, const std::vector<uint64_t
     to.state_slots = image.state_slots;
     to.more = slice.more;
     if (slice.first == 0) to.skipped = image.skipped;
+    if (slice.first == 0) to.order = image.order;
     if (!image.ahead.empty()) {
       const auto begin = image.ahead.begin() + slice.first;
       to.ahead.assign(begin, begin + slice.keys);

@@ -132,6 +132,14 @@ class Store final : public BlockStore {
     }
   }
 
+  void SetSlotSteps(uint64_t steps) override {
+    for (const auto& table : tables_) {
+      if (table != nullptr) table->steps = steps;
+    }
+  }
+  void Reinstall(BlockId id) override { sparse(id).Reinstall(); }
+
+  uint64_t steps(BlockId id) const override { return sparse(id).now(); }
   uint64_t version(BlockId id) const override { return is_sparse(id) ? sparse(id).version() : dense(id).version(); }
   absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const override {
     return dense(id).Read(version);
@@ -276,6 +284,21 @@ StoreBudget PlanStore(const StoreOptions& options) {
   // Under ROUND one of a block's contributions becomes its next version; under PUSH none is held.
   if (!options.apply_push) budget.contributions = budget.parameters * ((uint64_t{options.ranks} + 1) / 2);
   if (options.cuts) budget.cut = budget.parameters + budget.state;
+  if (options.recorded_pushes > 0) {
+    // An entry in each block's log takes about 8 bytes; a read vector, which stands on a server once, about 4 for each
+    // slot of the model and little for its dense blocks, whose versions are mostly equal.
+    constexpr uint64_t kEntryBytes = 8, kReadBytes = 64, kSlotReadBytes = 4;
+    uint64_t mine = 0, slots = 0;
+    for (uint32_t t = 0; t < options.tensors.size(); ++t) {
+      const std::vector<ServerId>& placement = options.map.placement[t];
+      mine += static_cast<uint64_t>(std::count(placement.begin(), placement.end(), options.self));
+      if (options.tensors[t].sparse) slots += placement.size();
+    }
+    if (mine > 0) {
+      // The logs grow by doubling, and a cut has a copy of them.
+      budget.order = 3 * options.recorded_pushes * (kEntryBytes * mine + kReadBytes + kSlotReadBytes * slots);
+    }
+  }
   return budget;
 }
 

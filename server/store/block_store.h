@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -50,6 +51,8 @@ struct StoreOptions {
   bool apply_push = false;  // PUSH instead of ROUND
   uint32_t history = 1;
   bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
+  uint64_t recorded_pushes =
+      0;  // PUSH: as many are recorded in order (server/node/order_log.h), which PlanStore counts
 };
 
 // One block or slot in serial form; see BlockImage in parameter.proto.
@@ -63,7 +66,8 @@ struct BlockExport {
   std::vector<uint64_t> skipped;
   // Sparse, PUSH: per row, how many steps it has made beyond `steps`, of pushes that are not complete; empty: none has.
   std::vector<uint32_t> ahead;
-  Payload payload;  // dense: parameters, state...; sparse: keys ascending, rows, state rows...
+  std::string order;  // the node's, where the order is recorded: what has made the block what it is (order_log.h)
+  Payload payload;    // dense: parameters, state...; sparse: keys ascending, rows, state rows...
 };
 
 class BlockStore {
@@ -101,9 +105,15 @@ class BlockStore {
   virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) = 0;
   // A push with a weight is complete on this server: rows that it did not touch have missed one step.
   virtual void AdvanceSlotsByPush() = 0;
+  // For replays, where the slots of one store were of several servers: every table is at `steps` now, and a slot's rows
+  // become what Export followed by Install makes of them there.
+  virtual void SetSlotSteps(uint64_t steps) = 0;
+  virtual void Reinstall(BlockId slot) = 0;
 
   // --- Reads ---------------------------------------------------------------------------------------------------------
   virtual uint64_t version(BlockId id) const = 0;
+  // PUSH: steps of the slot's table, which reads and steps catch its rows up to.
+  virtual uint64_t steps(BlockId slot) const = 0;
   // The block's bytes, shared. version nullopt: the newest. OUT_OF_RANGE: that version is no longer, or not yet, there.
   virtual absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const = 0;
   // Rows of `keys` (payload of `count` uint64, unique and ascending), caught up, copied into one fresh buffer. Absent
@@ -141,8 +151,9 @@ struct StoreBudget {
   uint64_t state = 0;
   uint64_t versions = 0;
   uint64_t contributions = 0;
-  uint64_t cut = 0;  // dense parameters and state of one cut, kept until written: steps meanwhile go on in others
-  uint64_t total() const { return parameters + state + versions + contributions + cut; }
+  uint64_t cut = 0;    // dense parameters and state of one cut, kept until written: steps meanwhile go on in others
+  uint64_t order = 0;  // the recorded order of all pushes, and its copy in a cut
+  uint64_t total() const { return parameters + state + versions + contributions + cut + order; }
 };
 StoreBudget PlanStore(const StoreOptions& options);
 

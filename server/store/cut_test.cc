@@ -281,6 +281,19 @@ TEST(Cut, WhatDoesNotFitIsRefusedByName) {
             "image of table 'emb', slot 1: expected version 3 and 3 steps as with its first rows, got 4 and 4");
 }
 
+TEST(Cut, TheBudgetCountsTheOrderOfPushes) {
+  StoreOptions options = Options("adam", true);
+  const StoreBudget without = PlanStore(options);
+  EXPECT_EQ(without.order, 0u);
+  options.recorded_pushes = 1000;
+  const StoreBudget budget = PlanStore(options);
+  EXPECT_EQ(budget.total(), without.total() + budget.order);
+  // 3 blocks of each dense tensor, 4 slots.
+  EXPECT_EQ(budget.order, 3u * 1000 * (8 * 10 + 64 + 4 * 4));
+  options.self = ServerId(7);  // which has nothing
+  EXPECT_EQ(PlanStore(options).order, 0u);
+}
+
 TEST(Cut, TheBudgetCountsWhatACutHolds) {
   StoreOptions options = Options("adam");
   const StoreBudget without = PlanStore(options);

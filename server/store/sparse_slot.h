@@ -77,6 +77,9 @@ class SparseSlot {
   // Before any step: rows of an image, keys ascending, are added; the rest of them may come with further images of the
   // same version and steps. INVALID_ARGUMENT; RESOURCE_EXHAUSTED.
   absl::Status Install(const BlockExport& image);
+  // What Image with state and Install make of the rows at now(): those that are behind their table are caught up, and
+  // those that are ahead of it count as many steps as it.
+  void Reinstall();
   // Versions below this will not be read any more.
   void Forget(uint64_t oldest);
 

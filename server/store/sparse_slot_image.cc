@@ -97,4 +97,12 @@ absl::Status SparseSlot::Install(const BlockExport& image) {
   return absl::OkStatus();
 }
 
+void SparseSlot::Reinstall() {
+  if (!table_->context->catch_up) return;
+  table_->rows.clear();
+  for (const auto& [key, row] : rows_.Sorted()) table_->rows.push_back(row);
+  CatchUpRead(table_->rows.size(), now());
+  for (const RowTable::Row row : table_->rows) SetLast(rows_.row(row), now());
+}
+
 }  // namespace descent

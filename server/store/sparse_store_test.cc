@@ -345,6 +345,50 @@ TEST_F(SparseStore, PushesThatOverlapLoseNoStep) {
   ExpectRead(*store, options, std::nullopt, twin.values());
 }
 
+// What a restored server goes on with, made in place.
+TEST_F(SparseStore, ReinstalledIsAsExportedAndInstalled) {
+  const Case c{.rule = "adam", .l2 = 0.05f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
+  const StoreOptions options = Options(c);
+  const Rows first = RandomRows(c.dim, 4), second = RandomRows(c.dim, 2), third = RandomRows(c.dim, 2);
+  const auto push = [&](BlockStore& to, const Rows& g) {
+    for (const auto& [slot, rows] : BySlot(options, g)) {
+      ASSERT_TRUE(to.ApplySparse({TensorId(0), slot}, 2, rows.size(), Pack(rows, 64)).ok());
+    }
+  };
+  // Rows are behind their table, and ahead of it by two pushes that are not complete.
+  const auto make = [&] {
+    auto store = BlockStore::Create(options).value();
+    push(*store, first);
+    store->AdvanceSlotsByPush();
+    push(*store, second);
+    push(*store, third);
+    return store;
+  };
+  // All that there is after some more steps.
+  const auto end_of = [&](BlockStore& store) {
+    push(store, first);
+    store.SetSlotSteps(5);
+    std::vector<std::vector<std::byte>> out;
+    for (uint32_t slot = 0; slot < options.geometry.slots; ++slot) {
+      const Payload payload = store.Export({TensorId(0), slot}, true)->payload;
+      out.emplace_back(payload.size());
+      payload.CopyTo(out.back().data());
+    }
+    return out;
+  };
+  const auto undisturbed = make(), reinstalled = make();
+  const auto installed = BlockStore::Create(options).value();
+  for (uint32_t slot = 0; slot < options.geometry.slots; ++slot) {
+    const BlockId id{TensorId(0), slot};
+    EXPECT_EQ(undisturbed->steps(id), 1u);
+    ASSERT_TRUE(installed->Install(undisturbed->Export(id, true).value()).ok());
+    reinstalled->Reinstall(id);
+  }
+  const auto want = end_of(*installed);
+  EXPECT_EQ(end_of(*reinstalled), want);
+  EXPECT_NE(end_of(*undisturbed), want) << "rows that count fewer steps make more up";
+}
+
 TEST_F(SparseStore, CatchesUpAcrossManySteps) {
   const Case c{.rule = "momentum", .l2 = 0.5f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 2};
   const StoreOptions options = Options(c);

@@ -88,6 +88,17 @@ TEST_F(CutReaderTest, HandsOutWhatIsWanted) {
   EXPECT_EQ(stopped, absl::ResourceExhaustedError("no room"));
 }
 
+TEST_F(CutReaderTest, OrdersMakeHeadersLargeWhereTheyAreRecorded) {
+  std::vector<TestRecord> records = AllRecords();
+  records[1].header.set_order(std::string(size_t{3} << 20, 'o'));
+  v1::CutManifest manifest = TestManifest(kCut);
+  const absl::Status refused = Read(records, kCut, manifest);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("a header of 3145"));
+  manifest.set_job_text("name: \"small\"\nrecord_order: true\n");
+  EXPECT_TRUE(Read(records, kCut, manifest).ok());
+}
+
 TEST_F(CutReaderTest, EveryFieldOfAHeaderIsChecked) {
   EXPECT_TRUE(Read(AllRecords()).ok());
   const auto with = [&](size_t record, const std::function<void(TestRecord*)>& change) {

@@ -60,6 +60,7 @@ void ClientSession::OnReply(ServerId server, const Reply& reply, absl::Time now,
   core_.OnReply(server, reply, now, &actions);
   if (plan != nullptr) {
     out->writes = plan->Writes(place->leg, reply, actions.accepted);
+    plan->Versions(reply, actions.accepted);
     for (const PartWrite& write : out->writes) stats_.payload_bytes_copied += write.bytes;
   }
   Build(actions, out);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/wire/read_vector.h"
 
 static_assert(std::endian::native == std::endian::little, "payloads are little-endian and sent as they lie in memory");
 
@@ -131,6 +132,13 @@ absl::Status ExchangePlan::AddPush(const PushSpec& push) {
   push_->clock = push.clock;
   push_->read_clock = push.read_clock;
   push_->weight = push.weight;
+  if (push.read.size() > kMaxReadBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("rank ", push.rank.value, ", clock ", push.clock.value,
+                                                     ": what its gradient was computed from takes ", push.read.size(),
+                                                     " bytes to tell, over the ", kMaxReadBytes,
+                                                     " that a message carries: lower `slots` or batch_size"));
+  }
+  push_->read = push.read;
   for (Leg& leg : legs_) leg.push = true;
   if (!push.dense.empty()) {
     if (push.dense.size() != layout_->specs.size()) {
@@ -175,6 +183,7 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
   pull_.emplace();
   pull_->rank = pull.rank;
   pull_->clock = pull.clock;
+  versions_ = pull.versions;
   bool any = false;
   if (!pull.dense.empty()) {
     if (pull.dense.size() != layout_->specs.size()) {
@@ -369,6 +378,17 @@ absl::Status ExchangePlan::Check(uint32_t leg_index, const Reply& reply) const {
     return wrong(absl::StrCat(reply.payload.size(), " payload bytes; its parts take ", bytes));
   }
   return absl::OkStatus();
+}
+
+void ExchangePlan::Versions(const Reply& reply, const std::vector<uint32_t>& accepted) const {
+  if (versions_ == nullptr) return;
+  size_t place = 0;
+  for (const DensePart& part : reply.dense) {
+    if (accepted[place++] != ClientCore::kNone) versions_->push_back({part.id, part.version, 0});
+  }
+  for (const SparsePart& part : reply.sparse) {
+    if (accepted[place++] != ClientCore::kNone) versions_->push_back({part.id, part.version, part.steps});
+  }
 }
 
 std::vector<PartWrite> ExchangePlan::Writes(uint32_t leg_index, const Reply& reply,

@@ -70,6 +70,8 @@ class ExchangePlan {
   absl::Status Check(uint32_t leg, const Reply& reply) const;
   // Of the parts that the core accepted, the places.
   std::vector<PartWrite> Writes(uint32_t leg, const Reply& reply, const std::vector<uint32_t>& accepted) const;
+  // Tells their versions to the caller, if it wants them.
+  void Versions(const Reply& reply, const std::vector<uint32_t>& accepted) const;
 
  private:
   struct DensePush {
@@ -120,6 +122,7 @@ class ExchangePlan {
   std::shared_ptr<const ModelLayout> layout_;
   std::optional<PushFrame> push_;  // without parts
   std::optional<PullFrame> pull_;
+  std::vector<PartVersion>* versions_ = nullptr;  // the caller's
   std::vector<Leg> legs_;
 };
 

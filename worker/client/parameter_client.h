@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -45,6 +46,14 @@ struct PushSpec {
   std::vector<double> weight;       // per rank of the span that exists
   std::vector<const float*> dense;  // per tensor, its sum of gradients; empty: the ranks' batches were empty
   std::vector<TableGradient> sparse;
+  std::string read;  // where the order is recorded: what it was computed from (common/wire/read_vector.h)
+};
+
+// What a part of a pull was when it was read.
+struct PartVersion {
+  BlockId id;
+  uint64_t version = 0;
+  uint64_t steps = 0;  // of a slot, where the order is recorded
 };
 
 struct PullSpec {
@@ -52,6 +61,7 @@ struct PullSpec {
   Clock clock;                // about to be computed
   std::vector<float*> dense;  // per tensor, the buffer to fill; null entries (tables) and an empty vector: not wanted
   std::vector<TableRows> sparse;
+  std::vector<PartVersion>* versions = nullptr;  // if not null, gets one for each part, in the order of arrival
 };
 
 using Ticket = uint64_t;

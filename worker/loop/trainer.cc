@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/wire/read_vector.h"
 #include "worker/loop/gradient_sum.h"
 
 namespace descent {
@@ -357,6 +358,10 @@ class Trainer::Impl {
     pull.rank = group[0];
     pull.clock = ReadClock(clock);
     pull.dense = parameters_.dense;
+    if (records()) {
+      versions_.clear();
+      pull.versions = &versions_;
+    }
     if (has_tables_ && clock.value < options_.clocks) {
       std::vector<std::shared_ptr<const Batch>> batches;
       std::vector<const std::vector<uint64_t>*> lists;
@@ -389,6 +394,7 @@ class Trainer::Impl {
     push.incarnation = IncarnationOf(span.first);
     push.weight = sum.weight;
     if (sum.empty) return push;
+    if (records()) push.read = ReadOf(sum.keys);
     for (float* values : sum.dense) push.dense.push_back(values);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (tensors_[i].sparse) {
@@ -396,6 +402,25 @@ class Trainer::Impl {
       }
     }
     return push;
+  }
+
+  bool records() const { return options_.record_order && options_.consistency.apply_push; }
+
+  // What the parameters in hand, and of tables the rows of `keys`, were when they were read.
+  std::string ReadOf(const std::vector<uint64_t>& keys) const {
+    std::vector<PartVersion> sorted = versions_;
+    std::sort(sorted.begin(), sorted.end(), [](const PartVersion& a, const PartVersion& b) { return a.id < b.id; });
+    std::vector<bool> touched(has_tables_ ? options_.geometry.slots : 0);
+    for (uint64_t key : keys) touched[options_.geometry.slot(key)] = true;
+    ReadVector read;
+    for (const PartVersion& part : sorted) {
+      if (!tensors_[part.id.tensor.value].sparse) {
+        read.dense.push_back(part.version);
+      } else if (touched[part.id.index]) {
+        read.slots.push_back({part.id, part.version, part.steps});
+      }
+    }
+    return EncodeRead(read);
   }
 
   absl::StatusOr<std::unique_ptr<GradientSum>> ComputeSpan(const Span& span, Clock clock) {
@@ -563,7 +588,8 @@ class Trainer::Impl {
   std::vector<uint64_t> keys_;
   std::vector<AlignedFloats> rows_;
   std::vector<AlignedFloats> gathered_;
-  Reading evaluation_[2];  // here, because an evaluation may be given up while its rows are on their way
+  std::vector<PartVersion> versions_;  // of these and of the dense parameters, where the order is recorded
+  Reading evaluation_[2];              // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
   std::vector<std::unique_ptr<GradientSum>> free_;

@@ -97,6 +97,7 @@ struct TrainerOptions {
   bool objective = false;
   uint32_t evaluation_batch = 1024;
   double l2 = 0;
+  bool record_order = false;  // PUSH: each push says what it was computed from
 };
 
 class Trainer {

@@ -26,6 +26,9 @@ struct WorkerData {
   void Describe(v1::RegisterWorkerRequest* request) const;
 };
 
+// Where this host keeps the job's data shards: `wanted`, or else as the job says, or else where this user keeps caches.
+std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted);
+
 // `root`: where this host has the data, in the place of the job's data.root; empty: as the job says.
 // Errors as Dataset::Open and MakeModel.
 absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::string& root, const std::string& cache_dir,

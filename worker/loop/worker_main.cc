@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -44,17 +43,6 @@ std::string HostName() {
   char name[256] = "unknown";
   gethostname(name, sizeof name - 1);
   return name;
-}
-
-// Where this user keeps caches, if the job and the flags leave it open.
-std::string DefaultCacheDir() {
-  for (const auto& [variable, suffix] :
-       {std::pair{"XDG_CACHE_HOME", "/descent"}, std::pair{"HOME", "/.cache/descent"}}) {
-    const char* value = std::getenv(variable);
-    if (value != nullptr && *value != '\0') return absl::StrCat(value, suffix);
-  }
-  const char* tmp = std::getenv("TMPDIR");
-  return absl::StrCat(tmp != nullptr && *tmp != '\0' ? tmp : "/tmp", "/descent-cache");
 }
 
 // Batches that come late at random, so that tests see every order of arrival. Changes no result.
@@ -123,6 +111,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
   options.l2 = job.l2();
+  options.record_order = job.record_order();
   return options;
 }
 
@@ -198,10 +187,7 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   const RealTimeSource time;
   DESCENT_ASSIGN_OR_RETURN(const v1::GetJobReply reply, control->WaitForJob(absl::Seconds(flags.wait_seconds)));
   const v1::JobSpec& job = reply.job();
-  const std::string cache = !flags.cache_dir.empty()          ? flags.cache_dir
-                            : !job.data().cache_dir().empty() ? job.data().cache_dir()
-                                                              : DefaultCacheDir();
-  absl::StatusOr<WorkerData> opened = OpenWorkerData(job, flags.data_root, cache, custom);
+  absl::StatusOr<WorkerData> opened = OpenWorkerData(job, flags.data_root, CacheDirOf(job, flags.cache_dir), custom);
   if (!opened.ok()) {
     ReportOwnFailure(control, 0, opened.status());
     return opened.status();
