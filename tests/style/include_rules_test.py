@@ -16,7 +16,7 @@ ALLOWED = {
     "worker": {"worker", "common", "descent"},
     "cli": {"cli", "server", "worker", "common", "descent"},
     "examples": {"worker", "common", "descent"},
-    "tests": {"tests", "server", "worker", "common", "descent"},
+    "tests": {"tests", "cli", "server", "worker", "common", "descent"},
 }
 OURS = set(ALLOWED) | {"descent"}
 
