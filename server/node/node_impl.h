@@ -170,6 +170,7 @@ class NodeImpl final : public ServerNode {
   std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
   uint64_t round_seen_ = 0;
   std::unique_ptr<OrderLog> order_;       // null: not recorded
+  uint64_t dense_of_model_ = 0;           // where it is: blocks of all servers
   bool hold_reads_ = false;               // until the cut is whole on every server
   std::unique_ptr<Restoring> restoring_;  // until FinishRestore
 

@@ -48,7 +48,12 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   if (options_.store.apply_push && push.span != 1) {
     refused = absl::StrCat("push of rank ", push.rank.value, ": span ", push.span, ", but one step is made per push");
   } else if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
-    if (absl::StatusOr<ReadVector> read = DecodeRead(push.read); !read.ok()) {
+    absl::StatusOr<ReadVector> read = DecodeRead(push.read, dense_of_model_);
+    if (read.ok() && read->dense.size() != dense_of_model_) {
+      read = absl::InvalidArgumentError(
+          absl::StrCat("it names ", read->dense.size(), " dense blocks, the model has ", dense_of_model_));
+    }
+    if (!read.ok()) {
       refused =
           absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value,
                        ": the order is recorded, so it must say what it was computed from: ", read.status().message());

@@ -68,6 +68,8 @@ TEST(RecordOrder, PushesSayWhatTheyWereComputedFrom) {
   ASSERT_THAT(replies, SizeIs(1));
   EXPECT_EQ(replies[0].ack->outcome, Outcome::kRefused);
   EXPECT_THAT(replies[0].ack->message, HasSubstr("rank 0 at clock 0: the order is recorded, so it must say"));
+  EXPECT_THAT(h.Do(Push(h, 0, 0, Read({0, 0, 0}), 0))[0].ack->message, HasSubstr("a run of 3 blocks after 0"));
+  EXPECT_THAT(h.Do(Push(h, 0, 0, Read({0}), 0))[0].ack->message, HasSubstr("names 1 dense blocks, the model has 2"));
   EXPECT_EQ(h.node->store().version(BlockId{TensorId(0), 0}), 0u) << "nothing has changed";
   Request empty = h.PushOf(0, 0, {}, 0, {});  // without any example it was computed from nothing
   empty.push->weight = {0};

@@ -36,6 +36,9 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
   if (options_.record_order) {
     order_ =
         std::make_unique<OrderLog>(options_.store.ranks, index_.dense(), index_.slots(), options_.store.apply_push);
+    for (const TensorSpec& spec : options_.store.tensors) {
+      if (!spec.sparse) dense_of_model_ += options_.store.geometry.blocks(spec);
+    }
   }
   if (options_.restored.has_value()) {
     restoring_ = std::make_unique<Restoring>();

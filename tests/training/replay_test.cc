@@ -337,6 +337,63 @@ TEST(Replay, RoundsEndInTheVeryBits) {
   }
 }
 
+// Rounds that closed without somebody, made by hand on a store of the other side.
+TEST(Replay, RoundsThatLackedRanks) {
+  Problem problem;
+  problem.apply_push = false;
+  problem.staleness = 0;
+  SetAdam(&problem.optimizer);
+  const StoreOptions options = problem.Node(1, 0).store;
+  auto store = *BlockStore::Create(options);
+  auto model = problem.Make();
+  Source source(problem);
+  OrderLog log(kRanks, static_cast<uint32_t>(store->dense_blocks().size()), 0, false);
+  for (uint64_t clock = 0; clock < kClocks; ++clock) {
+    std::vector<AlignedFloats> parameters(options.tensors.size()), gradient(options.tensors.size());
+    std::vector<const float*> from;
+    std::vector<float*> to;
+    for (size_t t = 0; t < options.tensors.size(); ++t) {
+      parameters[t].Resize(options.tensors[t].elements());
+      gradient[t].Resize(options.tensors[t].elements());
+      from.push_back(parameters[t].data());
+      to.push_back(gradient[t].data());
+    }
+    for (BlockId id : store->dense_blocks()) {
+      store->Read(id, clock)->CopyTo(parameters[id.tensor.value].data() + problem.geometry.block_begin(id.index));
+    }
+    std::vector<Rank> missing;
+    if (clock % 3 != 0) missing.push_back(Rank(static_cast<uint32_t>(clock % kRanks)));
+    double total = 0;
+    for (uint32_t rank = 0; rank < kRanks; ++rank) {
+      const auto batch = *source.Get(Rank(rank), Clock(clock));
+      if (batch->rows == 0 || (!missing.empty() && missing[0] == Rank(rank))) continue;
+      total += model->Gradient(*batch, from, absl::MakeSpan(to)).weight;
+      for (BlockId id : store->dense_blocks()) {
+        const size_t n = problem.geometry.block_size(options.tensors[id.tensor.value], id.index);
+        const float* values = gradient[id.tensor.value].data() + problem.geometry.block_begin(id.index);
+        auto copy = std::make_shared<std::vector<float>>(values, values + n);
+        Payload payload;
+        payload.Append(copy->data(), n * sizeof(float), copy);
+        ASSERT_TRUE(store->Hold(id, Rank(rank), 1, payload).ok());
+      }
+    }
+    uint32_t block = 0;
+    for (BlockId id : store->dense_blocks()) {
+      ASSERT_TRUE(store->Commit(id, total, nullptr).ok());
+      log.OnRound(block++, Clock(clock), missing);
+    }
+  }
+  WholeCut cut;
+  uint32_t block = 0;
+  for (BlockId id : store->dense_blocks()) {
+    cut[id].image = *store->Export(id, true);
+    cut[id].image.order = log.Image(block++, kClocks);
+  }
+  EXPECT_EQ(Replay(problem, cut), absl::OkStatus());
+  for (auto& [id, record] : cut) record.image.order = "R";
+  EXPECT_EQ(Replay(problem, cut).code(), absl::StatusCode::kUnknown) << "with all ranks it is another run";
+}
+
 // Each change to an order is one that a run could not have had, or gives other bits.
 TEST(Replay, AnotherOrderIsFoundOut) {
   Problem problem = Problems()[0];
