@@ -290,6 +290,46 @@ TEST_F(ReplicaNodes, SyncedIsSaidWhenOldVersionsAreThereToo) {
   EXPECT_EQ(Values(*backup_), Values(*primary_));
 }
 
+TEST_F(ReplicaNodes, WhatComesWhileImagesAreMadeFollowsThem) {
+  options_ = H(H::AddingJob({H::Table("t", 1)}, {4, 2}, 1)).options;
+  options_.store.apply_push = true;
+  primary_ = std::move(PrimaryNode::Create(options_, {.max_unconfirmed_bytes = 20}, &primary_out_).value());
+  primary_->OnOpen(kWorker, now_, false);
+  NewBackup(1, false);
+  uint64_t key = 0;
+  while (options_.store.geometry.slot(key) != 1) ++key;
+  const auto push = [&](uint64_t clock, uint64_t incarnation) {
+    Request request = maker_.PushOf(0, clock, {}, 1, Bytes(&key, sizeof(key)));
+    request.payload.Append(Floats({1}));
+    request.push->sparse = {SparsePart{BlockId{TensorId(0), 1}, 1}};
+    request.push->incarnation.number = incarnation;
+    return request;
+  };
+  Do(push(0, 1));
+  primary_->SetBackup(1, link_, false);
+  primary_->Fence(Rank(0), {Generation(3), 2});
+  Do(push(1, 2));  // slot 1 is imaged before it
+  EXPECT_EQ(link_->sent.size(), 2u);
+  EXPECT_EQ(primary_out_.Take(primary_.get()).size(), 2u);
+  // With more than a bound kept, answers wait.
+  Do(push(2, 2));
+  EXPECT_EQ(primary_->held_replies(), 1u);
+  EXPECT_FALSE(primary_->PumpCut());
+  GiveAll();
+  EXPECT_EQ(primary_out_.Take(primary_.get()).size(), 1u);
+  EXPECT_TRUE(primary_->synced());
+  EXPECT_EQ(backup_->SaveState(), primary_->SaveState());
+  EXPECT_EQ(backup_->stats().contributions, 2u);
+  // Also a fence alone, which no push says again.
+  NewBackup(2, false);
+  primary_->SetBackup(2, link_, false);
+  primary_->Fence(Rank(0), {Generation(3), 3});
+  while (primary_->PumpCut()) {
+  }
+  GiveAll();
+  EXPECT_EQ(backup_->SaveState(), primary_->SaveState());
+}
+
 TEST_F(ReplicaNodes, TheOwnersDropLeavesTheBackupsCut) {
   primary_->SetBackup(1, link_, false);
   EXPECT_EQ(primary_->BeginCut(Clock(1), std::make_shared<KeptCut>()).code(), absl::StatusCode::kFailedPrecondition);
