@@ -17,6 +17,13 @@ absl::Status Validate(const ServerNodeOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("staleness: ", options.staleness, ", with apply: ROUND at most ", kMostStaleness));
   }
+  if (options.backup_ranks > 0 && (store.apply_push || options.staleness != 0)) {
+    return absl::InvalidArgumentError("backup_ranks: they are for apply: ROUND without staleness");
+  }
+  if (options.backup_ranks >= store.ranks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("backup_ranks: ", options.backup_ranks, " of ", store.ranks, " ranks"));
+  }
   if (options.send_window == 0) return absl::InvalidArgumentError("send_window: 0, at least 1 is needed");
   if (options.restored.has_value()) {
     const std::vector<Clock>& restart = options.restored->restart;

@@ -24,6 +24,8 @@ Outcome ToOutcome(Rejection why) {
       return Outcome::kFenced;
     case Rejection::kTooEarly:
       return Outcome::kTooEarly;
+    case Rejection::kTooLate:
+      return Outcome::kTooLate;
     case Rejection::kRefused:
       break;
   }
@@ -50,7 +52,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   verdicts_.clear();
   if (refused.empty()) {
     engine_.Step(PushArrived{push.rank, push.span, push.incarnation, push.clock, push.weight, push.contributions,
-                             parts.push_blocks},
+                             parts.push_blocks, now},
                  &verdicts_);
   }
   if (!refused.empty()) {
@@ -62,6 +64,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
     stats_.duplicates += rejected.why == Rejection::kDuplicate ? std::max<uint64_t>(1, parts.push_blocks.size()) : 0;
     stats_.fenced += rejected.why == Rejection::kFenced;
     stats_.too_early += rejected.why == Rejection::kTooEarly;
+    stats_.too_late += rejected.why == Rejection::kTooLate;
   } else {
     bool fail = false;
     PayloadReader reader(request.payload);
@@ -90,7 +93,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
 
   // Where the ranks stand now.
   ack.complete = true;
-  ack.admitted = push.contributions;
+  ack.admitted = ack.outcome == Outcome::kTooLate ? 0 : push.contributions;
   for (uint32_t i = 0; i < push.weight.size(); ++i) {
     const Rank rank(push.rank.value + i);
     const uint64_t at = engine_.clock(rank);

@@ -123,6 +123,7 @@ absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
   options.envelope.run = RunId(registration_.run());
   options.envelope.generation = Generation(news.generation());
   options.envelope.map_epoch = news.map().epoch();
+  if (options.backup_ranks > 0) options.full_every = EvaluateEvery(job.evaluation(), news.clocks_per_epoch());
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
@@ -231,6 +232,8 @@ v1::ServerLoad ServerMember::Load() {
           waited->set_rank(rank.value);
           waited->set_seconds(absl::ToDoubleSeconds(notice.since));
           waited->set_why(notice.why);
+          waited->set_clock(notice.clock);
+          waited->set_last_rpc(notice.last_rpc);
         }
       }
     }
