@@ -130,7 +130,7 @@ class Coordinator {
   bool ended() const { return phase_ >= v1::FINISHED; }
   std::string first_cause() const { return first_.Text(); }  // "" unless FAILED
   int stop_signal() const { return stop_signal_; }           // 0: none
-  uint64_t round() const;                                    // the clocks below are completed, by every rank or with backups by enough
+  uint64_t round() const;  // the clocks below are completed, by every rank or with backups by enough
   bool stopping() const { return stopping_; }
   std::optional<double> last_validation_loss() const {
     return last_evaluation_.has_value() ? std::optional(last_evaluation_->loss) : std::nullopt;

@@ -354,7 +354,7 @@ void Engine::On(const PullArrived& e, std::vector<Action>* out) {
     out->push_back(Release{e.ticket});
     return;
   }
-  Held held{e.ticket, e.rank, need, false, e.now, e.now + options_.waiting_notice};
+  Held held{e.ticket, e.rank, need, false, e.now, e.now + options_.waiting_notice, e.idle};
   if (!options_.apply_push && need == round_ + 1) Open(&held, out);
   held_.push_back(held);
 }
@@ -391,11 +391,11 @@ std::vector<Rank> Engine::Behind(uint64_t need) const {
 }
 
 std::string Engine::Why(uint64_t need) const {
-  std::string why = absl::StrCat(
-      "held until ",
-      options_.backup_ranks > 0 ? absl::StrCat(needed(need - 1), " of the ", options_.ranks, " ranks have")
-                                : "every rank has",
-      " completed clock ", need - 1);
+  std::string why =
+      absl::StrCat("held until ",
+                   options_.backup_ranks > 0 ? absl::StrCat(needed(need - 1), " of the ", options_.ranks, " ranks have")
+                                             : "every rank has",
+                   " completed clock ", need - 1);
   int named = 0;
   for (Rank r : Behind(need)) {
     if (++named > 4) {
@@ -416,7 +416,7 @@ std::vector<Culprit> Engine::Culprits() const {
     absl::Time since = absl::InfiniteFuture();
     uint64_t need = 0;
     for (const Held& held : held_) {
-      if (clock_[r] >= held.need || held.since >= since) continue;
+      if (held.idle || clock_[r] >= held.need || held.since >= since) continue;
       since = held.since;
       need = held.need;
     }

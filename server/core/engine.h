@@ -25,7 +25,8 @@
 //   scalars     where a rule needs global scalars before it can apply (scalars_before_apply): a block whose
 //               contributions are in is reduced (ReduceBlock) and waits for ScalarsAgreed of that clock; else this
 //               stage is skipped.
-//   backup      SYNC with b backup ranks (Chen et al., "Revisiting distributed synchronous SGD", 2016): the participants
+//   backup      SYNC with b backup ranks (Chen et al., "Revisiting distributed synchronous SGD", 2016): the
+//   participants
 //               of round c are the ranks that begin clock c first, until ranks - b have; a span counts all its ranks.
 //               Then the set is fixed: blocks are committed when all of the set is in, and for every other rank clock c
 //               is over, as if completed, but it has contributed nothing: what it sends of c is too late. Rounds that
@@ -131,6 +132,7 @@ struct PullArrived {
   Clock clock;
   bool ungated = false;
   absl::Time now;
+  bool idle = false;  // of nothing, while its rank is at work: nobody waits for the answer
 };
 struct PullGone {
   uint32_t ticket = 0;
@@ -197,8 +199,8 @@ struct Culprit {
   Rank rank;
   absl::Time since;
   std::string why;
-  uint64_t clock = 0;      // clocks that it has completed here
-  bool begun = false;      // the next one; then how much of it is in:
+  uint64_t clock = 0;  // clocks that it has completed here
+  bool begun = false;  // the next one; then how much of it is in:
   uint32_t admitted = 0, announced = 0;
 };
 
@@ -269,6 +271,7 @@ class Engine {
     bool open = false;  // ROUND: gets ReleaseBlock
     absl::Time since;
     absl::Time notice;
+    bool idle = false;
   };
 
   uint32_t end(Rank rank, uint32_t span) const {

@@ -1,5 +1,5 @@
-// The ledger with backup ranks: rank r at clock c adds exactly 1 to element r of each block of one server, by the mean of
-// the round at a rate that only the right total weight makes 1. Over seeded random schedules with late copies and
+// The ledger with backup ranks: rank r at clock c adds exactly 1 to element r of each block of one server, by the mean
+// of the round at a rate that only the right total weight makes 1. Over seeded random schedules with late copies and
 // workers that die half-way through a push, every block holds each push that was acknowledged once, none that was told
 // too late, and of every round as many as it has participants.
 #include <algorithm>
@@ -136,8 +136,8 @@ class Ledger {
   void Receive(const Reply& reply) {
     for (uint32_t r = 0; r < kRanks; ++r) {
       Worker& w = workers_[r];
-      if (reply.ack && reply.ack->rank == Rank(r) && w.state == State::kPushing &&
-          reply.ack->clock == Clock(w.clock) && reply.ack->outcome != Outcome::kFenced) {
+      if (reply.ack && reply.ack->rank == Rank(r) && w.state == State::kPushing && reply.ack->clock == Clock(w.clock) &&
+          reply.ack->outcome != Outcome::kFenced) {
         if (reply.ack->outcome == Outcome::kTooLate) {
           ++late;
           w.clock = reply.ack->expected.value;
@@ -219,6 +219,13 @@ TEST(BackupLedger, WhoIsWaitedForIsToldWithItsLastRequest) {
   Request ask = h.NewRequest();
   ask.expected_of = {Rank(2)};
   h.Do(ask);
+  // A rank that asks, while it computes, whether its round has closed waits for nobody.
+  Request question = h.PullOf(3, 1);
+  question.pull->all_dense = false;
+  h.Do(question);
+  h.now += absl::Milliseconds(4200);
+  EXPECT_TRUE(h.node->Waiting(h.now).empty());
+  h.now -= absl::Milliseconds(4200);
   h.Do(h.PullOf(3, 0));
   h.Do(h.PullOf(0, 1));
   h.now += absl::Milliseconds(4200);

@@ -147,8 +147,8 @@ void NodeImpl::Fence(Rank rank, Incarnation incarnation) {
 std::vector<WaitingNotice> NodeImpl::Waiting(absl::Time now) const {
   std::vector<WaitingNotice> out;
   for (Culprit& culprit : engine_.Culprits()) {
-    out.push_back(WaitingNotice{{culprit.rank}, now - culprit.since, std::move(culprit.why), culprit.clock,
-                                LastRpcText(culprit, now)});
+    out.push_back(WaitingNotice{
+        {culprit.rank}, now - culprit.since, std::move(culprit.why), culprit.clock, LastRpcText(culprit, now)});
   }
   return out;
 }

@@ -49,7 +49,8 @@ uint32_t HistoryFor(const ServerNodeOptions& options);
 
 struct ServerNodeStats {
   uint64_t pushes = 0, contributions = 0, pulls = 0;
-  uint64_t duplicates = 0, fenced = 0, too_early = 0, too_late = 0, stale = 0, refused = 0, held = 0, waiting_notices = 0;
+  uint64_t duplicates = 0, fenced = 0, too_early = 0, too_late = 0, stale = 0, refused = 0, held = 0,
+           waiting_notices = 0;
   uint64_t payload_bytes_in = 0, payload_bytes_out = 0;
   uint64_t held_pulls = 0;    // now
   uint64_t round = 0;         // every rank has completed the clocks below

@@ -128,6 +128,7 @@ absl::Status ServerMember::Place(const v1::HeartbeatReply& news) {
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = ServerId(registration_.server());
+  store.history = std::max(store.history, HistoryFor(options));
   log_->Log(absl::StrCat("memory at most: ", BudgetText(PlanStore(store))));
   if (news.has_restore()) {
     RestoredState& restored = options.restored.emplace();

@@ -1,6 +1,7 @@
-// What slow ranks cost: 8 ranks, a worker each, real trainers and servers over loopback; the gradient is a sleep of 20 ms,
-// 5 times longer with probability 0.1, drawn from (seed, rank, clock); or always 5 times longer for one rank. Wall time of
-// bounded staleness and of a backup rank against plain SYNC, beside what the same draws give where messages take no time.
+// What slow ranks cost: 8 ranks, a worker each, real trainers and servers over loopback; the gradient is a sleep of 20
+// ms, 5 times longer with probability 0.1, drawn from (seed, rank, clock); or always 5 times longer for one rank. Wall
+// time of bounded staleness and of a backup rank against plain SYNC, beside what the same draws give where messages
+// take no time.
 //
 //   stragglers [clocks] [seed]
 #include <algorithm>
@@ -206,8 +207,8 @@ Measured Measure(const Mode& mode, const Load& load) {
 }
 
 void Table(const Load& load) {
-  std::printf("%s, %lu clocks, seed %lu\n", load.permanent ? "one rank always 5 times slower" : "5 times slower, p = 0.1",
-              load.clocks, load.seed);
+  std::printf("%s, %lu clocks, seed %lu\n",
+              load.permanent ? "one rank always 5 times slower" : "5 times slower, p = 0.1", load.clocks, load.seed);
   std::printf("%-32s %8s %8s %8s %8s\n", "mode", "wall s", "speed", "ideal", "left out");
   absl::Duration base, ideal_base;
   for (const Mode& mode : kModes) {

@@ -1,7 +1,7 @@
-// Backup ranks with real trainers and clients, over a network that delays, repeats and loses messages: rank r's gradient
-// adds exactly 1 to element r of every block, so that what the servers hold at the end tells which ranks took part in how
-// many rounds. Rank 0 never ends a batch in time, but where every rank is needed; with ABANDON it drops it, with FINISH
-// it pushes it too late.
+// Backup ranks with real trainers and clients, over a network that delays, repeats and loses messages: rank r's
+// gradient adds exactly 1 to element r of every block, so that what the servers hold at the end tells which ranks took
+// part in how many rounds. Rank 0 never ends a batch in time, but where every rank is needed; with ABANDON it drops it,
+// with FINISH it pushes it too late.
 #include <algorithm>
 #include <memory>
 #include <thread>

@@ -27,6 +27,7 @@ void Add(const BatchResult& part, BatchResult* total) {
 
 constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLastPause = absl::Seconds(1);  // before a new start
+constexpr absl::Duration kRejoinPause = absl::Milliseconds(10);
 constexpr absl::Duration kTellEvery = absl::Seconds(10);
 
 }  // namespace
@@ -259,16 +260,20 @@ class Trainer::Impl {
   // Ranks that some round has closed without: they go on where a server expects them, the one that is furthest behind.
   absl::Status Rejoin(const std::vector<Rank>& group) {
     have_.reset();
+    bool moved = false;
     for (Rank rank : group) {
       DESCENT_ASSIGN_OR_RETURN(const Clock expected, AskExpected(rank, leases_));
       Clock& clock = clocks_.at(rank);
       if (expected <= clock) continue;
+      moved = true;
       control_->Skipped(rank, clock, expected);
       clock = expected;
       batches_->Forget(rank);  // those of the clocks between
       batch_of_.erase(rank);
       if (clock.value < options_.clocks) batches_->Request(rank, clock);
     }
+    // One server is past a clock that another has not closed yet.
+    if (!moved) control_->WaitForChange(time_->Now() + kRejoinPause);
     return absl::OkStatus();
   }
 
