@@ -25,11 +25,12 @@ std::vector<std::string> Coordinator::addresses() const {
 }
 
 uint64_t Coordinator::round() const {
+  uint64_t least = kUnbounded;
+  for (const RankState& rank : ranks_) least = std::min(least, rank.clock);
+  const uint32_t backup = options_.job.consistency().backup_ranks();
+  if (backup == 0 || backup >= ranks_.size()) return least;
   std::vector<uint64_t> clocks;
   for (const RankState& rank : ranks_) clocks.push_back(rank.clock);
-  const uint32_t backup = options_.job.consistency().backup_ranks();
-  const uint64_t least = *std::min_element(clocks.begin(), clocks.end());
-  if (backup == 0 || backup >= clocks.size()) return least;
   // Rounds close without that many ranks, but for those at which the model is evaluated.
   std::nth_element(clocks.begin(), clocks.begin() + backup, clocks.end());
   const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_);
