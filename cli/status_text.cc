@@ -147,7 +147,11 @@ std::string StatusReport(const v1::StatusReply& status) {
     line("ranks", absl::StrCat(status.rank_size(), ", clocks ", least, " to ", most));
   }
   for (const v1::Waited& waited : status.waited()) {
-    line("waiting", absl::StrFormat("%.1f s for rank %u: %s", waited.seconds(), waited.rank(), waited.why()));
+    const std::string who =
+        waited.host().empty() ? "no worker" : absl::StrCat("host ", waited.host(), " pid ", waited.pid());
+    line("waiting", absl::StrFormat("%.1f s for rank %u of %s, %u clocks completed: %s%s", waited.seconds(),
+                                    waited.rank(), who, waited.clock(), waited.why(),
+                                    waited.last_rpc().empty() ? "" : "; last RPC: " + waited.last_rpc()));
   }
   // With replicas a process may serve the blocks of others, and hold the backup of some.
   const auto process = [&](uint64_t id) {

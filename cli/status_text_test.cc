@@ -66,6 +66,27 @@ TEST(StatusLine, ControlCharactersOfOthersStayOut) {
   EXPECT_EQ(StatusLine(status, 0), "a [2Jb c");
 }
 
+TEST(StatusReport, TellsWhoIsWaitedForAndSinceWhen) {
+  v1::StatusReply status = Running();
+  v1::Waited* waited = status.add_waited();
+  waited->set_rank(3);
+  waited->set_seconds(4.23);
+  waited->set_why("clock 17 of 18 begun, 3 of 8 contributions in");
+  waited->set_host("beta");
+  waited->set_pid(41);
+  waited->set_clock(17);
+  waited->set_last_rpc("push of clock 17, 3 of 8 contributions, 4.2 s ago, to server 1");
+  *status.add_waited() = *waited;
+  status.mutable_waited(1)->clear_host();
+  status.mutable_waited(1)->clear_last_rpc();
+  const std::string report = StatusReport(status);
+  EXPECT_THAT(report, testing::HasSubstr("4.2 s for rank 3 of host beta pid 41, 17 clocks completed: clock 17 of 18 "
+                                         "begun, 3 of 8 contributions in; last RPC: push of clock 17, 3 of 8 "
+                                         "contributions, 4.2 s ago, to server 1\n"));
+  EXPECT_THAT(report, testing::HasSubstr("4.2 s for rank 3 of no worker, 17 clocks completed: clock 17 of 18 begun, 3 "
+                                         "of 8 contributions in\n"));
+}
+
 TEST(StatusReport, ListsMembers) {
   v1::StatusReply status = Running();
   status.set_run(0xabc);

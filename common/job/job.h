@@ -44,9 +44,13 @@ struct Consistency {
   uint64_t staleness = 0;  // kUnbounded: no bound
   bool apply_push = false;
   bool reduce_sum = false;
+  uint32_t backup_ranks = 0;  // a round closes without so many
+  bool finish_late = false;   // a rank whose round has closed computes its batch to the end all the same
   bool operator==(const Consistency&) const = default;
 };
 Consistency ConsistencyOf(const v1::JobSpec& job);
+// Evaluations take place at clocks divisible by this, beside that at the end; 0: none do.
+uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch);
 Geometry GeometryOf(const v1::JobSpec& job);
 float LearningRateAt(const v1::JobSpec& job, uint64_t clock);
 

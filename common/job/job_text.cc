@@ -53,7 +53,16 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
       break;  // SYNC
   }
   result.reduce_sum = spec.reduce() == v1::SUM;
+  result.backup_ranks = spec.backup_ranks();
+  result.finish_late = spec.backup_ranks() > 0 && spec.late() == v1::FINISH;
   return result;
+}
+
+uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch) {
+  if (evaluation.every_rounds() > 0) return evaluation.every_rounds();
+  if (evaluation.every_epochs() <= 0) return 0;
+  return std::max<uint64_t>(
+      1, static_cast<uint64_t>(evaluation.every_epochs() * static_cast<double>(clocks_per_epoch) + 0.5));
 }
 
 Geometry GeometryOf(const v1::JobSpec& job) {

@@ -275,6 +275,14 @@ class Checker {
     if (spec.reduce() == v1::SUM && ConsistencyOf(job_).apply_push) {
       Error("consistency.reduce", "SUM is for apply ROUND: with PUSH nothing is reduced");
     }
+    if (spec.backup_ranks() > 0 && spec.mode() != v1::SYNC) {
+      Error("consistency.backup_ranks", "is for mode SYNC, not ", mode);
+    } else if (spec.backup_ranks() > 0 && spec.backup_ranks() >= job_.ranks()) {
+      Error("consistency.backup_ranks", spec.backup_ranks(), " is not below the number of ranks, ", job_.ranks());
+    }
+    if (spec.late() == v1::FINISH && spec.backup_ranks() == 0) {
+      Error("consistency.late", "FINISH is for jobs with consistency.backup_ranks: no rank is late without them");
+    }
   }
 
   void Rule() {

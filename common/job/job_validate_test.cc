@@ -126,6 +126,13 @@ TEST(ValidateJob, ConsistencyContradictions) {
             "consistency.unbounded: rounds need a bound: a server holds the contributions of every open round");
   EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=ASYNC", "consistency.reduce=SUM"}),
             "consistency.reduce: SUM is for apply ROUND: with PUSH nothing is reduced");
+  EXPECT_EQ(ErrorOf(kMlp, {"ranks=4", "consistency.backup_ranks=3", "consistency.late=FINISH"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"ranks=4", "consistency.backup_ranks=4"}),
+            "consistency.backup_ranks: 4 is not below the number of ranks, 4");
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=BOUNDED", "consistency.staleness=4", "consistency.backup_ranks=1"}),
+            "consistency.backup_ranks: is for mode SYNC, not BOUNDED");
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.late=FINISH"}),
+            "consistency.late: FINISH is for jobs with consistency.backup_ranks: no rank is late without them");
   EXPECT_EQ(ErrorOf("consistency { mode: 9 }" + std::string(kMlp)),
             "consistency.mode: 9 is none of SYNC, BOUNDED, ASYNC, CUSTOM");
 }

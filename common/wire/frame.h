@@ -127,6 +127,10 @@ struct WaitingNotice {
   std::vector<Rank> ranks;
   absl::Duration since;
   std::string why;
+  // Not on the wire: of the one rank of ServerNode::Waiting, the clocks that it has completed on this server, and the
+  // last request that came from it, in words.
+  uint64_t clock = 0;
+  std::string last_rpc{};
 };
 
 struct Reply {

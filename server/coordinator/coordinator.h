@@ -145,7 +145,7 @@ class Coordinator {
   bool ended() const { return phase_ >= v1::FINISHED; }
   std::string first_cause() const { return first_.Text(); }  // "" unless FAILED
   int stop_signal() const { return stop_signal_; }           // 0: none
-  uint64_t round() const;                                    // least clock that every rank has completed
+  uint64_t round() const;  // the clocks below are completed, by every rank or with backups by enough
   bool stopping() const { return stopping_; }
   std::optional<double> last_validation_loss() const {
     return last_evaluation_.has_value() ? std::optional(last_evaluation_->loss) : std::nullopt;
@@ -221,6 +221,8 @@ class Coordinator {
   std::string Name(const Member& member) const;
   std::string WaitingText() const;
   std::string MissingText() const;
+  // Per rank that held reads wait for: as the server tells it that has waited longest, and the holder.
+  std::map<uint32_t, v1::Waited> Waits() const;
   std::string StallText() const;
   std::string Message() const;
   uint32_t NextMs() const;

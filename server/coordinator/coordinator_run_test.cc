@@ -156,6 +156,47 @@ TEST(CoordinatorRunTest, AStallNamesRankWorkerAndClock) {
       "clock is 8");
 }
 
+TEST(CoordinatorRunTest, AStallNamesTheRankThatServersWaitForAndItsLastRpc) {
+  CoordinatorOptions options = TestCluster::Options(4, 1, 2);
+  options.job.mutable_cluster()->set_stall_timeout_seconds(30);
+  TestCluster t(options);
+  t.Start(1, 2);
+  t.Progress(t.worker[0], {{0, 9}, {1, 8}});
+  t.Progress(t.worker[1], {{2, 9}, {3, 9}});
+  v1::HeartbeatRequest beat = t.Beat(t.server[0]);
+  v1::Waited* waited = beat.mutable_load()->add_waited();
+  waited->set_rank(2);
+  waited->set_seconds(31);
+  waited->set_last_rpc("push of clock 9, 3 of 8 contributions, 30.9 s ago");
+  t.Send(beat);
+  t.Run(absl::Seconds(31));
+  EXPECT_EQ(t.c->phase(), v1::FAILED);
+  EXPECT_EQ(t.c->first_cause(),
+            "no rank finished a clock for 30s: waiting for rank 2 of worker 3 on host w1 (pid 201), whose last "
+            "finished clock is 9; the last RPC from it: push of clock 9, 3 of 8 contributions, 30.9 s ago, to server "
+            "0");
+}
+
+TEST(CoordinatorRunTest, WithBackupRanksTheRoundIsNotThatOfTheSlowest) {
+  CoordinatorOptions options = TestCluster::Options(4, 1, 2);
+  options.job.mutable_consistency()->set_backup_ranks(1);
+  TestCluster t(options);
+  t.Start(1, 2);
+  t.Progress(t.worker[0], {{0, 9}, {1, 2}});
+  t.Progress(t.worker[1], {{2, 7}, {3, 9}});
+  EXPECT_EQ(t.c->Status(t.now).round(), 7u);
+  EXPECT_EQ(t.c->Status(t.now).staleness_spread(), 2u);
+  // A round at which the model is evaluated does not close without rank 1.
+  options.job.mutable_evaluation()->set_every_rounds(4);
+  TestCluster e(options);
+  e.Start(1, 2);
+  e.Progress(e.worker[0], {{0, 9}, {1, 2}});
+  e.Progress(e.worker[1], {{2, 7}, {3, 9}});
+  EXPECT_EQ(e.c->Status(e.now).round(), 4u);
+  e.Progress(e.worker[0], {{1, 5}});
+  EXPECT_EQ(e.c->Status(e.now).round(), 7u);
+}
+
 TEST(CoordinatorRunTest, TheCoordinatorsOwnAbsenceIsChargedToNobody) {
   TestCluster t(TestCluster::Options(4, 1, 2));
   t.Start(1, 2);
@@ -376,6 +417,8 @@ TEST(CoordinatorRunTest, StatusTellsSpeedSpreadTimeLeftAndWhoIsWaitedFor) {
   waited->set_rank(1);
   waited->set_seconds(3);
   waited->set_why("clock 20");
+  waited->set_clock(20);
+  waited->set_last_rpc("read for clock 20, 3.0 s ago");
   beat.mutable_load()->add_waited()->set_rank(999);
   t.Send(beat);
   const v1::StatusReply status = t.c->Status(t.now);
@@ -387,6 +430,13 @@ TEST(CoordinatorRunTest, StatusTellsSpeedSpreadTimeLeftAndWhoIsWaitedFor) {
   ASSERT_EQ(status.waited_size(), 1);
   EXPECT_EQ(status.waited(0).rank(), 1u);
   EXPECT_EQ(status.waited(0).seconds(), 3);
+  EXPECT_EQ(status.waited(0).host(), "w1");
+  EXPECT_EQ(status.waited(0).pid(), 201u);
+  EXPECT_EQ(status.waited(0).clock(), 20u);
+  EXPECT_EQ(status.waited(0).last_rpc(), "read for clock 20, 3.0 s ago, to server 0");
+  EXPECT_EQ(status.rank(1).last_rpc(), "read for clock 20, 3.0 s ago, to server 0");
+  EXPECT_EQ(status.rank(0).last_rpc(), "");
+  EXPECT_GT(status.rank(1).since_seconds(), 0);
   EXPECT_THAT(status.memory(), HasSubstr("server 0 needs"));
   EXPECT_EQ(status.message(), "");
   t.now += absl::Seconds(7);

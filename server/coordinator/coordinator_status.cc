@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/job/job.h"
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
@@ -30,7 +31,15 @@ std::vector<std::string> Coordinator::addresses() const {
 uint64_t Coordinator::round() const {
   uint64_t least = kUnbounded;
   for (const RankState& rank : ranks_) least = std::min(least, rank.clock);
-  return least;
+  const uint32_t backup = options_.job.consistency().backup_ranks();
+  if (backup == 0 || backup >= ranks_.size()) return least;
+  std::vector<uint64_t> clocks;
+  for (const RankState& rank : ranks_) clocks.push_back(rank.clock);
+  // Rounds close without that many ranks, but for those at which the model is evaluated.
+  std::nth_element(clocks.begin(), clocks.begin() + backup, clocks.end());
+  const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_);
+  if (every == 0) return clocks[backup];
+  return std::min(clocks[backup], std::max(every, (least + every - 1) / every * every));
 }
 
 Coordinator::Sample Coordinator::Totals() const {
@@ -84,18 +93,49 @@ std::string Coordinator::MissingText() const {
                       last_death_.empty() ? "" : "; gone: ", last_death_);
 }
 
+std::map<uint32_t, v1::Waited> Coordinator::Waits() const {
+  std::map<uint32_t, v1::Waited> waits;
+  for (const auto& [id, member] : members_) {
+    for (const v1::Waited& w : member.load.waited()) {
+      if (w.rank() >= ranks_.size()) continue;
+      const auto [slot, added] = waits.try_emplace(w.rank());
+      if (!added && w.seconds() <= slot->second.seconds()) continue;
+      v1::Waited told;
+      told.set_rank(w.rank());
+      told.set_seconds(w.seconds());
+      told.set_why(Clip(w.why()));
+      told.set_clock(w.clock());
+      if (!w.last_rpc().empty()) {
+        told.set_last_rpc(absl::StrCat(Clip(w.last_rpc()), ", to server ", member.server.value));
+      }
+      if (const std::optional<MemberId> holder = leases_.holder(Rank(w.rank())); holder.has_value()) {
+        told.set_host(members_.at(*holder).host);
+        told.set_pid(members_.at(*holder).pid);
+      }
+      slot->second = std::move(told);
+    }
+  }
+  return waits;
+}
+
 std::string Coordinator::StallText() const {
+  const std::map<uint32_t, v1::Waited> waits = Waits();
   uint32_t slowest = 0;
   bool found = false;
   for (uint32_t r = 0; r < ranks_.size(); ++r) {
+    if (!waits.empty() && !waits.contains(r)) continue;
     if (ranks_[r].done || (found && ranks_[r].clock >= ranks_[slowest].clock)) continue;
     slowest = r;
     found = true;
   }
   const std::optional<MemberId> holder = leases_.holder(Rank(slowest));
+  const auto wait = waits.find(slowest);
   return absl::StrCat("no rank finished a clock for ", absl::FormatDuration(stall_timeout_), ": waiting for rank ",
                       slowest, " of ", holder.has_value() ? Name(members_.at(*holder)) : "no worker",
-                      ", whose last finished clock is ", ranks_[slowest].clock);
+                      ", whose last finished clock is ", ranks_[slowest].clock,
+                      wait == waits.end() || wait->second.last_rpc().empty()
+                          ? ""
+                          : absl::StrCat("; the last RPC from it: ", wait->second.last_rpc()));
 }
 
 std::string Coordinator::Message() const {
@@ -152,7 +192,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_phase(phase_);
   status.set_run(options_.run.value);
   status.set_generation(generation_.value);
-  std::map<uint32_t, v1::Waited> waited;
+  std::map<uint32_t, v1::Waited> waited = Waits();
   for (const auto& [id, member] : members_) {
     v1::MemberStatus* out = status.add_member();
     out->set_member(id.value);
@@ -163,11 +203,6 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     out->set_silent_seconds(absl::ToDoubleSeconds(now - member.heard));
     out->set_standby(!member.is_server && phase_ >= v1::RUNNING && leases_.RanksOf(id).empty());
     out->set_server(member.server.value);
-    for (const v1::Waited& w : member.load.waited()) {
-      if (w.rank() >= ranks_.size()) continue;
-      v1::Waited& slot = waited[w.rank()];
-      if (w.seconds() >= slot.seconds()) slot = w;
-    }
   }
   uint64_t most = 0;
   for (uint32_t r = 0; r < ranks_.size(); ++r) {
@@ -177,6 +212,8 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     const std::optional<MemberId> holder = leases_.holder(Rank(r));
     if (holder.has_value()) out->set_member(holder->value);
     out->set_incarnation(leases_.number(Rank(r)));
+    if (phase_ == v1::RUNNING) out->set_since_seconds(absl::ToDoubleSeconds(now - ranks_[r].advanced));
+    if (const auto w = waited.find(r); w != waited.end()) out->set_last_rpc(w->second.last_rpc());
     most = std::max(most, ranks_[r].clock);
   }
   if (phase_ == v1::RUNNING) {

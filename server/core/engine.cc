@@ -28,12 +28,15 @@ Engine::Engine(const EngineOptions& options)
       newest_(options.ranks),
       weight_(window_ * options.ranks, 0.0),
       begun_(window_, 0),
+      member_(options.backup_ranks > 0 ? window_ * options.ranks : 0, 0),
+      counted_(options.backup_ranks > 0 ? options.ranks : 0, 0),
       empty_(window_, 0),
       arrived_(options.apply_push ? 0 : size_t{options.dense_blocks} * window_, 0),
       block_round_(options.dense_blocks, 0),
       stage_(options.dense_blocks, Stage::kOpen),
       behind_(options.ranks) {
-  DESCENT_CHECK(options.ranks > 0);
+  DESCENT_CHECK(options.ranks > options.backup_ranks);
+  DESCENT_CHECK(options.backup_ranks == 0 || (!options.apply_push && options.staleness == 0));
 }
 
 void Engine::Restore(absl::Span<const uint64_t> clock) {
@@ -41,6 +44,7 @@ void Engine::Restore(absl::Span<const uint64_t> clock) {
   clock_.assign(clock.begin(), clock.end());
   round_ = *std::min_element(clock_.begin(), clock_.end());
   behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
+  if (!counted_.empty()) counted_ = clock_;
   if (options_.apply_push) return;
   DESCENT_CHECK(behind_ == options_.ranks);
   start_ = agreed_below_ = round_;
@@ -96,10 +100,19 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
       for (uint32_t i = 0; i < e.blocks.size(); ++i) out->push_back(Admit{i, e.blocks[i], false});
       return;
     }
-    Reject(Rejection::kDuplicate, {}, out);
+    const bool late = LeftOut(e) == last - e.rank.value;
+    Reject(late ? Rejection::kTooLate : Rejection::kDuplicate,
+           late ? absl::StrCat("the round of clock ", c, " goes on without rank ", e.rank.value) : "", out);
     return;
   }
-  if (!options_.apply_push && has_blocks() && c > round_ + lead_) {
+  if (LeftOut(e) > 0) {
+    Reject(Rejection::kRefused,
+           absl::StrCat("the round of clock ", c, " goes on without some of the ", e.span, " ranks from rank ",
+                        e.rank.value, ": with backup ranks each is to be sent on its own"),
+           out);
+    return;
+  }
+  if (!free_running() && c > round_ + lead_) {
     Reject(Rejection::kTooEarly,
            absl::StrCat("rank ", e.rank.value, " pushes clock ", c, ", more than ", lead_,
                         " ahead of the round in progress, ", round_),
@@ -110,13 +123,18 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
     Reject(Rejection::kRefused, std::move(wrong), out);
     return;
   }
+  const bool was_fixed = Fixed(c);
   for (uint32_t r = e.rank.value; r < last; ++r) {
     Progress& p = progress_[r];
     if (clock_[r] != c || p.begun) continue;
     p.begun = true;
     p.announced = e.announced;
     weight_[ring(c) * options_.ranks + r] = e.weight[r - e.rank.value];
+    if (!member_.empty()) member_[ring(c) * options_.ranks + r] = 1;
     ++begun_[ring(c)];
+  }
+  if (options_.backup_ranks > 0 && !was_fixed && Fixed(c)) {
+    for (uint32_t r = 0; r < options_.ranks; ++r) PassOver(r, e.now);
   }
   for (uint32_t i = 0; i < e.blocks.size(); ++i) {
     const uint32_t block = e.blocks[i];
@@ -130,6 +148,23 @@ void Engine::On(const PushArrived& e, std::vector<Action>* out) {
     }
     const uint64_t at = block < options_.dense_blocks ? block_round_[block] : round_;
     out->push_back(Admit{i, block, !options_.apply_push && c > at});
+  }
+}
+
+uint32_t Engine::LeftOut(const PushArrived& e) const {
+  uint32_t count = 0;
+  for (uint32_t r = e.rank.value; r < end(e.rank, e.span) && options_.backup_ranks > 0; ++r) {
+    count += e.clock.value >= counted_[r] && e.clock.value < clock_[r];
+  }
+  return count;
+}
+
+void Engine::PassOver(uint32_t rank, absl::Time now) {
+  // At most to round_ + lead_ + 1, of which nobody has begun.
+  while (Fixed(clock_[rank]) && member_[ring(clock_[rank]) * options_.ranks + rank] == 0) {
+    behind_ -= clock_[rank] == round_;
+    ++clock_[rank];
+    progress_[rank].since = std::max(progress_[rank].since, now);
   }
 }
 
@@ -183,7 +218,7 @@ void Engine::On(const ContributionIn& e, std::vector<Action>* out) {
 void Engine::MaybeCommit(uint32_t block, std::vector<Action>* out) {
   const uint64_t c = block_round_[block];
   if (c > round_ || stage_[block] != Stage::kOpen) return;  // one version ahead of the round, no more
-  if (arrived_[block * window_ + ring(c)] + empty_[ring(c)] < options_.ranks) return;
+  if (!Fixed(c) || arrived_[block * window_ + ring(c)] + empty_[ring(c)] < begun_[ring(c)]) return;
   if (options_.scalars_before_apply) {
     stage_[block] = Stage::kReducing;
     out->push_back(ReduceBlock{block, Clock(c)});
@@ -238,11 +273,15 @@ void Engine::Complete(uint32_t rank, absl::Time now, std::vector<Action>* out) {
   progress_[rank] = Progress{};
   progress_[rank].since = now;
   out->push_back(RankCompleted{Rank(rank), Clock(c)});
+  if (options_.backup_ranks > 0) {
+    counted_[rank] = c + 1;
+    PassOver(rank, now);
+  }
   if (options_.apply_push) {
     begun_[0] = 0;
   } else if (empty) {
     ++empty_[ring(c)];
-    if (begun_[ring(c)] == options_.ranks) {
+    if (Fixed(c)) {
       for (uint32_t b = 0; b < options_.dense_blocks; ++b) {
         if (block_round_[b] == c) MaybeCommit(b, out);
       }
@@ -250,7 +289,7 @@ void Engine::Complete(uint32_t rank, absl::Time now, std::vector<Action>* out) {
   }
   if (c != round_) return;
   --behind_;
-  if (options_.apply_push || !has_blocks()) {
+  if (free_running()) {
     if (behind_ == 0) AdvanceRound(out);
   } else {
     MaybeFinishRound(out);
@@ -270,13 +309,17 @@ void Engine::On(const SlotsCommitted& e, std::vector<Action>* out) {
 }
 
 void Engine::AdvanceRound(std::vector<Action>* out) {
-  if (options_.apply_push || !has_blocks()) {
+  if (free_running()) {
     round_ = *std::min_element(clock_.begin(), clock_.end());
   } else {
     begun_[ring(round_)] = 0;
     empty_[ring(round_)] = 0;
     ++round_;
     blocks_ahead_ = 0;
+    if (options_.backup_ranks > 0) {  // of the next round, which nobody has begun
+      std::fill_n(weight_.begin() + ring(round_ + 1) * options_.ranks, options_.ranks, 0.0);
+      std::fill_n(member_.begin() + ring(round_ + 1) * options_.ranks, options_.ranks, uint8_t{0});
+    }
   }
   behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
   size_t kept = 0;
@@ -289,9 +332,9 @@ void Engine::AdvanceRound(std::vector<Action>* out) {
     held_[kept++] = held;
   }
   held_.resize(kept);
-  if (options_.apply_push || !has_blocks()) return;
+  if (free_running()) return;
   // What came early for this round may already be all of it.
-  if (begun_[ring(round_)] == options_.ranks) {
+  if (Fixed(round_)) {
     for (uint32_t b = 0; b < options_.dense_blocks; ++b) MaybeCommit(b, out);
     MaybeFinishRound(out);
   }
@@ -311,7 +354,7 @@ void Engine::On(const PullArrived& e, std::vector<Action>* out) {
     out->push_back(Release{e.ticket});
     return;
   }
-  Held held{e.ticket, e.rank, need, false, e.now, e.now + options_.waiting_notice};
+  Held held{e.ticket, e.rank, need, false, e.now, e.now + options_.waiting_notice, e.idle};
   if (!options_.apply_push && need == round_ + 1) Open(&held, out);
   held_.push_back(held);
 }
@@ -348,7 +391,11 @@ std::vector<Rank> Engine::Behind(uint64_t need) const {
 }
 
 std::string Engine::Why(uint64_t need) const {
-  std::string why = absl::StrCat("held until every rank has completed clock ", need - 1);
+  std::string why =
+      absl::StrCat("held until ",
+                   options_.backup_ranks > 0 ? absl::StrCat(needed(need - 1), " of the ", options_.ranks, " ranks have")
+                                             : "every rank has",
+                   " completed clock ", need - 1);
   int named = 0;
   for (Rank r : Behind(need)) {
     if (++named > 4) {
@@ -369,7 +416,7 @@ std::vector<Culprit> Engine::Culprits() const {
     absl::Time since = absl::InfiniteFuture();
     uint64_t need = 0;
     for (const Held& held : held_) {
-      if (clock_[r] >= held.need || held.since >= since) continue;
+      if (held.idle || clock_[r] >= held.need || held.since >= since) continue;
       since = held.since;
       need = held.need;
     }
@@ -377,7 +424,8 @@ std::vector<Culprit> Engine::Culprits() const {
     const Progress& p = progress_[r];
     std::string why = absl::StrCat("clock ", clock_[r], " of ", need, p.begun ? " begun" : " not begun");
     if (p.begun) absl::StrAppend(&why, ", ", p.admitted, " of ", p.announced, " contributions in");
-    out.push_back(Culprit{Rank(r), std::max(since, p.since), std::move(why)});
+    out.push_back(
+        Culprit{Rank(r), std::max(since, p.since), std::move(why), clock_[r], p.begun, p.admitted, p.announced});
   }
   return out;
 }

@@ -25,6 +25,12 @@
 //   scalars     where a rule needs global scalars before it can apply (scalars_before_apply): a block whose
 //               contributions are in is reduced (ReduceBlock) and waits for ScalarsAgreed of that clock; else this
 //               stage is skipped.
+//   backup      SYNC with b backup ranks (Chen et al., "Revisiting distributed synchronous SGD", 2016): the
+//   participants
+//               of round c are the ranks that begin clock c first, until ranks - b have; a span counts all its ranks.
+//               Then the set is fixed: blocks are committed when all of the set is in, and for every other rank clock c
+//               is over, as if completed, but it has contributed nothing: what it sends of c is too late. Rounds that
+//               full_every names take every rank. Other servers fix sets of their own.
 //   restart     from a cut. ROUND: every rank and block is at the cut's clock; the versions before it are gone, so that
 //   a
 //               read for an older one is of the cut's. PUSH: each rank is at the least clock that a block lacks of it;
@@ -75,7 +81,9 @@ struct EngineOptions {
   uint64_t staleness = 0;   // kUnbounded: no bound
   bool apply_push = false;  // PUSH instead of ROUND
   bool scalars_before_apply = false;
-  uint64_t max_lead = 64;  // ROUND without a bound: how far ahead of the round contributions are kept
+  uint32_t backup_ranks = 0;  // ROUND, s = 0: a round closes without so many
+  uint64_t full_every = 0;    // rounds c > 0 divisible by it do not; 0: all do
+  uint64_t max_lead = 64;     // ROUND without a bound: how far ahead of the round contributions are kept
   absl::Duration waiting_notice = absl::Seconds(2);
   EngineFault fault = EngineFault::kNone;
 };
@@ -94,6 +102,7 @@ struct PushArrived {
   absl::Span<const double> weight;  // per existing rank of the span
   uint32_t announced = 0;
   absl::Span<const uint32_t> blocks;
+  absl::Time now = absl::InfinitePast();
 };
 struct ContributionIn {
   uint32_t block = 0;
@@ -125,6 +134,7 @@ struct PullArrived {
   Clock clock;
   bool ungated = false;
   absl::Time now;
+  bool idle = false;  // of nothing, while its rank is at work: nobody waits for the answer
 };
 struct PullGone {
   uint32_t ticket = 0;
@@ -141,7 +151,7 @@ using Event = std::variant<PushArrived, ContributionIn, PushDone, BlockReduced, 
 
 // --- Actions
 // -------------------------------------------------------------------------------------------------------------
-enum class Rejection : uint8_t { kDuplicate, kFenced, kTooEarly, kRefused };
+enum class Rejection : uint8_t { kDuplicate, kFenced, kTooEarly, kTooLate, kRefused };
 
 // The whole message changes nothing.
 struct PushRejected {
@@ -191,6 +201,9 @@ struct Culprit {
   Rank rank;
   absl::Time since;
   std::string why;
+  uint64_t clock = 0;  // clocks that it has completed here
+  bool begun = false;  // the next one; then how much of it is in:
+  uint32_t admitted = 0, announced = 0;
 };
 
 static_assert(std::is_trivially_copyable_v<Action>);
@@ -232,6 +245,12 @@ class Engine {
   uint32_t admitted(Rank rank) const { return progress_[rank.value].admitted; }
   // Weights of a clock that each rank has begun, in rank order; ROUND, clocks [round, round + lead].
   absl::Span<const double> weights(Clock clock) const;
+  // With backup ranks: per rank, 1 if it takes part in the round of `clock`: the one in progress, the next one or the
+  // one before. While blocks and slots of a round are committed its set is fixed. Without: empty.
+  absl::Span<const uint8_t> participants(Clock clock) const {
+    if (member_.empty()) return {};
+    return absl::MakeConstSpan(member_).subspan(ring(clock.value) * options_.ranks, options_.ranks);
+  }
   Incarnation newest(Rank rank) const { return newest_[rank.value]; }
 
   // Of the last PushRejected.
@@ -261,6 +280,7 @@ class Engine {
     bool open = false;  // ROUND: gets ReleaseBlock
     absl::Time since;
     absl::Time notice;
+    bool idle = false;
   };
 
   uint32_t end(Rank rank, uint32_t span) const {
@@ -268,6 +288,8 @@ class Engine {
   }
   size_t ring(uint64_t clock) const { return clock % window_; }
   bool has_blocks() const { return options_.dense_blocks + options_.slots > 0; }
+  // No round is closed here: the ranks' clocks alone say how far it is.
+  bool free_running() const { return options_.apply_push || (!has_blocks() && options_.backup_ranks == 0); }
   uint64_t bound() const;  // s, with the seeded bug
 
   void On(const PushArrived& e, std::vector<Action>* out);
@@ -284,6 +306,16 @@ class Engine {
 
   // Empty: the message may be taken in.
   std::string CheckCounts(const PushArrived& e) const;
+  // No rank joins the round any more.
+  bool Fixed(uint64_t clock) const { return begun_[ring(clock)] >= needed(clock); }
+  uint32_t needed(uint64_t clock) const {
+    const bool full = options_.full_every > 0 && clock > 0 && clock % options_.full_every == 0;
+    return options_.ranks - (full ? 0 : options_.backup_ranks);
+  }
+  // Ranks of the push whose clock is over without them.
+  uint32_t LeftOut(const PushArrived& e) const;
+  // Moves the rank past clocks whose sets are fixed without it.
+  void PassOver(uint32_t rank, absl::Time now);
   void MaybeCommit(uint32_t block, std::vector<Action>* out);
   void Complete(uint32_t rank, absl::Time now, std::vector<Action>* out);
   void MaybeFinishRound(std::vector<Action>* out);
@@ -300,6 +332,8 @@ class Engine {
   std::vector<Incarnation> newest_;
   std::vector<double> weight_;     // [ring(clock)][rank]
   std::vector<uint32_t> begun_;    // [ring(clock)] ranks that have begun it
+  std::vector<uint8_t> member_;    // [ring(clock)][rank] 1: it has; with backup ranks
+  std::vector<uint64_t> counted_;  // [rank] past the last clock that it contributed to; with backup ranks
   std::vector<uint32_t> empty_;    // [ring(clock)] ranks that completed it without dense contributions
   std::vector<uint32_t> arrived_;  // [dense block][ring(clock)] ranks whose contributions are in
   std::vector<uint64_t> block_round_;

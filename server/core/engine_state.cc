@@ -33,6 +33,8 @@ std::string Engine::SaveState() const {
   }
   out.PutAll(weight_);
   out.PutAll(begun_);
+  out.PutAll(member_);
+  out.PutAll(counted_);
   out.PutAll(empty_);
   out.PutAll(arrived_);
   out.PutAll(block_round_);
@@ -84,6 +86,8 @@ absl::Status Engine::LoadState(absl::string_view state) {
   }
   auto weight = in.GetAll<double>(weight_.size());
   auto begun = in.GetAll<uint32_t>(begun_.size());
+  auto member = in.GetAll<uint8_t>(member_.size());
+  auto counted = in.GetAll<uint64_t>(counted_.size());
   auto empty = in.GetAll<uint32_t>(empty_.size());
   auto arrived = in.GetAll<uint32_t>(arrived_.size());
   auto block_round = in.GetAll<uint64_t>(block_round_.size());
@@ -110,6 +114,8 @@ absl::Status Engine::LoadState(absl::string_view state) {
   newest_ = std::move(newest);
   weight_ = std::move(weight);
   begun_ = std::move(begun);
+  member_ = std::move(member);
+  counted_ = std::move(counted);
   empty_ = std::move(empty);
   arrived_ = std::move(arrived);
   block_round_ = std::move(block_round);

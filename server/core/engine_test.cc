@@ -373,5 +373,145 @@ TEST(Engine, CompleteEarlyIsSeen) {
   EXPECT_EQ(d.completed.size(), 1u);
 }
 
+EngineOptions Backup(uint32_t ranks, uint32_t blocks, uint32_t backup, uint64_t full_every = 0, uint32_t slots = 0) {
+  EngineOptions o = Options(ranks, blocks, 0, false, slots);
+  o.backup_ranks = backup;
+  o.full_every = full_every;
+  return o;
+}
+
+TEST(BackupRanks, ARoundClosesWithTheRanksThatBeginItFirst) {
+  Driver d(Backup(4, 2, 1));
+  d.Pull(7, 0, 1);
+  d.Push(3, 0, {0}, 2, 1, 1, 5);
+  d.Push(0, 0, {0, 1}, 2, 1, 1, 2);
+  EXPECT_THAT(d.engine_.participants(Clock(0)), ElementsAre(1, 0, 0, 1));
+  EXPECT_THAT(d.commits, IsEmpty());
+  // The third fixes the set: block 0 has all of it.
+  d.Push(2, 0, {0, 1}, 2, 1, 1, 3);
+  EXPECT_THAT(d.engine_.participants(Clock(0)), ElementsAre(1, 0, 1, 1));
+  EXPECT_THAT(d.commits, ElementsAre(std::pair(0u, 0u)));
+  EXPECT_THAT(d.released_blocks, ElementsAre(std::pair(7u, 0u)));
+  EXPECT_THAT(d.engine_.weights(Clock(0)), ElementsAre(2, 0, 3, 5));
+  // Rank 1 is too late, though the round is still open; it is to go on with clock 1.
+  const auto late = d.Push(1, 0, {0, 1}, 2);
+  ASSERT_TRUE(late.rejected.has_value());
+  EXPECT_EQ(late.rejected->why, Rejection::kTooLate);
+  EXPECT_EQ(d.engine_.clock(Rank(1)), 1u);
+  EXPECT_EQ(d.engine_.mark(0, Rank(1)), 1u);
+  EXPECT_EQ(d.engine_.round(), 0u);
+  // Whoever is in the set is waited for.
+  d.Push(3, 0, {1}, 2, 1, 1, 5);
+  EXPECT_EQ(d.engine_.round(), 1u);
+  EXPECT_THAT(d.released, ElementsAre(7));
+  // What has contributed has completed, nobody else.
+  EXPECT_THAT(d.completed, testing::UnorderedElementsAre(std::pair(0u, 0u), std::pair(2u, 0u), std::pair(3u, 0u)));
+  // Late copies: of a participant a duplicate, of the other one still too late; both change nothing.
+  EXPECT_EQ(d.Push(3, 0, {1}, 2, 1, 1, 5).rejected->why, Rejection::kDuplicate);
+  EXPECT_EQ(d.Push(1, 0, {0, 1}, 2).rejected->why, Rejection::kTooLate);
+  EXPECT_THAT(d.engine_.participants(Clock(1)), ElementsAre(0, 0, 0, 0));
+  d.Push(1, 1, {0, 1}, 2);
+  EXPECT_THAT(d.engine_.participants(Clock(1)), ElementsAre(0, 1, 0, 0));
+}
+
+TEST(BackupRanks, TooLateTellsTheClockToGoOnWith) {
+  Driver d(Backup(3, 1, 1));
+  for (uint64_t c = 0; c < 5; ++c) {
+    for (uint32_t r : {0, 1}) d.Push(r, c, {0}, 1);
+  }
+  EXPECT_EQ(d.engine_.round(), 5u);
+  EXPECT_EQ(d.Push(2, 0, {0}, 1).rejected->why, Rejection::kTooLate);
+  EXPECT_EQ(d.engine_.clock(Rank(2)), 5u);
+  EXPECT_EQ(d.Push(2, 3, {0}, 1).rejected->why, Rejection::kTooLate);
+  EXPECT_THAT(d.Push(2, 5, {0}, 1).admitted, ElementsAre(0));
+  d.Push(0, 5, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 6u);
+  EXPECT_THAT(d.engine_.weights(Clock(5)), ElementsAre(1, 0, 1));
+  EXPECT_EQ(d.Push(1, 5, {0}, 1).rejected->why, Rejection::kTooLate);
+  EXPECT_EQ(d.Push(2, 5, {0}, 1).rejected->why, Rejection::kDuplicate);
+}
+
+TEST(BackupRanks, WhoCameEarlyForTheNextRoundMayLeaveOutOneThatIsStillInThis) {
+  // Dense blocks are at version 1, but rank 2's slot is missing; the others begin clock 1 without it.
+  Driver d(Backup(3, 1, 1, 0, 1));
+  d.Push(2, 0, {0}, 2);
+  d.Push(0, 0, {0, 1}, 2);
+  EXPECT_THAT(d.commits, ElementsAre(std::pair(0u, 0u)));
+  EXPECT_EQ(d.Push(1, 0, {0}, 1).rejected->why, Rejection::kTooLate);
+  EXPECT_THAT(d.Push(1, 1, {0}, 1).later, IsEmpty());
+  d.Push(0, 1, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 0u);
+  d.Push(2, 0, {1}, 2);
+  EXPECT_EQ(d.engine_.round(), 2u);
+  EXPECT_EQ(d.engine_.clock(Rank(2)), 2u);
+  EXPECT_EQ(d.Push(2, 1, {0}, 1).rejected->why, Rejection::kTooLate);
+}
+
+TEST(BackupRanks, RoundsAtWhichTheModelIsEvaluatedTakeEveryRank) {
+  Driver d(Backup(3, 1, 2, 2));
+  for (uint64_t c = 0; c < 2; ++c) d.Push(0, c, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 2u);
+  d.Push(0, 2, {0}, 1);
+  d.Push(1, 2, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 2u);
+  d.Push(2, 2, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 3u);
+  EXPECT_THAT(d.engine_.weights(Clock(2)), ElementsAre(1, 1, 1));
+}
+
+TEST(BackupRanks, EmptyBatchesAndServersWithoutBlocks) {
+  Driver d(Backup(3, 1, 1));
+  d.Push(0, 0, {}, 0, 1, 1, 0);
+  d.Push(2, 0, {}, 0, 1, 1, 0);
+  EXPECT_THAT(d.commits, ElementsAre(std::pair(0u, 0u)));
+  EXPECT_EQ(d.engine_.round(), 1u);
+  Driver none(Backup(3, 0, 1));
+  for (uint64_t c = 0; c < 7; ++c) {
+    none.Push(1, c, {}, 0);
+    none.Push(2, c, {}, 0);
+    EXPECT_EQ(none.engine_.round(), c + 1);
+    EXPECT_EQ(none.engine_.clock(Rank(0)), c + 1);
+  }
+}
+
+TEST(BackupRanks, ASpanCountsAllItsRanksAndIsRefusedWhereSomeAreLeftOut) {
+  Driver d(Backup(4, 1, 2));
+  d.Push(2, 0, {0}, 1, 2);
+  EXPECT_EQ(d.engine_.round(), 1u);
+  EXPECT_THAT(d.engine_.participants(Clock(0)), ElementsAre(0, 0, 1, 1));
+  EXPECT_EQ(d.Push(0, 0, {0}, 1, 2).rejected->why, Rejection::kTooLate);
+  d.Push(0, 1, {0}, 2);
+  d.Push(2, 1, {0}, 1);
+  const auto refused = d.Push(0, 1, {0}, 2, 2);
+  EXPECT_EQ(refused.rejected->why, Rejection::kRefused);
+  EXPECT_THAT(refused.rejected->message, HasSubstr("goes on without some of the 2 ranks from rank 0"));
+}
+
+TEST(BackupRanks, AfterARestartNobodyIsLate) {
+  Driver d(Backup(3, 1, 1));
+  const uint64_t clocks[] = {6, 6, 6};
+  d.engine_.Restore(clocks);
+  EXPECT_EQ(d.Push(1, 5, {0}, 1).rejected->why, Rejection::kDuplicate);
+  d.Push(0, 6, {0}, 1);
+  d.Push(1, 6, {0}, 1);
+  EXPECT_EQ(d.engine_.round(), 7u);
+  EXPECT_EQ(d.Push(2, 6, {0}, 1).rejected->why, Rejection::kTooLate);
+}
+
+TEST(BackupRanks, WhoIsWaitedForIsToldWithWhatIsIn) {
+  Driver d(Backup(3, 2, 1));
+  d.Push(0, 0, {0, 1}, 2);
+  d.now = At(3);
+  d.Push(1, 0, {0}, 2);
+  d.Pull(7, 0, 1);
+  EXPECT_THAT(d.engine_.Why(1), HasSubstr("held until 2 of the 3 ranks have completed clock 0: rank 1 is at clock 0"));
+  const auto culprits = d.engine_.Culprits();
+  ASSERT_EQ(culprits.size(), 1u);
+  EXPECT_EQ(culprits[0].clock, 0u);
+  EXPECT_TRUE(culprits[0].begun);
+  EXPECT_EQ(culprits[0].admitted, 1u);
+  EXPECT_EQ(culprits[0].announced, 2u);
+}
+
 }  // namespace
 }  // namespace descent

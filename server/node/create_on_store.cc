@@ -17,6 +17,13 @@ absl::Status Validate(const ServerNodeOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("staleness: ", options.staleness, ", with apply: ROUND at most ", kMostStaleness));
   }
+  if (options.backup_ranks > 0 && (store.apply_push || options.staleness != 0)) {
+    return absl::InvalidArgumentError("backup_ranks: they are for apply: ROUND without staleness");
+  }
+  if (options.backup_ranks >= store.ranks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("backup_ranks: ", options.backup_ranks, " of ", store.ranks, " ranks"));
+  }
   if (options.send_window == 0) return absl::InvalidArgumentError("send_window: 0, at least 1 is needed");
   if (options.restored.has_value()) {
     const std::vector<Clock>& restart = options.restored->restart;
@@ -50,6 +57,11 @@ absl::Status Validate(const ServerNodeOptions& options) {
 uint32_t HistoryFor(const ServerNodeOptions& options) {
   if (options.store.apply_push || options.staleness == kUnbounded) return 0;
   const uint64_t s = std::min(options.staleness, kMostStaleness);
+  // With backup ranks the others need not wait for a rank whose rows of a table are half in on another server: who does
+  // not read there goes on until it may push no more, two clocks further, and the rank is still to read its own.
+  const bool tables = std::any_of(options.store.tensors.begin(), options.store.tensors.end(),
+                                  [](const TensorSpec& spec) { return spec.sparse; });
+  if (options.backup_ranks > 0 && tables) return 3;
   return static_cast<uint32_t>(2 * s + 1 + (options.fault == EngineFault::kGateOffByOne ? 1 : 0));
 }
 

@@ -88,6 +88,12 @@ class NodeImpl final : public ServerNode {
     std::vector<uint64_t> marks;  // [block or slot][rank]
     std::vector<uint8_t> came;
   };
+  enum class RpcKind : uint8_t { kNone, kQuestion, kPull, kPush };
+  struct LastRpc {  // that came from a rank
+    RpcKind kind = RpcKind::kNone;
+    Clock clock;
+    absl::Time at;
+  };
   // A contribution to a round that has not come yet, in memory of its own.
   struct Later {
     uint32_t block = 0;
@@ -98,6 +104,9 @@ class NodeImpl final : public ServerNode {
     double weight = 0;  // PUSH
     Payload payload;
   };
+
+  void NoteRpc(const Request& request, absl::Time now);
+  std::string LastRpcText(const Culprit& culprit, absl::Time now) const;
 
   // --- push.cc
   void HandlePush(Connection* c, const Request& request, absl::Time now);
@@ -110,6 +119,8 @@ class NodeImpl final : public ServerNode {
   void Feed(std::vector<Later>* later, uint64_t clock);
   void ApplyDeferred();
   double TotalWeight(Clock clock);
+  // With backup ranks: who had no part in the round.
+  std::vector<Rank> LeftOut(Clock clock) const;
   void Fail(absl::Status cause);
   bool WantsScalars(Clock clock) const {
     return options_.scalars_every > 0 && clock.value % options_.scalars_every == 0;
@@ -163,6 +174,7 @@ class NodeImpl final : public ServerNode {
   std::vector<Later> later_slots_;
   std::vector<std::pair<uint64_t, double>> totals_;  // [clock % size]: (clock + 1, total weight)
   std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
+  std::vector<LastRpc> last_rpc_;                    // [rank]
   std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
 

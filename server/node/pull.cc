@@ -45,7 +45,9 @@ std::optional<uint32_t> NodeImpl::HandlePull(Connection* c, const Request& reque
     pull.keys = request.payload.Sub(parts.push_size, request.payload.size() - parts.push_size);
     stats_.payload_bytes_in += pull.keys.size();
   }
-  Run(PullArrived{ticket, frame.rank, frame.clock, frame.ungated, now}, now);
+  // With backup ranks a rank that computes asks whether its round has closed.
+  const bool idle = options_.backup_ranks > 0 && !frame.all_dense && frame.dense.empty() && frame.sparse.empty();
+  Run(PullArrived{ticket, frame.rank, frame.clock, frame.ungated, now, idle}, now);
   if (!pull.released) ++stats_.held;
   return ticket;
 }

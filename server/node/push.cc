@@ -25,6 +25,8 @@ Outcome ToOutcome(Rejection why) {
       return Outcome::kFenced;
     case Rejection::kTooEarly:
       return Outcome::kTooEarly;
+    case Rejection::kTooLate:
+      return Outcome::kTooLate;
     case Rejection::kRefused:
       break;
   }
@@ -62,7 +64,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   verdicts_.clear();
   if (refused.empty()) {
     engine_.Step(PushArrived{push.rank, push.span, push.incarnation, push.clock, push.weight, push.contributions,
-                             parts.push_blocks},
+                             parts.push_blocks, now},
                  &verdicts_);
   }
   if (!refused.empty()) {
@@ -74,6 +76,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
     stats_.duplicates += rejected.why == Rejection::kDuplicate ? std::max<uint64_t>(1, parts.push_blocks.size()) : 0;
     stats_.fenced += rejected.why == Rejection::kFenced;
     stats_.too_early += rejected.why == Rejection::kTooEarly;
+    stats_.too_late += rejected.why == Rejection::kTooLate;
   } else {
     bool fail = false;
     PayloadReader reader(request.payload);
@@ -102,7 +105,7 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
 
   // Where the ranks stand now.
   ack.complete = true;
-  ack.admitted = push.contributions;
+  ack.admitted = ack.outcome == Outcome::kTooLate ? 0 : push.contributions;
   for (uint32_t i = 0; i < push.weight.size(); ++i) {
     const Rank rank(push.rank.value + i);
     const uint64_t at = engine_.clock(rank);
@@ -197,7 +200,7 @@ void NodeImpl::Commit(const CommitBlock& commit) {
         absl::StrCat(status.message(), " (the round of clock ", commit.clock.value, ")")));
     return;
   }
-  if (order_ != nullptr) order_->OnRound(commit.block, commit.clock, {});
+  if (order_ != nullptr) order_->OnRound(commit.block, commit.clock, LeftOut(commit.clock));
   if (scalars) squares_[commit.clock.value % 2][commit.block] = square;
   Feed(&later_dense_[commit.block], commit.clock.value + 1);
   engine_.Step(BlockCommitted{commit.block}, &actions_);
@@ -224,7 +227,7 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
       if (scalars) squares.push_back({id, square});
     }
     store_->AdvanceSlots(clock.value + 1);
-    if (order_ != nullptr) order_->OnSlotsRound(clock, {});
+    if (order_ != nullptr) order_->OnSlotsRound(clock, LeftOut(clock));
     Feed(&later_slots_, clock.value + 1);
   }
   engine_.Step(SlotsCommitted{now}, &actions_);
@@ -232,6 +235,15 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
   if (!scalars) return;
   std::sort(squares.begin(), squares.end(), [](const BlockSquare& a, const BlockSquare& b) { return a.id < b.id; });
   output_->Scalars(clock, std::move(squares));
+}
+
+std::vector<Rank> NodeImpl::LeftOut(Clock clock) const {
+  std::vector<Rank> out;
+  const absl::Span<const uint8_t> participants = engine_.participants(clock);
+  for (uint32_t r = 0; r < participants.size(); ++r) {
+    if (participants[r] == 0) out.push_back(Rank(r));
+  }
+  return out;
 }
 
 void NodeImpl::Feed(std::vector<Later>* later, uint64_t clock) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "server/node/node_impl.h"
 
 namespace descent {
@@ -15,6 +17,8 @@ EngineOptions ForEngine(const ServerNodeOptions& options, const BlockIndex& inde
   out.slots = index.slots();
   out.staleness = options.staleness;
   out.apply_push = options.store.apply_push;
+  out.backup_ranks = options.backup_ranks;
+  out.full_every = options.full_every;
   out.waiting_notice = options.waiting_notice;
   out.fault = options.fault;
   return out;
@@ -31,7 +35,8 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
       engine_(ForEngine(options_, index_)),
       later_dense_(index_.dense()),
       totals_(2),
-      push_weight_(options_.store.ranks, 0.0) {
+      push_weight_(options_.store.ranks, 0.0),
+      last_rpc_(options_.store.ranks) {
   for (auto& squares : squares_) squares.assign(index_.dense(), 0.0);
   if (options_.record_order) {
     order_ =
@@ -109,6 +114,7 @@ void NodeImpl::OnRequest(ConnectionId connection, Request request, absl::Time no
     Flush();
     return;
   }
+  NoteRpc(request, now);
   if (request.push) HandlePush(c, request, now);
   if (!request.expected_of.empty()) {
     Reply reply = NewReply(request.id);
@@ -148,9 +154,41 @@ void NodeImpl::Fence(Rank rank, Incarnation incarnation) {
 std::vector<WaitingNotice> NodeImpl::Waiting(absl::Time now) const {
   std::vector<WaitingNotice> out;
   for (Culprit& culprit : engine_.Culprits()) {
-    out.push_back(WaitingNotice{{culprit.rank}, now - culprit.since, std::move(culprit.why)});
+    out.push_back(WaitingNotice{
+        {culprit.rank}, now - culprit.since, std::move(culprit.why), culprit.clock, LastRpcText(culprit, now)});
   }
   return out;
+}
+
+void NodeImpl::NoteRpc(const Request& request, absl::Time now) {
+  const auto note = [&](Rank rank, RpcKind kind, Clock clock) { last_rpc_[rank.value] = {kind, clock, now}; };
+  for (Rank rank : request.expected_of) note(rank, RpcKind::kQuestion, Clock(0));
+  if (request.pull) note(request.pull->rank, RpcKind::kPull, request.pull->clock);
+  if (!request.push) return;
+  for (uint32_t i = 0; i < request.push->weight.size(); ++i) {
+    note(Rank(request.push->rank.value + i), RpcKind::kPush, request.push->clock);
+  }
+}
+
+std::string NodeImpl::LastRpcText(const Culprit& culprit, absl::Time now) const {
+  const LastRpc& last = last_rpc_[culprit.rank.value];
+  std::string text;
+  switch (last.kind) {
+    case RpcKind::kNone:
+      return "none yet";
+    case RpcKind::kQuestion:
+      text = "question which clock is expected";
+      break;
+    case RpcKind::kPull:
+      text = absl::StrCat("read for clock ", last.clock.value);
+      break;
+    case RpcKind::kPush:
+      text = absl::StrCat("push of clock ", last.clock.value);
+      if (culprit.begun && culprit.clock == last.clock.value) {
+        absl::StrAppend(&text, ", ", culprit.admitted, " of ", culprit.announced, " contributions");
+      }
+  }
+  return absl::StrFormat("%s, %.1f s ago", text, absl::ToDoubleSeconds(now - last.at));
 }
 
 std::vector<uint64_t> NodeImpl::Marks(BlockId id) const {

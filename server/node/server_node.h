@@ -31,6 +31,8 @@ struct ServerNodeOptions {
   Envelope envelope;           // every request must carry the same
   StoreOptions store;          // history is raised to what the staleness bound needs
   uint64_t staleness = 0;      // kUnbounded: no bound
+  uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)
+  uint64_t full_every = 0;     // but not those divisible by this; 0: all
   uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
@@ -52,7 +54,8 @@ uint32_t HistoryFor(const ServerNodeOptions& options);
 
 struct ServerNodeStats {
   uint64_t pushes = 0, contributions = 0, pulls = 0;
-  uint64_t duplicates = 0, fenced = 0, too_early = 0, stale = 0, refused = 0, held = 0, waiting_notices = 0;
+  uint64_t duplicates = 0, fenced = 0, too_early = 0, too_late = 0, stale = 0, refused = 0, held = 0,
+           waiting_notices = 0;
   uint64_t payload_bytes_in = 0, payload_bytes_out = 0;
   uint64_t held_pulls = 0;    // now
   uint64_t round = 0;         // every rank has completed the clocks below

@@ -32,6 +32,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job) {
   ServerNodeOptions options;
   options.staleness = ConsistencyOf(job).staleness;
+  options.backup_ranks = ConsistencyOf(job).backup_ranks;
   options.scalars_every = job.metrics().every_rounds();
   options.record_order = job.record_order();
   DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job));

@@ -39,10 +39,14 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());
   options.envelope.map_epoch = news.map().epoch();
+  if (options.backup_ranks > 0) {
+    options.full_every = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
+  }
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
   store.self = server_;
+  store.history = std::max(store.history, HistoryFor(options));
   store.recorded_pushes = RecordedPushes(context_->job.job(), news.clocks());
   context_->log->Log(absl::StrCat("server ", server_.value, want.primary() ? "" : ", backup",
                                   ": memory at most: ", BudgetText(PlanStore(store))));
@@ -264,6 +268,8 @@ Seat::Answer Seat::Ask() {
           waited->set_rank(rank.value);
           waited->set_seconds(absl::ToDoubleSeconds(notice.since));
           waited->set_why(notice.why);
+          waited->set_clock(notice.clock);
+          waited->set_last_rpc(notice.last_rpc);
         }
       }
       answer.whole = backup_node_ != nullptr && backup_node_->whole();

@@ -54,6 +54,7 @@ class EndingControl final : public TrainerControl {
     MutexLock lock(&mu_);
     while (!over_ && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
   }
+  void Skipped(Rank, Clock, Clock) override {}
   void Completed(Rank, Clock, const BatchResult&) override {
     bool call;
     {

@@ -34,6 +34,11 @@ class LocalControl final : public TrainerControl {
   void Completed(Rank rank, Clock, const BatchResult& batch) override {
     MutexLock lock(&mu_);
     examples_[rank] += batch.weight;
+    ++completed_[rank];
+  }
+  void Skipped(Rank rank, Clock clock, Clock next) override {
+    MutexLock lock(&mu_);
+    skipped_[rank] += next.value - clock.value;
   }
   void Evaluated(const RankEvaluation& evaluation) override {
     MutexLock lock(&mu_);
@@ -50,6 +55,15 @@ class LocalControl final : public TrainerControl {
     MutexLock lock(&mu_);
     return evaluations_;
   }
+  // Clocks that a rank contributed to, and that it was left out of.
+  uint64_t completed(Rank rank) {
+    MutexLock lock(&mu_);
+    return completed_[rank];
+  }
+  uint64_t skipped(Rank rank) {
+    MutexLock lock(&mu_);
+    return skipped_[rank];
+  }
 
  private:
   Mutex mu_;
@@ -57,6 +71,7 @@ class LocalControl final : public TrainerControl {
   const std::vector<LeasedRank> leases_;
   std::set<Rank> done_ ABSL_GUARDED_BY(mu_);
   std::map<Rank, double> examples_ ABSL_GUARDED_BY(mu_);
+  std::map<Rank, uint64_t> completed_ ABSL_GUARDED_BY(mu_), skipped_ ABSL_GUARDED_BY(mu_);
   std::vector<RankEvaluation> evaluations_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -172,6 +172,16 @@ void ClientCore::OnReply(ServerId server, const Reply& reply, absl::Time now, Ac
     // Too many pulls of ours are held there: this one is asked for again when its time comes.
     return;
   }
+  if (absl::IsOutOfRange(reply.refusal) && options_.backup_ranks) {
+    // Other servers may still wait for the push that goes with this pull.
+    ticket.passed = absl::StrCat("server ", server.value, ": ", reply.refusal.message());
+    if (request.chunk != kNone) leg.chunk[request.chunk].done = true;
+    if (reply.ack.has_value() && ticket.push.has_value()) {
+      OnAck(id, ticket, request.place.leg, request, reply.id, *reply.ack, now, out);
+    }
+    if (!ticket.finished) FinishIfDone(id, ticket, out);
+    return;
+  }
   if (absl::IsOutOfRange(reply.refusal)) {
     // An older holder of the lease was still at work when this one asked for its clock; or this one is the older.
     return Finish(id, ticket,
@@ -274,6 +284,8 @@ void ClientCore::OnAck(Ticket id, TicketState& ticket, uint32_t leg_index, const
       ++stats_.duplicates;
       break;
     case Outcome::kTooLate:  // its round is over without it: nothing is left to send
+      if (!leg.push_done) leg.too_late = true;
+      break;
     case Outcome::kApplied:
       break;
   }
@@ -360,6 +372,17 @@ void ClientCore::OnTimer(absl::Time now, Actions* out) {
 }
 
 void ClientCore::FinishIfDone(Ticket id, TicketState& ticket, Actions* out) {
+  if (options_.backup_ranks) {
+    bool pushed = true, late = ticket.push.has_value();
+    for (const Leg& leg : ticket.legs) {
+      pushed = pushed && leg.push_done;
+      late = late && leg.too_late;
+    }
+    if (pushed && late) {
+      return Finish(id, ticket, absl::OutOfRangeError(absl::StrCat(Of(*ticket.push), " has come too late")), out);
+    }
+    if (pushed && !ticket.passed.empty()) return Finish(id, ticket, absl::NotFoundError(ticket.passed), out);
+  }
   for (const Leg& leg : ticket.legs) {
     if (!leg.done()) return;
   }

@@ -42,6 +42,7 @@ class ClientCore {
     uint32_t servers = 1;
     absl::Duration resend_after;
     ClientFaults faults;
+    bool backup_ranks = false;  // a rank may be left behind: ParameterClient::Wait tells what follows
   };
 
   struct PushIdentity {
@@ -135,6 +136,7 @@ class ClientCore {
     std::vector<Unit> chunk;
     Unit query;
     bool push_done = true;
+    bool too_late = false;  // of the push
     uint64_t push_bytes = 0;
     std::vector<bool> received;
     std::vector<uint32_t> missing;  // per chunk
@@ -149,6 +151,7 @@ class ClientCore {
     std::vector<Leg> legs;
     std::vector<uint64_t> requests;
     bool finished = false;
+    std::string passed;  // a server is past the clock of the pull: its text
     absl::Status status;
   };
   struct RequestState {

@@ -21,7 +21,8 @@ BlockId Block(uint32_t tensor, uint32_t index) { return BlockId{TensorId(tensor)
 
 class ClientCoreTest : public ::testing::Test {
  protected:
-  ClientCoreTest() : core_(ClientCore::Options{kEnvelope, 2, absl::Seconds(5), {}}) {}
+  explicit ClientCoreTest(bool backup_ranks = false)
+      : core_(ClientCore::Options{kEnvelope, 2, absl::Seconds(5), {}, backup_ranks}) {}
 
   void OpenAll() {
     for (uint32_t s = 0; s < 2; ++s) core_.OnOpen(ServerId(s), now_, &actions_);
@@ -285,6 +286,72 @@ TEST_F(ClientCoreTest, CancelEndsAllPresentAndFuture) {
   EXPECT_THAT(Sent(), IsEmpty());
   EXPECT_EQ(core_.status(b).code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(core_.unfinished(), 0u);
+}
+
+class BackupRanksTest : public ClientCoreTest {
+ protected:
+  BackupRanksTest() : ClientCoreTest(true) {}
+
+  // Rank 3 pushes clock 4 to both servers and pulls a block of each.
+  ClientCore::Ticket BeginBoth() {
+    ClientCore::TicketSpec spec;
+    spec.push = ClientCore::PushIdentity{Rank(3), 1, Clock(4)};
+    spec.legs.resize(2);
+    for (uint32_t s = 0; s < 2; ++s) {
+      spec.legs[s].server = ServerId(s);
+      spec.legs[s].push_bytes = {100};
+      spec.legs[s].chunks = 1;
+      spec.legs[s].piggyback = true;
+      spec.legs[s].items = {{Block(0, s), 0}};
+    }
+    return core_.Begin(spec, now_, &actions_);
+  }
+  static Reply Passed(uint64_t request) {
+    Reply reply = To(request);
+    reply.refusal = absl::OutOfRangeError("version 5 is gone");
+    return reply;
+  }
+};
+
+TEST_F(BackupRanksTest, TooLateEverywhereEndsThePush) {
+  OpenAll();
+  const auto ticket = BeginBoth();
+  const auto sent = Sent();
+  Answer(Ack(sent[0].request, 4, Outcome::kTooLate, true, 6));
+  EXPECT_FALSE(core_.finished(ticket));
+  Answer(Ack(sent[1].request, 4, Outcome::kTooLate, true, 5), 1);
+  EXPECT_THAT(Finished(), ElementsAre(ticket));
+  EXPECT_TRUE(absl::IsOutOfRange(core_.status(ticket))) << core_.status(ticket);
+}
+
+TEST_F(BackupRanksTest, APushThatCountsSomewhereIsPulledFor) {
+  OpenAll();
+  const auto ticket = BeginBoth();
+  const auto sent = Sent();
+  Answer(Ack(sent[0].request, 4, Outcome::kTooLate, true, 5));
+  Answer(Ack(sent[1].request, 4, Outcome::kApplied, true, 5), 1);
+  EXPECT_FALSE(core_.finished(ticket));
+  Answer(Part(sent[0].request, Block(0, 0), true));
+  Answer(Part(sent[1].request, Block(0, 1), true), 1);
+  EXPECT_THAT(Finished(), ElementsAre(ticket));
+  EXPECT_TRUE(core_.status(ticket).ok());
+}
+
+TEST_F(BackupRanksTest, AServerThatIsPastTheClockEndsThePullOnceThePushHasArrivedEverywhere) {
+  OpenAll();
+  const auto ticket = BeginBoth();
+  const auto sent = Sent();
+  Answer(Ack(sent[0].request, 4, Outcome::kTooLate, true, 9));
+  Answer(Passed(sent[0].request));
+  EXPECT_FALSE(core_.finished(ticket)) << "server 1 may wait for the push";
+  Advance(absl::Seconds(5));
+  const auto again = Sent();
+  EXPECT_FALSE(again.empty());
+  for (const auto& send : again) EXPECT_EQ(send.server, ServerId(1));
+  Answer(Ack(sent[1].request, 4, Outcome::kApplied, true, 5), 1);
+  EXPECT_THAT(Finished(), ElementsAre(ticket));
+  EXPECT_TRUE(absl::IsNotFound(core_.status(ticket))) << core_.status(ticket);
+  EXPECT_THAT(core_.status(ticket).message(), HasSubstr("version 5 is gone"));
 }
 
 }  // namespace

@@ -8,7 +8,8 @@ ClientSession::ClientSession(ClientOptions options, ClientFaults faults)
     : options_(std::move(options)),
       layout_(
           std::make_shared<ModelLayout>(options_.tensors, options_.geometry, options_.map, options_.max_payload_bytes)),
-      core_(ClientCore::Options{options_.envelope, options_.map.servers, options_.resend_after, faults}) {}
+      core_(ClientCore::Options{options_.envelope, options_.map.servers, options_.resend_after, faults,
+                                options_.backup_ranks}) {}
 
 Ticket ClientSession::Exchange(const std::optional<PushSpec>& push, const std::optional<PullSpec>& pull,
                                std::shared_ptr<const void> owner, absl::Time now, Output* out) {

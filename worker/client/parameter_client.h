@@ -73,6 +73,7 @@ struct ClientOptions {
   PartitionMap map;
   absl::Duration resend_after = absl::Seconds(5);  // a request without any answer, Waiting included
   size_t max_payload_bytes = kMaxPayloadBytes;     // messages are filled up to this
+  bool backup_ranks = false;                       // rounds may close without a rank of ours
 };
 
 struct ClientStats {
@@ -100,6 +101,9 @@ class ParameterClient {
   //   RESOURCE_EXHAUSTED one slot's keys and rows exceed a message: more slots are needed
   //   DATA_LOSS          a server's reply does not fit what was asked for
   //   CANCELLED          Cancel was called
+  // and with backup ranks, where the rank is behind and is to go on at its expected clock:
+  //   OUT_OF_RANGE       the push has come too late on every server: it counts nowhere
+  //   NOT_FOUND          the push, if there is one, counts, but a server is past the clock of the pull
   // A ticket is waited for once (FAILED_PRECONDITION afterwards). When Wait returns, nobody reads or writes its
   // buffers.
   virtual absl::Status Wait(Ticket ticket, absl::Time deadline) = 0;

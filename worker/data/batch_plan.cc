@@ -53,8 +53,10 @@ class BatchPlanImpl final : public BatchPlan {
     const uint64_t step = clock.value % clocks_per_epoch_;
     const uint64_t share = rows_ / options_.ranks;
     const uint64_t longer = rows_ % options_.ranks;  // the first ranks have one row more
-    const uint64_t share_begin = rank.value * share + std::min<uint64_t>(rank.value, longer);
-    const uint64_t share_end = share_begin + share + (rank.value < longer ? 1 : 0);
+    const bool rotate = options_.rotate && options_.sampling == SamplingKind::kSequential;
+    const uint64_t place = (rank.value + (rotate ? epoch : 0)) % options_.ranks;
+    const uint64_t share_begin = place * share + std::min<uint64_t>(place, longer);
+    const uint64_t share_end = share_begin + share + (place < longer ? 1 : 0);
     const uint64_t begin = std::min(share_begin + step * options_.batch_size, share_end);
     const uint64_t end = std::min(begin + options_.batch_size, share_end);
     switch (options_.sampling) {

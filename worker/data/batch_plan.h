@@ -4,7 +4,7 @@
 // An epoch's order: the data shards permuted by (seed, epoch), then rows shuffled within windows of `window_shards`
 // shards of that order. Rank r's share is the r-th of `ranks` consecutive runs of that order; runs differ by at most
 // one row. Every rank has the same number of clocks per epoch: ceil(longest share / batch size); a shorter share ends
-// in a smaller or an empty batch.
+// in a smaller or an empty batch. Sequential, with `rotate`, rank r's share in epoch e is the ((r + e) mod ranks)-th.
 #ifndef DESCENT_WORKER_DATA_BATCH_PLAN_H_
 #define DESCENT_WORKER_DATA_BATCH_PLAN_H_
 
@@ -24,6 +24,7 @@ struct BatchPlanOptions {
   uint32_t ranks = 1;
   uint32_t batch_size = 32;
   uint32_t window_shards = 4;
+  bool rotate = false;  // of kSequential: for jobs whose rounds may leave a slow rank, and so its share, out
   std::vector<uint64_t> shard_begin;  // shards + 1 entries; the last is the number of rows
 };
 

@@ -144,5 +144,31 @@ TEST(BatchPlan, WithReplacement) {
   EXPECT_LT(seen.size(), 690u);
 }
 
+TEST(BatchPlan, SharesThatRotateReachEveryRowThoughARankIsAlwaysLeftOut) {
+  constexpr uint32_t kRanks = 5;
+  for (const uint32_t left_out : {0u, 3u, 4u}) {
+    for (const bool rotate : {false, true}) {
+      BatchPlanOptions options = Options(kRanks, 4, {0, 10, 40, 47}, SamplingKind::kSequential);
+      options.rotate = rotate;
+      auto plan = BatchPlan::Create(options);
+      std::set<uint64_t> seen;
+      std::vector<std::set<std::vector<uint64_t>>> shares(kRanks);
+      for (uint64_t epoch = 0; epoch < kRanks; ++epoch) {
+        std::multiset<uint64_t> all;
+        for (uint32_t rank = 0; rank < kRanks; ++rank) {
+          const std::vector<uint64_t> share = ShareOf(plan.get(), rank, epoch);
+          shares[rank].insert(share);
+          all.insert(share.begin(), share.end());
+          if (rank != left_out) seen.insert(share.begin(), share.end());
+        }
+        EXPECT_EQ(all.size(), 47u) << "every epoch is whole";
+      }
+      EXPECT_EQ(seen.size() == 47, rotate);
+      // Every rank has every share once.
+      for (const auto& of_rank : shares) EXPECT_EQ(of_rank.size(), rotate ? kRanks : 1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace descent

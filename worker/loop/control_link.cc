@@ -319,6 +319,28 @@ void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
   }
 }
 
+void ControlLink::Skipped(Rank rank, Clock clock, Clock next) {
+  MutexLock lock(&mu_);
+  if (!UpToDate()) return;
+  // Parts end where windows do; whole windows without a contribution make one part.
+  Progress& progress = progress_[rank];
+  v1::TrainingPart& window = progress.window;
+  for (uint64_t at = clock.value; at < next.value;) {
+    uint64_t end = (at / options_.window + 1) * options_.window;
+    if (window.clocks() == 0) {
+      window.set_rank(rank.value);
+      window.set_first(at);
+      end = std::max(end, next.value / options_.window * options_.window);
+    }
+    at = std::min(end, next.value);
+    window.set_clocks(at - window.first());
+    if (at % options_.window != 0 && at != clocks_) continue;
+    training_.push_back(window);
+    window.Clear();
+  }
+  progress.clock = next.value;
+}
+
 void ControlLink::Evaluated(const RankEvaluation& evaluation) {
   v1::EvaluationPart part;
   part.set_rank(evaluation.rank.value);

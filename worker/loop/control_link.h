@@ -78,6 +78,7 @@ class ControlLink final : public TrainerControl {
   absl::Status State() override;
   void WaitForChange(absl::Time deadline) override;
   void Completed(Rank rank, Clock clock, const BatchResult& batch) override;
+  void Skipped(Rank rank, Clock clock, Clock next) override;
   void Evaluated(const RankEvaluation& evaluation) override;
   void Done(Rank rank) override;
   void Log(const std::string& line) override { calls_.log(line); }

@@ -205,6 +205,45 @@ TEST_F(ControlLinkTest, LossIsToldInWholeWindowsAndOnce) {
   script_.WaitForBeat([](const auto& b) { return b.training_size() == 0; });
 }
 
+TEST_F(ControlLinkTest, ClocksThatARankWasLeftOutOfEndWindowsToo) {
+  script_.Answer(absl::OkStatus(), Running({0}));
+  auto link = Link();
+  ASSERT_TRUE(link->Start().ok());
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  script_.Answer(absl::UnavailableError("away"));
+  // Windows of 5 clocks, 12 in all.
+  link->Completed(Rank(0), Clock(0), {.loss = 2, .weight = 3});
+  link->Skipped(Rank(0), Clock(1), Clock(3));
+  link->Skipped(Rank(0), Clock(3), Clock(6));
+  link->Completed(Rank(0), Clock(6), {.loss = 5, .weight = 3});
+  link->Skipped(Rank(0), Clock(7), Clock(12));
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.training_size() == 3; });
+  EXPECT_EQ(beat.training(0).first(), 0u);
+  EXPECT_EQ(beat.training(0).clocks(), 5u);
+  EXPECT_EQ(beat.training(0).weight(), 3);
+  EXPECT_EQ(beat.training(1).first(), 5u);
+  EXPECT_EQ(beat.training(1).clocks(), 5u);
+  EXPECT_EQ(beat.training(1).loss(), 5);
+  EXPECT_EQ(beat.training(2).first(), 10u);
+  EXPECT_EQ(beat.training(2).clocks(), 2u);
+  EXPECT_EQ(beat.training(2).weight(), 0);
+  EXPECT_EQ(beat.progress(0).clock(), 12u);
+  EXPECT_EQ(beat.progress(0).examples(), 6u);
+}
+
+TEST_F(ControlLinkTest, WholeWindowsThatARankWasLeftOutOfMakeOnePart) {
+  script_.Answer(absl::OkStatus(), Running({0}));
+  auto link = Link();
+  ASSERT_TRUE(link->Start().ok());
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  script_.Answer(absl::UnavailableError("away"));
+  link->Skipped(Rank(0), Clock(2), Clock(11));
+  const auto beat = script_.WaitForBeat([](const auto& b) { return b.training_size() == 1; });
+  EXPECT_EQ(beat.training(0).first(), 2u);
+  EXPECT_EQ(beat.training(0).clocks(), 8u);
+  EXPECT_EQ(beat.progress(0).clock(), 11u);
+}
+
 TEST_F(ControlLinkTest, RegistersAgainWhenForgotten) {
   script_.Answer(absl::OkStatus(), Running({0}));
   auto link = Link();

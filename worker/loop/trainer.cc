@@ -28,6 +28,7 @@ void Add(const BatchResult& part, BatchResult* total) {
 
 constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLastPause = absl::Seconds(1);  // before a new start
+constexpr absl::Duration kRejoinPause = absl::Milliseconds(10);
 constexpr absl::Duration kTellEvery = absl::Seconds(10);
 
 }  // namespace
@@ -56,6 +57,10 @@ class Trainer::Impl {
     rows_.resize(tensors_.size());
     for (Reading& reading : evaluation_) reading.rows.resize(tensors_.size());
     for (const TensorSpec& t : tensors_) has_tables_ |= t.sparse;
+    if (abandons()) model_->set_unwanted([this] { return RoundClosed(); });
+  }
+  ~Impl() {
+    if (abandons()) model_->set_unwanted(nullptr);
   }
 
   absl::Status Run() {
@@ -134,6 +139,8 @@ class Trainer::Impl {
     }
     next_ = {};
     have_.reset();
+    question_ = {};
+    old_questions_.clear();
     for (const LeasedRank& lease : leases_) batches_->Forget(lease.rank);
     batch_of_.clear();
     results_.clear();
@@ -151,6 +158,10 @@ class Trainer::Impl {
       const absl::Status status =
           connection_.client->Wait(connection_.client->Exchange(in_flight.push, std::nullopt), deadline);
       if (status.ok()) continue;
+      if (LeftBehind(status)) {
+        DropResult(in_flight.push.rank);
+        continue;
+      }
       arrived = false;
       control_->Log(absl::StrCat("the last push did not arrive everywhere: ", status.message()));
     }
@@ -179,17 +190,7 @@ class Trainer::Impl {
         clocks[lease.rank] = clocks_.at(lease.rank);
         continue;
       }
-      Clock expected;
-      while (true) {
-        auto answer = connection_.client->ExpectedClock(lease.rank, time_->Now() + kWaitSlice);
-        if (answer.ok()) {
-          expected = *answer;
-          break;
-        }
-        if (!absl::IsDeadlineExceeded(answer.status())) return answer.status();
-        if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
-        if (control_->Leases() != now) return absl::AbortedError("the leases of this worker have changed");
-      }
+      DESCENT_ASSIGN_OR_RETURN(const Clock expected, AskExpected(lease.rank, now));
       clocks[lease.rank] = expected;
       evaluated_.erase(lease.rank);
       batches_->Request(lease.rank, expected);
@@ -207,9 +208,73 @@ class Trainer::Impl {
 
   // CANCELLED where the state says so; ABORTED where the leases have changed: what is awaited may be for others to go
   // on with, or may itself wait for ranks that have just come here.
-  absl::Status StillWanted() {
+  absl::Status StillWanted() { return StillWanted(leases_); }
+  absl::Status StillWanted(const std::vector<LeasedRank>& leases) {
     if (absl::Status state = control_->State(); !state.ok()) return absl::CancelledError(state.message());
-    if (control_->Leases() != leases_) return absl::AbortedError("the leases of this worker have changed");
+    if (control_->Leases() != leases) return absl::AbortedError("the leases of this worker have changed");
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Clock> AskExpected(Rank rank, const std::vector<LeasedRank>& leases) {
+    while (true) {
+      auto answer = connection_.client->ExpectedClock(rank, time_->Now() + kWaitSlice);
+      if (answer.ok() || !absl::IsDeadlineExceeded(answer.status())) return answer;
+      DESCENT_RETURN_IF_ERROR(StillWanted(leases));
+    }
+  }
+
+  // --- Backup ranks
+
+  bool backup() const { return options_.consistency.backup_ranks > 0; }
+  bool abandons() const { return backup() && !options_.consistency.finish_late; }
+  // Of a ticket: its push has come too late for every server. (NOT_FOUND, of a pull: a server is past its clock.)
+  bool LeftBehind(const absl::Status& status) const { return backup() && absl::IsOutOfRange(status); }
+  void DropResult(Rank rank) {
+    std::erase_if(results_, [&](const auto& result) { return result.first == rank; });
+  }
+
+  // Has every server closed the round of `clock`? That is what a read of the next clock, of nothing, waits for.
+  void AskClosed(Clock clock, Rank rank) {
+    if (question_.ticket.has_value() && question_.clock == clock) return;
+    if (question_.ticket.has_value()) old_questions_.push_back(*question_.ticket);
+    // Answered by now, but for those of rounds that a rank which has just come here is still needed for.
+    std::erase_if(old_questions_, [&](Ticket ticket) { return Answered(ticket).has_value(); });
+    PullSpec pull;
+    pull.rank = rank;
+    pull.clock = Clock(clock.value + 1);
+    question_ = {connection_.client->Exchange(std::nullopt, pull), clock, false};
+  }
+  std::optional<absl::Status> Answered(Ticket ticket) {
+    absl::Status status = connection_.client->Wait(ticket, absl::InfinitePast());
+    if (absl::IsDeadlineExceeded(status)) return std::nullopt;
+    return status;
+  }
+  bool RoundClosed() {
+    if (!question_.ticket.has_value()) return question_.closed;
+    const std::optional<absl::Status> answer = Answered(*question_.ticket);
+    if (!answer.has_value()) return false;
+    question_.ticket.reset();
+    question_.closed = answer->ok();  // what is wrong shows where it matters
+    return question_.closed;
+  }
+
+  // Ranks that some round has closed without: they go on where a server expects them, the one that is furthest behind.
+  absl::Status Rejoin(const std::vector<Rank>& group) {
+    have_.reset();
+    bool moved = false;
+    for (Rank rank : group) {
+      DESCENT_ASSIGN_OR_RETURN(const Clock expected, AskExpected(rank, leases_));
+      Clock& clock = clocks_.at(rank);
+      if (expected <= clock) continue;
+      moved = true;
+      control_->Skipped(rank, clock, expected);
+      clock = expected;
+      batches_->Forget(rank);  // those of the clocks between
+      batch_of_.erase(rank);
+      if (clock.value < options_.clocks) batches_->Request(rank, clock);
+    }
+    // One server is past a clock that another has not closed yet.
+    if (!moved) control_->WaitForChange(time_->Now() + kRejoinPause);
     return absl::OkStatus();
   }
 
@@ -248,7 +313,9 @@ class Trainer::Impl {
     if (!at_end || EvaluatesAt(clock)) {
       if (!have_.has_value() || have_->first != clock || have_->second != group) {
         DESCENT_ASSIGN_OR_RETURN(PullSpec pull, MakePull(clock, group));
-        DESCENT_RETURN_IF_ERROR(Await(connection_.client->Exchange(std::nullopt, pull)));
+        const absl::Status pulled = Await(connection_.client->Exchange(std::nullopt, pull));
+        if (backup() && absl::IsNotFound(pulled)) return Rejoin(group);
+        DESCENT_RETURN_IF_ERROR(pulled);
         have_.emplace(clock, group);
       }
       if (EvaluatesAt(clock)) {
@@ -272,7 +339,7 @@ class Trainer::Impl {
       }
     }
     std::vector<Span> spans;
-    if (options_.consistency.apply_push) {
+    if (options_.consistency.apply_push || backup()) {
       for (Rank rank : group) spans.push_back({rank, 1});
     } else {
       // One push carries one incarnation; ranks that moved here hold others.
@@ -283,10 +350,20 @@ class Trainer::Impl {
       }
     }
     results_.clear();
+    if (abandons()) AskClosed(clock, group[0]);
     std::optional<Ticket> pulled;
+    bool behind = false, missed = false;
     for (size_t i = 0; i < spans.size(); ++i) {
+      behind = abandons() && RoundClosed();
+      if (behind) break;
       auto sum = ComputeSpan(spans[i], clock);
       if (!sum.ok()) return sum.status();
+      behind = abandons() && RoundClosed();
+      if (behind) {
+        DropResult(spans[i].first);
+        Release(*std::move(sum));
+        break;
+      }
       const PushSpec push = MakePush(spans[i], clock, **sum);
       std::optional<PullSpec> pull;
       if (i + 1 == spans.size()) {
@@ -301,16 +378,21 @@ class Trainer::Impl {
       const Ticket ticket = connection_.client->Exchange(push, pull);
       if (pull.has_value()) pulled = ticket;
       in_flight_.push_back({ticket, push, std::move(*sum)});
-      while (in_flight_.size() > kMostInFlight) DESCENT_RETURN_IF_ERROR(AwaitOldest());
+      while (in_flight_.size() > kMostInFlight) DESCENT_RETURN_IF_ERROR(AwaitOldest(&missed));
     }
-    while (!in_flight_.empty()) DESCENT_RETURN_IF_ERROR(AwaitOldest());
+    while (!in_flight_.empty()) DESCENT_RETURN_IF_ERROR(AwaitOldest(&missed));
     if (pulled.has_value()) have_ = next_;
     ReportCompleted();
-    return absl::OkStatus();
+    return behind || missed ? Rejoin(group) : absl::OkStatus();
   }
 
-  absl::Status AwaitOldest() {
-    DESCENT_RETURN_IF_ERROR(Await(in_flight_.front().ticket));
+  // *missed: with backup ranks, a rank of it is to go on elsewhere.
+  absl::Status AwaitOldest(bool* missed) {
+    const absl::Status status = Await(in_flight_.front().ticket);
+    if (LeftBehind(status)) DropResult(in_flight_.front().push.rank);
+    const bool passed = LeftBehind(status) || (backup() && absl::IsNotFound(status));
+    if (!passed) DESCENT_RETURN_IF_ERROR(status);
+    *missed |= passed;
     Release(std::move(in_flight_.front().sum));
     in_flight_.pop_front();
     return absl::OkStatus();
@@ -595,6 +677,13 @@ class Trainer::Impl {
   std::vector<std::unique_ptr<GradientSum>> free_;
   GradientSum scratch_;
   std::deque<InFlight> in_flight_;
+  struct Question {
+    std::optional<Ticket> ticket;  // until it is answered
+    Clock clock;
+    bool closed = false;
+  };
+  Question question_;
+  std::vector<Ticket> old_questions_;
   absl::Duration pause_ = kFirstPause;
   absl::Time told_ = absl::InfinitePast();
   ClientStats past_stats_;

@@ -6,6 +6,10 @@
 // the same bits, less traffic. A rank carries nothing from clock to clock, so that a lease can be lost at any point:
 // what was not pushed completely is computed again by whoever gets the rank.
 //
+// With backup ranks each rank is pushed on its own. Where the round of a batch closes before the batch is pushed, it is
+// dropped (or, with late: FINISH, computed and pushed all the same), and its rank goes on at the least clock that a
+// server expects of it: one that still waits for the rank gets what it waits for, the others say that it is too late.
+//
 // Thread-safety: none; Run is called once, on one thread.
 #ifndef DESCENT_WORKER_LOOP_TRAINER_H_
 #define DESCENT_WORKER_LOOP_TRAINER_H_
@@ -55,6 +59,8 @@ class TrainerControl {
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
   virtual void Completed(Rank rank, Clock clock, const BatchResult& batch) = 0;
+  // With backup ranks: the rounds of the clocks from `clock` on and below `next` have closed without the rank.
+  virtual void Skipped(Rank rank, Clock clock, Clock next) = 0;
   virtual void Evaluated(const RankEvaluation& evaluation) = 0;
   virtual void Done(Rank rank) = 0;  // all clocks, and the last evaluation
   virtual void Log(const std::string& line) = 0;

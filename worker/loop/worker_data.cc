@@ -113,6 +113,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   plan.ranks = job.ranks();
   plan.batch_size = job.batch_size();
   plan.window_shards = job.data().window_shards();
+  plan.rotate = ConsistencyOf(job).backup_ranks > 0;
   for (uint32_t s = 0; s <= out.train->shards(); ++s) plan.shard_begin.push_back(out.train->shard_begin(s));
   std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
   out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches));

@@ -64,13 +64,6 @@ class DelayedSource final : public BatchSource {
   uint64_t drawn_ = 0;
 };
 
-uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch) {
-  if (evaluation.every_rounds() > 0) return evaluation.every_rounds();
-  if (evaluation.every_epochs() <= 0) return 0;
-  return std::max<uint64_t>(
-      1, static_cast<uint64_t>(evaluation.every_epochs() * static_cast<double>(clocks_per_epoch) + 0.5));
-}
-
 // The cause of this process's end, told as its own. Of one that has not registered (member 0) it counts while the run
 // is starting.
 void ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Status& cause) {
@@ -124,6 +117,7 @@ absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run,
   client.envelope.generation = Generation(news.generation());
   client.envelope.map_epoch = news.map().epoch();
   client.geometry = GeometryOf(job.job());
+  client.backup_ranks = ConsistencyOf(job.job()).backup_ranks > 0;
   client.tensors = data.model->tensors();
   DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
   return client;

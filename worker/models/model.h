@@ -7,7 +7,9 @@
 #define DESCENT_WORKER_MODELS_MODEL_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -36,13 +38,23 @@ class Model {
 
   // parameters[i] points to tensor i, aligned to 64 bytes. Of a sparse table it points to the rows of batch.keys, in
   // their order. gradient[i], of the same shape and alignment, is overwritten with the SUM of the examples' gradients.
-  // NaN and Inf in the parameters show in the gradient or the loss.
+  // NaN and Inf in the parameters show in the gradient or the loss. If Unwanted(), what is returned does not matter.
   virtual BatchResult Gradient(const Batch& batch, absl::Span<const T* const> parameters,
                                absl::Span<T* const> gradient) = 0;
   // The loss alone.
   virtual BatchResult Evaluate(const Batch& batch, absl::Span<const T* const> parameters) = 0;
   // batch.rows x outputs() numbers: the prediction (regression), the probability of class 1 (binary), probabilities.
   virtual void Predict(const Batch& batch, absl::Span<const T* const> parameters, std::vector<T>* out) = 0;
+
+  // Set by the training loop with backup ranks: whether the round of the batch in hand has closed without it.
+  void set_unwanted(std::function<bool()> unwanted) { unwanted_ = std::move(unwanted); }
+
+ protected:
+  // A Gradient that takes long may ask now and then, and stop. It costs about a microsecond.
+  bool Unwanted() const { return unwanted_ != nullptr && unwanted_(); }
+
+ private:
+  std::function<bool()> unwanted_;
 };
 
 }  // namespace descent
