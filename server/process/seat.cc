@@ -8,6 +8,7 @@
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
+#include "common/job/job.h"
 #include "server/checkpoint/cut_reader.h"
 #include "server/process/node_options.h"
 #include "server/rpc/rpc_server.h"
@@ -165,6 +166,7 @@ absl::Status Seat::Poll() {
 }
 
 void Seat::TendReplicas(const v1::Seat& want) {
+  std::erase_if(links_, [](const auto& link) { return link.use_count() == 1; });
   if (!context_->replicated || !want.primary()) return;
   ParameterService* const service = services_->service();
   if (!primary_) {
@@ -198,8 +200,8 @@ void Seat::TendReplicas(const v1::Seat& want) {
   options.trouble = [log = context_->log, server = server_](const absl::Status& trouble) {
     log->Log(absl::StrCat("server ", server.value, ", link to its backup: ", trouble.message()));
   };
-  std::shared_ptr<BackupLink> link = MakeReplicaLink(std::move(options), service);
-  service->Post([this, link = std::move(link), view = view_, fresh = want.fresh()](ServerNode*) {
+  links_.push_back(MakeReplicaLink(std::move(options), service));
+  service->Post([this, link = links_.back(), view = view_, fresh = want.fresh()](ServerNode*) {
     primary_node_->SetBackup(view, link, fresh);
   });
 }

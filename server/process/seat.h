@@ -106,7 +106,9 @@ class Seat {
   // primary that is alone until it is promoted.
   PrimaryNode* primary_node_ = nullptr;
   BackupNode* backup_node_ = nullptr;  // null: it has been the primary from the beginning
-  bool linked_ = false;                // view_ has a backup whose address is known
+  // Kept until the node has let go of them: a link's end waits for its stream, which is not for the node's thread.
+  std::vector<std::shared_ptr<BackupLink>> links_;
+  bool linked_ = false;  // view_ has a backup whose address is known
   std::shared_ptr<std::atomic<bool>> promotion_failed_ = std::make_shared<std::atomic<bool>>(false);
   std::vector<TensorSpec> tensors_;
   std::shared_ptr<CutWriter> cut_;  // under way, or its result not asked for any more
