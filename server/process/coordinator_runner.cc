@@ -74,8 +74,9 @@ void CoordinatorRunner::Drain() {
     if (record.kind == MetricRecord::Kind::kTraining) summary_.training = record;
     if (record.kind == MetricRecord::Kind::kEvaluation) summary_.evaluation = record;
     absl::Status written = directory_->Append(record);
-    if (!written.ok() && !std::exchange(disk_complained_, true)) {
-      log_->Log(absl::StrCat("warning: metrics are not written any more: ", written.message()));
+    if (written.ok() == std::exchange(disk_complained_, !written.ok())) {
+      log_->Log(written.ok() ? std::string("metrics are written again")
+                             : absl::StrCat("warning: metrics are not written: ", written.message()));
     }
   }
 }

@@ -1,5 +1,9 @@
 #include "server/process/run_directory.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
@@ -59,7 +63,7 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
 }
 
 RunDirectory::~RunDirectory() {
-  if (metrics_ != nullptr) std::fclose(metrics_);
+  if (metrics_ >= 0) close(metrics_);
 }
 
 absl::Status RunDirectory::Append(const MetricRecord& record) {
@@ -96,12 +100,15 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
 absl::Status RunDirectory::Write(const std::string& text) {
   const std::string file = JoinPath(path_, "metrics.jsonl");
   // Made with its first line: a start that failed leaves a folder that can be used again.
-  if (metrics_ == nullptr) metrics_ = std::fopen(file.c_str(), "ae");
-  if (metrics_ == nullptr) return ErrnoStatus(errno, file);
-  if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
-    return ErrnoStatus(errno, file);
-  }
-  return absl::OkStatus();
+  if (metrics_ < 0) metrics_ = open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  struct stat before;
+  if (metrics_ < 0 || fstat(metrics_, &before) != 0) return ErrnoStatus(errno, file);
+  const ssize_t written = write(metrics_, text.data(), text.size());
+  if (written == static_cast<ssize_t>(text.size())) return absl::OkStatus();
+  // A full disk takes a part of a line; the next one that fits is not to be glued to it.
+  const int error = written < 0 ? errno : ENOSPC;
+  if (ftruncate(metrics_, before.st_size) != 0) return ErrnoStatus(errno, file);
+  return ErrnoStatus(error, file);
 }
 
 absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const RunSummary& summary) {

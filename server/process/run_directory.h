@@ -7,7 +7,6 @@
 #define DESCENT_SERVER_PROCESS_RUN_DIRECTORY_H_
 
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,7 +57,7 @@ class RunDirectory {
   explicit RunDirectory(std::string path) : path_(std::move(path)) {}
 
   const std::string path_;
-  std::FILE* metrics_ = nullptr;
+  int metrics_ = -1;
 };
 
 }  // namespace descent

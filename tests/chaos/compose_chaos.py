@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ class Cluster:
     def __init__(self, folder, project, name, servers, workers):
         self.folder, self.run_dir = folder, folder / "runs" / name
         self.compose = ["docker-compose", "-p", project]
-        self.env = dict(os.environ, DESCENT_RUN=name, DESCENT_SERVERS=str(servers), DESCENT_WORKERS=str(workers))
+        self.env = dict(os.environ, DESCENT_RUN=name, DESCENT_JOB="../../../../../runs/chaos.textproto", DESCENT_SERVERS=str(servers), DESCENT_WORKERS=str(workers))
         self.network = f"{project}_default"
         self.began = time.monotonic()
         self.healers = []  # (when, what to do)
@@ -155,6 +156,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", type=int, default=2, help="beside the coordinator's")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
     root = pathlib.Path(tempfile.mkdtemp(prefix="descent-compose-"))
     project = f"descent-chaos-{os.getpid()}"
@@ -166,6 +168,13 @@ def main():
         shutil.copy2(SOURCE / name, folder / name)
     (folder / "runs").mkdir(exist_ok=True)
     os.chmod(folder / "runs", 0o777)
+    # The example's job, longer and with more checkpoints; runs/ is where containers see it.
+    text = (folder / "examples" / "fashion_mnist.textproto").read_text()
+    text = re.sub(r"(?m)^epochs: .*$", f"epochs: {args.epochs}", text)
+    text = re.sub(r"(?m)^(checkpoint \{[^}]*\}|cluster \{[^}]*\})[^\n]*$", "", text)
+    (folder / "runs" / "chaos.textproto").write_text(
+        text + "\ncheckpoint { every_rounds: 50 keep: 2 }\ncluster { lease_seconds: 2 }\n")
+    (folder / "runs" / "chaos.textproto").chmod(0o644)
     call(folder / "deploy" / "base-image", cwd=folder)
     call("docker-compose", "-p", project, "build", cwd=folder)
     totals, wrong, effective, schedules, times = collections.Counter(), [], 0, 0, []
