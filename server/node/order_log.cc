@@ -1,7 +1,6 @@
 #include "server/node/order_log.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"

@@ -33,7 +33,7 @@ slots: 32
 data { train { libsvm { path: "train.svm" } } }
 model { logistic { sparse_table: true } }
 """
-CUTS = "checkpoint { every_rounds: 40 keep: 2 }\n"
+CUTS = "checkpoint { every_rounds: 50 keep: 2 }\n"
 
 
 class ReplayTest(ClusterTest):
@@ -94,13 +94,13 @@ class ReplayTest(ClusterTest):
                 ("async-momentum", SPARSE, "mode: ASYNC", "momentum { momentum: 0.9 }"),
                 ("bounded-adagrad", SPARSE, "mode: BOUNDED staleness: 3", "adagrad {}")):
             with self.subTest(name):
-                text = self.assert_replays(self.disturbed(name, self.recorded(data, mode, optimizer, 1500, CUTS)))
+                text = self.assert_replays(self.disturbed(name, self.recorded(data, mode, optimizer, 1000, CUTS)))
                 self.assertRegex(text, r"cut-\d+-g2: \d+ gradients")
 
     def test_rounds(self):
         for name, mode in (("sync", "mode: SYNC"), ("stale", "mode: CUSTOM staleness: 2 apply: ROUND")):
             with self.subTest(name):
-                self.assert_replays(self.disturbed(name, self.recorded(DENSE, mode, "adam {}", 1500, CUTS)))
+                self.assert_replays(self.disturbed(name, self.recorded(DENSE, mode, "adam {}", 1000, CUTS)))
 
     def test_the_cut_at_the_end_is_enough(self):
         for data, mode in ((DENSE, "mode: ASYNC"), (SPARSE, "mode: SYNC"), (SPARSE, "mode: CUSTOM apply: PUSH")):
@@ -111,7 +111,7 @@ class ReplayTest(ClusterTest):
 
     def test_a_stopped_run_and_one_that_went_on(self):
         run_dir = self.folder / "stopped"
-        job = self.recorded(SPARSE, "mode: ASYNC", "adam {}", 3000, CUTS)
+        job = self.recorded(SPARSE, "mode: ASYNC", "adam {}", 1000, CUTS)
         run = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
         self.wait_for(lambda: len(self.cuts(run_dir)) > 0, run)
         self.assertIn("has not ended", self.replay(run_dir, status=2))
