@@ -74,6 +74,7 @@ struct Process final : ServerNode::Output {
 
 struct Counts {
   int kills = 0, joins = 0, losses = 0, dropped_links = 0, fences = 0, unacknowledged = 0, held = 0;
+  uint64_t acknowledged = 0;  // contributions, as complete
 };
 
 class World {
@@ -383,6 +384,7 @@ class World {
     }
     if (!reply.dense.empty() || !reply.sparse.empty()) Remember(reply);
     if (reply.ack && reply.ack->complete && reply.ack->clock.value == w.clock) {
+      counts_.acknowledged += reply.ack->admitted;
       ++w.clock;
       w.reading = true;
       Begin(r);
