@@ -69,7 +69,9 @@ void NodeImpl::StartCut(Clock clock, std::vector<std::shared_ptr<CutSink>> sinks
     }
   }
   // With one server alone there is nobody whose part could be later.
-  hold_reads_ = order_ != nullptr && options_.store.apply_push && options_.store.map.servers > 1;
+  if (order_ != nullptr && options_.store.apply_push && options_.store.map.servers > 1) {
+    for (const auto& sink : cut_->sinks) hold_reads_ |= sink->of_all_servers();
+  }
   store_->PinSlots();
   for (uint32_t block = 0; block < index_.dense(); ++block) {
     absl::StatusOr<BlockExport> image = store_->Export(index_.id(block), true);

@@ -21,6 +21,9 @@ class CutSink {
   // `marks`: per rank, the next clock that the block expects. The payload may be released on any thread.
   virtual void Add(BlockExport image, std::vector<uint64_t> marks) = 0;
   virtual void Done() = 0;
+  // The cut is one of all servers: where the order of pushes is recorded, reads wait until DropCut, so that nothing
+  // that another server's part holds was computed from what is later than this part.
+  virtual bool of_all_servers() const { return true; }
 };
 
 }  // namespace descent

@@ -47,6 +47,7 @@ class PrimaryNode::SyncSink final : public CutSink {
     if (mail_->wanted) mail_->images.emplace_back(std::move(image), std::move(marks));
   }
   void Done() override { mail_->done = true; }
+  bool of_all_servers() const override { return false; }
 
  private:
   const std::shared_ptr<Sync::Mail> mail_;
@@ -62,6 +63,7 @@ class PrimaryNode::OwnersSink final : public CutSink {
   void Done() override {
     if (sink_ != nullptr) sink_->Done();
   }
+  bool of_all_servers() const override { return sink_ != nullptr && sink_->of_all_servers(); }
   void Drop() { sink_.reset(); }
 
  private:
