@@ -70,7 +70,7 @@ def one(args, root, seed, rounds_share=0.15):
     servers, workers = stream.choice([1, 2, 2, 3]), stream.choice([2, 3])
     job = root / f"job-{seed}.textproto"
     job.write_text(JOB.format(seed=seed, rounds=args.rounds, every=stream.choice([30, 60, 150]), mode=mode,
-                              optimizer=optimizer) + (SPARSE if sparse else DENSE))
+                              optimizer=optimizer) + (SPARSE if sparse else DENSE) + ("replicas: 1\n" if servers > 1 and args.replicas else ""))
     what = f"{'sparse' if sparse else 'dense'}, {mode}, {optimizer}, {servers} servers, {workers} workers"
     run = chaos.Run(args.binaries, job, folder, servers, workers)
     run.kills = 0
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1500)
     parser.add_argument("--span", type=float, default=1.0, help="seconds within which a blow falls")
     parser.add_argument("--limit", type=float, default=90, help="seconds that a run may take")
+    parser.add_argument("--replicas", action="store_true", help="runs of two servers and more have replicas: 1")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a run that went wrong")
     args = parser.parse_args()
     root = pathlib.Path(tempfile.mkdtemp(prefix="descent-replay-"))
