@@ -34,6 +34,8 @@ void ClusterCoordinator::Start() {
   storage_ = cluster_->MakeStorage(0);
   folder_ = std::make_unique<CheckpointFolder>(storage_.get());
   given_up_ = saving_ = false;
+  tend_at_ = absl::InfinitePast();
+  tended_ = run_begun_ ? Moment::kRestoring : Moment::kPlacing;
   CoordinatorOptions options;
   options.job = SpecOf(*cluster_);
   options.job_fingerprint = kFingerprint;
@@ -125,11 +127,10 @@ void ClusterCoordinator::Loop() {
   Drain();
   if (c.phase() == v1::FAILED) return cluster_->truth.Wrong(absl::StrCat("the job failed: ", c.first_cause()));
   if (!c.ended()) at_(moment());
+  if (coordinator_ == nullptr) return;  // struck
+  tended_ = moment();
   if (cluster_->net.now() >= tend_at_) Tend();
-  if (storage_->dead()) {
-    cluster_->truth.coverage.Add("deaths within a commit");
-    return died_();
-  }
+  if (storage_->dead()) return died_();
   if (c.AllGone(cluster_->net.now())) {
     exited_ = true;
     Killed();
@@ -229,7 +230,7 @@ void ClusterCoordinator::Save(uint32_t s) {
       return;
     }
     cluster_->truth.coverage.Add("saves tried again");
-    coordinator_->SaveFinished(status, "", "", "", cluster_->net.now());
+    coordinator_->SaveFinished(absl::UnavailableError(status.message()), "", "", "", cluster_->net.now());
     cluster_->net.On(0, kTryAgain, [this] { saving_ = false; });
   };
   if (at == nullptr) return tried(absl::UnavailableError(absl::StrCat("server ", s, " has no address")));

@@ -37,6 +37,8 @@ class ClusterCoordinator {
   }
   Coordinator* coordinator() { return coordinator_.get(); }
   Moment moment() const;
+  // What it was at when it last turned to its disk.
+  Moment tended() const { return tended_; }
   bool saved() const { return saved_; }
   uint64_t parameters_hash() const { return parameters_hash_; }
 
@@ -71,6 +73,7 @@ class ClusterCoordinator {
   absl::Time tend_at_ = absl::InfinitePast();
   bool given_up_ = false;  // the last cut that was prepared has not been committed
   bool saving_ = false;
+  Moment tended_ = Moment::kPlacing;
 };
 
 }  // namespace descent::simulation

@@ -29,7 +29,7 @@ class ClusterSimulation {
   void StartProcess(ProcessId p, bool elsewhere);
   ProcessId Pick(Role role);
   ProcessId PickOther(ProcessId p);
-  void CountKill(ProcessId p);
+  void CountKill(ProcessId p, Moment moment);
   void Heal(absl::Duration after) { healed_ = std::max(healed_, cluster_.net.now() + after); }
   bool AllExited() const;
   uint32_t processes() const { return 1 + cluster_.schedule.servers + cluster_.schedule.workers; }
@@ -41,6 +41,7 @@ class ClusterSimulation {
   std::vector<Blow> armed_;
   uint32_t struck_ = 0;
   bool power_out_ = false;
+  bool dying_ = false;           // the coordinator is to die within its disk work
   bool dying_of_power_ = false;  // what is to die within its disk work, dies with its host
   absl::Duration dying_for_;
   absl::Time healed_;
@@ -52,6 +53,10 @@ ClusterSimulation::ClusterSimulation(const ClusterOptions& options, Dice* dice, 
       coordinator_(
           &cluster_, [this](Moment moment) { At(moment); },
           [this] {
+            if (std::exchange(dying_, false)) {
+              cluster_.truth.coverage.Add("deaths amid disk work");
+              CountKill(0, coordinator_.tended());
+            }
             if (dying_of_power_) {
               cluster_.disk.CutPowerAfter(0);
               power_out_ = true;
@@ -111,10 +116,10 @@ void ClusterSimulation::Kill(ProcessId p, absl::Duration until_start) {
   cluster_.net.At(until_start, [this, p] { StartProcess(p, cluster_.dice->Chance(0.5)); });
 }
 
-void ClusterSimulation::CountKill(ProcessId p) {
+void ClusterSimulation::CountKill(ProcessId p, Moment moment) {
   const Role role = p == 0 ? Role::kCoordinator : p < cluster_.worker_process(0) ? Role::kServer : Role::kWorker;
   cluster_.truth.coverage.Add(absl::StrCat("kills of a ", kRoleNames[static_cast<size_t>(role)], " while ",
-                                           kMomentNames[static_cast<size_t>(coordinator_.moment())]));
+                                           kMomentNames[static_cast<size_t>(moment)]));
 }
 
 ProcessId ClusterSimulation::Pick(Role role) {
@@ -168,17 +173,18 @@ void ClusterSimulation::Strike(const Blow& blow) {
     case Kind::kKill:
     case Kind::kKillTwo:
       if (!cluster_.net.alive(p)) break;
-      CountKill(p);
       // In the middle of what the coordinator does with its disk next, or at once.
       if (p == 0 && cluster_.dice->Chance(0.5)) {
         dying_for_ = blow.lasts;
+        dying_ = true;
         coordinator_.DieWithin(cluster_.dice->Below(14));
         break;
       }
+      CountKill(p, coordinator_.moment());
       if (blow.kind == Kind::kKillTwo) {
         const ProcessId other = PickOther(p);
         if (cluster_.net.alive(other)) {
-          CountKill(other);
+          CountKill(other, coordinator_.moment());
           coverage.Add("double kills");
           Kill(other, blow.lasts * cluster_.dice->Fraction());
         }
@@ -201,13 +207,13 @@ void ClusterSimulation::Strike(const Blow& blow) {
     case Kind::kPowerLoss:
       if (!cluster_.net.alive(0)) break;
       coverage.Add("power losses");
-      CountKill(0);
       dying_for_ = blow.lasts;
       if (cluster_.dice->Chance(0.6)) {
-        dying_of_power_ = true;
+        dying_of_power_ = dying_ = true;
         coordinator_.DieWithin(cluster_.dice->Below(14));
         break;
       }
+      CountKill(0, coordinator_.moment());
       cluster_.disk.CutPowerAfter(0);
       power_out_ = true;
       Kill(0, blow.lasts);
