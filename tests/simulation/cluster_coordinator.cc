@@ -75,12 +75,17 @@ void ClusterCoordinator::DieWithin(uint64_t changes) {
 absl::StatusOr<ClusterCoordinator::Beginning> ClusterCoordinator::Begin(bool restore) {
   Beginning beginning;
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
-  if (restore) Prune(Generation(kUnbounded));
+  const bool any = cluster_->fault == ClusterFault::kUncommittedRestored;
+  if (restore && !any) Prune(Generation(kUnbounded));
   DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_->BeginGeneration(kRun));
   if (!restore) return beginning;
-  if (cluster_->fault == ClusterFault::kUncommittedRestored) {
+  if (any) {
     DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, folder_->List());
-    if (!cuts.empty()) beginning.from = CutId{kRun, cuts[0].id.generation, cuts[0].id.number};
+    if (cuts.empty()) return beginning;
+    beginning.from = CutId{kRun, cuts[0].id.generation, cuts[0].id.number};
+    const uint64_t clock = cluster_->job.apply_push ? 0 : cuts[0].id.number;
+    beginning.restore = RestoreFrom{cuts[0].name, cuts[0].id.number, std::vector<uint64_t>(cluster_->job.ranks, clock),
+                                    cluster_->job.tensors()};
     return beginning;
   }
   DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_->FindNewestGood(kRun, kFingerprint));
@@ -97,6 +102,25 @@ absl::StatusOr<ClusterCoordinator::Beginning> ClusterCoordinator::Begin(bool res
   for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
   from.tensors = layout.tensors;
   return beginning;
+}
+
+bool ClusterCoordinator::Damage() {
+  if (coordinator_ == nullptr || coordinator_->phase() != v1::RUNNING) return false;
+  CheckpointFolder folder(&cluster_->disk);
+  const auto cuts = folder.List();
+  if (!cuts.ok()) return false;
+  std::vector<const Cut*> good;
+  for (const Cut& cut : *cuts) {
+    if (cut.status.ok() && folder.Verify(cut).ok()) good.push_back(&cut);
+  }
+  if (good.empty()) return false;
+  const std::string path = absl::StrCat(good[0]->name, "/", good[0]->manifest.part(0).name());
+  absl::StatusOr<std::string> bytes = cluster_->disk.ReadFile(path, size_t{1} << 30);
+  if (!bytes.ok()) return false;
+  (*bytes)[cluster_->dice->Below(bytes->size())] ^= 1;
+  cluster_->disk.Put(path, *std::move(bytes));
+  cluster_->truth.Damaged(good.size() > 1 ? std::optional(good[1]->id) : std::nullopt);
+  return true;
 }
 
 Moment ClusterCoordinator::moment() const {

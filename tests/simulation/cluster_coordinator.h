@@ -39,6 +39,8 @@ class ClusterCoordinator {
   Moment moment() const;
   // What it was at when it last turned to its disk.
   Moment tended() const { return tended_; }
+  // A byte of the newest committed cut changes on the disk, while nobody restores from it. False: there is none.
+  bool Damage();
   bool saved() const { return saved_; }
   uint64_t parameters_hash() const { return parameters_hash_; }
 

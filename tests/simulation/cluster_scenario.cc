@@ -5,7 +5,7 @@ namespace {
 
 Blow MakeBlow(Dice& dice, bool first) {
   Blow blow;
-  const uint64_t kind = dice.Below(20);
+  const uint64_t kind = dice.Below(21);
   using Kind = Blow::Kind;
   blow.kind = kind < 7    ? Kind::kKill
               : kind < 9  ? Kind::kKillTwo
@@ -15,7 +15,8 @@ Blow MakeBlow(Dice& dice, bool first) {
               : kind < 17 ? Kind::kPowerLoss
               : kind < 18 ? Kind::kDiskFull
               : kind < 19 ? Kind::kSyncFails
-                          : Kind::kRenameFails;
+              : kind < 20 ? Kind::kRenameFails
+                          : Kind::kBadByte;
   blow.role = static_cast<Role>(dice.Below(kRoles));
   // Nothing is restored before the first blow.
   const uint64_t moment = dice.Below(first ? 8 : 11);

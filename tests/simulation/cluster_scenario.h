@@ -42,6 +42,7 @@ struct Blow {
     kDiskFull,         // for a while
     kSyncFails,        // one, soon
     kRenameFails,      // the next
+    kBadByte,          // in the newest committed cut
   };
   Kind kind = Kind::kKill;
   Role role = Role::kWorker;

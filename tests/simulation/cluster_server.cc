@@ -240,6 +240,8 @@ void ClusterServer::Place(const v1::HeartbeatReply& news) {
   if (placed.ok()) {
     ready_ = true;
     generation_ = Generation(news.generation());
+  } else if (absl::IsDataLoss(placed) && cluster_->truth.damaged()) {
+    Uninstall();
   } else if (!Passes(placed) || absl::IsResourceExhausted(placed)) {
     cluster_->truth.Wrong(absl::StrCat(name(), " can't place its blocks: ", placed.ToString()));
   } else {

@@ -228,6 +228,13 @@ void ClusterSimulation::Strike(const Blow& blow) {
     case Kind::kRenameFails:
       cluster_.disk.Fail(testing::DiskOperation::kRename);
       break;
+    case Kind::kBadByte:
+      if (!coordinator_.Damage()) break;
+      coverage.Add("bytes damaged");
+      // Somebody is to notice.
+      CountKill(0, coordinator_.moment());
+      Kill(0, blow.lasts);
+      break;
   }
 }
 

@@ -3,14 +3,14 @@
 namespace descent::simulation {
 
 std::vector<std::string> ClusterCoverage::Names() {
-  std::vector<std::string> names = {"double kills",         "power losses",          "pauses",
-                                    "partitions one-way",   "partitions two-way",    "disk full",
-                                    "failing fsyncs",       "failing renames",       "generations",
-                                    "restores from cuts",   "restarts from nothing", "cuts committed",
-                                    "cuts given up",        "bad cuts skipped",      "torn or lost writes",
-                                    "zombies back",         "pushes fenced",         "duplicates",
-                                    "pulls held",           "saves tried again",     "servers moved",
-                                    "deaths amid disk work"};
+  std::vector<std::string> names = {"double kills",        "power losses",         "pauses",
+                                    "partitions one-way",  "partitions two-way",   "disk full",
+                                    "failing fsyncs",      "failing renames",      "bytes damaged",
+                                    "generations",         "restores from cuts",   "restarts from nothing",
+                                    "cuts committed",      "cuts given up",        "bad cuts skipped",
+                                    "torn or lost writes", "zombies back",         "pushes fenced",
+                                    "duplicates",          "pulls held",           "saves tried again",
+                                    "servers moved",       "deaths amid disk work"};
   for (const char* role : kRoleNames) {
     for (const char* moment : kMomentNames) names.push_back(absl::StrCat("kills of a ", role, " while ", moment));
   }

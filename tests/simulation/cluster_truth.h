@@ -50,6 +50,12 @@ class ClusterTruth {
   // All parts of a cut are reported, and its manifest is about to be written; and it has been.
   void Committing(const CutId& cut) { pushed_of_.try_emplace(Key(cut), ledger(cut.generation).pushed()); }
   void Committed(const CutId& cut) { committed_ = std::max(committed_, Key(cut)); }
+  // A committed cut has gone bad on the disk; `next` is the newest good one that is left.
+  void Damaged(std::optional<CutId> next) {
+    committed_ = next.has_value() ? Key(*next) : CutKey{0, 0};
+    damaged_ = true;
+  }
+  bool damaged() const { return damaged_; }
   uint64_t generations() const { return generations_; }
   bool restored_from_cut() const { return restored_from_cut_; }
 
@@ -80,7 +86,7 @@ class ClusterTruth {
   std::string error_;
   Generation served_;
   uint64_t generations_ = 0;
-  bool restored_from_cut_ = false;
+  bool restored_from_cut_ = false, damaged_ = false;
   CutKey committed_ = {0, 0};
   std::map<CutKey, std::vector<uint64_t>> pushed_of_;
   std::map<Generation, Ledger> ledgers_;
