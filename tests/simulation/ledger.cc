@@ -34,7 +34,8 @@ float Ledger::CountOf(uint64_t key, const std::vector<uint64_t>& clocks) const {
 std::string Ledger::CheckPull(Rank rank, uint64_t clock, absl::Span<const float> ledger,
                               absl::Span<const uint64_t> keys, absl::Span<const float> rows) {
   ++pulls_;
-  const uint64_t least = job_.staleness >= clock ? 0 : clock - job_.staleness;
+  uint64_t least = job_.staleness >= clock ? 0 : clock - job_.staleness;
+  if (!job_.apply_push) least = std::max(least, floor_);
   // Rounds are read at one version, clock - s; pushes may show more than the bound asks, but nothing that was not made.
   const std::vector<uint64_t> low(job_.ranks, least);
   std::vector<uint64_t> high = low;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -20,6 +21,14 @@ class Ledger {
   bool has_batch(Rank rank, uint64_t clock) const {
     return batches_[rank.value][clock + 1] > batches_[rank.value][clock];
   }
+
+  // A line of history that goes on from a cut: pushes below `pushed` may be in it; under ROUND reads are of no version
+  // before `floor`.
+  void GoOnFrom(std::vector<uint64_t> pushed, uint64_t floor) {
+    pushed_ = std::move(pushed);
+    floor_ = floor;
+  }
+  const std::vector<uint64_t>& pushed() const { return pushed_; }
 
   // A push of (rank, clock) is under way: from now on its effects may be seen.
   void Pushed(Rank rank, uint64_t clock);
@@ -40,6 +49,7 @@ class Ledger {
   std::vector<std::vector<uint32_t>> batches_;               // [rank][clock]: batches at clocks before
   std::vector<std::vector<std::vector<uint32_t>>> counted_;  // [rank][clock][key]: likewise
   std::vector<uint64_t> pushed_;                             // [rank]: clocks below may have been pushed
+  uint64_t floor_ = 0;
   uint64_t largest_lead_ = 0;
   uint64_t pulls_ = 0;
 };

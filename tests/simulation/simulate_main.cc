@@ -1,6 +1,7 @@
 // descent_simulate: the long forms of the simulator, and the replay of one seed.
 //   --seeds N [--first K] [--fault NAME]   N seeds from K on; exit status 1 if any fails (with --fault: if none does)
 //   --seed S [--fault NAME]                one seed: its trace hash, its result
+// With --cluster before these: of whole clusters, coordinator, disk and all; --verbose tells what happens.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -8,17 +9,40 @@
 
 #include "absl/strings/numbers.h"
 #include "tests/simulation/campaign.h"
+#include "tests/simulation/cluster_simulation.h"
 
 namespace {
 
 constexpr size_t kMaxErrors = 5;
 
 int Usage() {
-  std::fprintf(stderr,
-               "usage: descent_simulate --seeds N [--first K] [--fault NAME] | --seed S [--fault NAME]\nfaults:");
+  std::fprintf(
+      stderr,
+      "usage: descent_simulate [--cluster [--verbose]] --seeds N [--first K] [--fault NAME] | --seed S [--fault NAME]\n"
+      "faults:");
   for (const auto& [name, fault] : descent::simulation::AllFaults()) std::fprintf(stderr, " %s", name.c_str());
+  std::fprintf(stderr, "\nof clusters, besides those:");
+  for (const auto& [name, fault] : descent::simulation::AllClusterFaults()) std::fprintf(stderr, " %s", name.c_str());
   std::fprintf(stderr, "\n");
   return 2;
+}
+
+int RunClusters(descent::simulation::ClusterOptions options, bool single, uint64_t first, uint64_t seeds, bool faulty) {
+  if (seeds == 0) return Usage();
+  descent::simulation::ClusterCampaign campaign;
+  for (uint64_t seed = first; seed < first + seeds; ++seed) {
+    options.seed = seed;
+    campaign.Run(options);
+    if (campaign.errors.size() >= (faulty ? 1 : kMaxErrors)) break;
+  }
+  if (single) {
+    const descent::simulation::ClusterResult r = SimulateCluster(options);
+    std::printf("seed %llu job %llu trace %016llx parameters %016llx\n", static_cast<unsigned long long>(first),
+                static_cast<unsigned long long>(r.job), static_cast<unsigned long long>(r.trace_hash),
+                static_cast<unsigned long long>(r.parameters_hash));
+  }
+  std::fputs(campaign.Report().c_str(), stdout);
+  return campaign.errors.empty() == !faulty ? 0 : 1;
 }
 
 }  // namespace
@@ -26,15 +50,24 @@ int Usage() {
 int main(int argc, char** argv) {
   namespace sim = descent::simulation;
   uint64_t seeds = 0, first = 0, one = 0;
-  bool single = false, faulty = false;
+  bool single = false, faulty = false, clusters = false;
   sim::Faults faults;
+  sim::ClusterOptions cluster;
   for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
+    if (flag == "--cluster" || flag == "--verbose") {
+      (flag == "--cluster" ? clusters : cluster.verbose) = true;
+      --i;
+      continue;
+    }
     if (i + 1 >= argc) return Usage();
     const std::string value = argv[i + 1];
     if (flag == "--fault") {
       for (const auto& [name, fault] : sim::AllFaults()) {
         if (name == value) faults = fault, faulty = true;
+      }
+      for (const auto& [name, fault] : sim::AllClusterFaults()) {
+        if (clusters && name == value) cluster.fault = fault, faulty = true;
       }
       if (!faulty) return Usage();
       continue;
@@ -52,6 +85,9 @@ int main(int argc, char** argv) {
       return Usage();
     }
   }
+  cluster.server_fault = faults.server;
+  cluster.client_faults = faults.client;
+  if (clusters) return RunClusters(cluster, single, single ? one : first, single ? 1 : seeds, faulty);
   if (single) {
     const sim::SimulationResult r = sim::Simulate({one, faults.server, faults.client});
     std::printf("seed %llu job %llu trace %016llx parameters %016llx pulls %llu events %llu\n%s\n",

@@ -36,6 +36,12 @@ void SimulatedWorker::Drop(Rank rank, Incarnation incarnation) {
   runs_.erase(it);
 }
 
+uint64_t SimulatedWorker::completed(Rank rank) const {
+  const auto it = runs_.find(rank);
+  if (it == runs_.end() || it->second.stage == Stage::kAsking) return 0;
+  return it->second.clock - std::min<uint64_t>(it->second.clock, it->second.pushes.size());
+}
+
 PullSpec SimulatedWorker::Pull(Rank rank, Run& run, uint64_t clock) {
   // Whatever is not written is seen by the check.
   std::fill(run.ledger.begin(), run.ledger.end(), -1e9f);

@@ -46,6 +46,9 @@ class SimulatedWorker {
   void OnTimer();
   absl::Time next_timer() const { return session_.core().next_timer(); }
   const ClientCore& core() const { return session_.core(); }
+  bool idle() const { return runs_.empty(); }
+  // Clocks of the rank that are complete, as far as this worker knows; 0: it does not hold it, or knows nothing yet.
+  uint64_t completed(Rank rank) const;
 
  private:
   enum class Stage { kAsking, kReading, kComputing, kDraining };

@@ -1,0 +1,55 @@
+#include "absl/strings/str_cat.h"
+#include "tests/simulation/cluster_simulation.h"
+#include "tests/simulation/reference.h"
+
+namespace descent::simulation {
+
+const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults() {
+  static const auto* const faults = new std::vector<std::pair<std::string, ClusterFault>>{
+      {"sync-skipped", ClusterFault::kSyncSkipped},
+      {"manifest-before-parts", ClusterFault::kManifestBeforeParts},
+      {"generation-not-durable", ClusterFault::kGenerationNotDurable},
+      {"incarnation-reused", ClusterFault::kIncarnationReused},
+      {"uncommitted-restored", ClusterFault::kUncommittedRestored},
+      {"zombie-stays", ClusterFault::kZombieStays},
+  };
+  return *faults;
+}
+
+bool ClusterCampaign::Run(const ClusterOptions& options) {
+  const ClusterResult result = SimulateCluster(options);
+  ++seeds;
+  pulls += result.pulls;
+  events += result.events;
+  blows += result.blows;
+  coverage.Add(result.coverage);
+  std::string error = result.error;
+  if (error.empty() && result.has_reference) {
+    auto [it, first] = result_of_job.try_emplace(result.job, 0);
+    if (first) it->second = ReferenceHash(MakeJob(result.job));
+    if (it->second != result.parameters_hash) {
+      error = absl::StrCat("job ", result.job, " ended in other bits than those of a sequential program");
+    }
+  }
+  if (error.empty()) return true;
+  errors.emplace_back(options.seed, std::move(error));
+  return false;
+}
+
+std::vector<std::string> ClusterCampaign::Uncovered() const {
+  std::vector<std::string> names;
+  for (const auto& [name, count] : coverage.counts()) {
+    if (count == 0) names.push_back(name);
+  }
+  return names;
+}
+
+std::string ClusterCampaign::Report() const {
+  std::string text = absl::StrCat(seeds, " clusters, ", blows, " faults, ", pulls, " pulls checked by the ledger, ",
+                                  events, " events\n");
+  for (const auto& [name, count] : coverage.counts()) absl::StrAppend(&text, "  ", name, ": ", count, "\n");
+  for (const auto& [seed, what] : errors) absl::StrAppend(&text, "seed ", seed, ": ", what, "\n");
+  return text;
+}
+
+}  // namespace descent::simulation

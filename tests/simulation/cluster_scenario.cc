@@ -1,0 +1,77 @@
+#include "tests/simulation/cluster_scenario.h"
+
+namespace descent::simulation {
+namespace {
+
+Blow MakeBlow(Dice& dice, bool first) {
+  Blow blow;
+  const uint64_t kind = dice.Below(21);
+  using Kind = Blow::Kind;
+  blow.kind = kind < 7    ? Kind::kKill
+              : kind < 9  ? Kind::kKillTwo
+              : kind < 12 ? Kind::kPause
+              : kind < 14 ? Kind::kPartition
+              : kind < 15 ? Kind::kPartitionOneWay
+              : kind < 17 ? Kind::kPowerLoss
+              : kind < 18 ? Kind::kDiskFull
+              : kind < 19 ? Kind::kSyncFails
+              : kind < 20 ? Kind::kRenameFails
+                          : Kind::kBadByte;
+  blow.role = static_cast<Role>(dice.Below(kRoles));
+  // Nothing is restored before the first blow.
+  const uint64_t moment = dice.Below(first ? 8 : 11);
+  blow.moment = moment < 3    ? Moment::kRunning
+                : moment == 3 ? Moment::kPlacing
+                : moment == 4 ? Moment::kSaving
+                : moment < 7  ? Moment::kCutting
+                : moment == 7 ? Moment::kCommitting
+                              : Moment::kRestoring;
+  switch (blow.moment) {
+    case Moment::kRunning:
+      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(2000));
+      break;
+    case Moment::kCutting:
+      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(400));
+      break;
+    case Moment::kPlacing:
+    case Moment::kRestoring:
+      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(150));
+      break;
+    case Moment::kSaving:
+      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(30));
+      break;
+    case Moment::kCommitting:
+      break;
+  }
+  blow.lasts = dice.Chance(0.3) ? dice.Between(absl::Milliseconds(1), absl::Milliseconds(100))
+                                : dice.Between(absl::Milliseconds(100), absl::Milliseconds(5000));
+  return blow;
+}
+
+}  // namespace
+
+Job MakeClusterJob(Dice& dice) {
+  constexpr uint64_t kSync[] = {0, 6, 8, 14, 16, 22};
+  return MakeJob(dice.Chance(0.6) ? kSync[dice.Below(6)] : dice.Below(kJobs));
+}
+
+ClusterSchedule MakeClusterSchedule(Dice& dice) {
+  ClusterSchedule s;
+  s.servers = 3 + static_cast<uint32_t>(dice.Below(2));
+  s.workers = 2 + static_cast<uint32_t>(dice.Below(3));
+  s.weather.delay = dice.Between(absl::Microseconds(50), absl::Milliseconds(3));
+  s.weather.drop = dice.Chance(0.5) ? 0.03 * dice.Fraction() : 0;
+  s.weather.duplicate = dice.Chance(0.5) ? 0.05 * dice.Fraction() : 0;
+  s.weather.late = dice.Chance(0.5) ? 0.02 : 0;
+  s.cut_every = 4 + dice.Below(9);
+  s.keep = 1 + static_cast<uint32_t>(dice.Below(3));
+  s.compute = dice.Between(absl::Milliseconds(10), absl::Milliseconds(40));
+  s.pipelined = dice.Chance(0.4);
+  s.max_payload_bytes = dice.Chance(0.2) ? 40 : size_t{1} << 20;
+  s.send_window = 1 + static_cast<uint32_t>(dice.Below(4));
+  const uint64_t blows = 1 + dice.Below(4);
+  for (uint64_t i = 0; i < blows; ++i) s.blows.push_back(MakeBlow(dice, i == 0));
+  return s;
+}
+
+}  // namespace descent::simulation

@@ -1,0 +1,98 @@
+// What is true of a simulated cluster, whatever its processes believe: which generations were served, which cuts were
+// committed, who was given which rank, what each line of history may hold. And what has happened, in numbers.
+#ifndef DESCENT_TESTS_SIMULATION_CLUSTER_TRUTH_H_
+#define DESCENT_TESTS_SIMULATION_CLUSTER_TRUTH_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/checkpoint/cut_id.h"
+#include "tests/simulation/cluster_scenario.h"
+#include "tests/simulation/ledger.h"
+
+namespace descent::simulation {
+
+// By name; those of Names() are there from the beginning, and none may be 0 after a campaign.
+class ClusterCoverage {
+ public:
+  static std::vector<std::string> Names();
+  ClusterCoverage() {
+    for (const std::string& name : Names()) counts_[name];
+  }
+  void Add(const std::string& name, uint64_t n = 1) { counts_[name] += n; }
+  void Add(const ClusterCoverage& other) {
+    for (const auto& [name, n] : other.counts_) counts_[name] += n;
+  }
+  const std::map<std::string, uint64_t>& counts() const { return counts_; }
+
+ private:
+  std::map<std::string, uint64_t> counts_;
+};
+
+class ClusterTruth {
+ public:
+  explicit ClusterTruth(const Job& job) : job_(job) {}
+
+  void Wrong(std::string what) {
+    if (error_.empty()) error_ = std::move(what);
+  }
+  const std::string& error() const { return error_; }
+
+  // A coordinator begins to serve a generation, on from that cut.
+  void Serves(Generation generation, std::optional<CutId> from);
+  // All parts of a cut are reported, and its manifest is about to be written; and it has been.
+  void Committing(const CutId& cut) { pushed_of_.try_emplace(Key(cut), ledger(cut.generation).pushed()); }
+  void Committed(const CutId& cut) { committed_ = std::max(committed_, Key(cut)); }
+  // A committed cut has gone bad on the disk; `next` is the newest good one that is left.
+  void Damaged(std::optional<CutId> next) {
+    committed_ = next.has_value() ? Key(*next) : CutKey{0, 0};
+    damaged_ = true;
+  }
+  bool damaged() const { return damaged_; }
+  uint64_t generations() const { return generations_; }
+  bool restored_from_cut() const { return restored_from_cut_; }
+
+  // That worker process was told that it holds the rank.
+  void Granted(ProcessId worker, uint64_t life, Rank rank, Incarnation incarnation) {
+    Incarnation& newest = granted_[{worker, life, rank.value}];
+    newest = std::max(newest, incarnation);
+  }
+  Incarnation granted(ProcessId worker, uint64_t life, Rank rank) const {
+    const auto it = granted_.find({worker, life, rank.value});
+    return it == granted_.end() ? Incarnation() : it->second;
+  }
+
+  Ledger& ledger(Generation generation) { return ledgers_.try_emplace(generation, job_).first->second; }
+  uint64_t pulls() const {
+    uint64_t n = 0;
+    for (const auto& [generation, ledger] : ledgers_) n += ledger.pulls();
+    return n;
+  }
+
+  ClusterCoverage coverage;
+
+ private:
+  using CutKey = std::pair<uint64_t, uint64_t>;  // generation, number
+  static CutKey Key(const CutId& cut) { return {cut.generation.value, cut.number}; }
+
+  const Job job_;
+  std::string error_;
+  Generation served_;
+  uint64_t generations_ = 0;
+  bool restored_from_cut_ = false, damaged_ = false;
+  CutKey committed_ = {0, 0};
+  std::map<CutKey, std::vector<uint64_t>> pushed_of_;
+  std::map<Generation, Ledger> ledgers_;
+  std::map<std::tuple<ProcessId, uint64_t, uint32_t>, Incarnation> granted_;
+};
+
+}  // namespace descent::simulation
+
+#endif  // DESCENT_TESTS_SIMULATION_CLUSTER_TRUTH_H_

@@ -1,0 +1,279 @@
+#include "tests/simulation/cluster_worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/control/messages.h"
+#include "server/coordinator/coordinator.h"
+#include "tests/simulation/cluster_coordinator.h"
+
+namespace descent::simulation {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+constexpr absl::Duration kResendAfter = absl::Milliseconds(100);
+
+}  // namespace
+
+void ClusterWorker::After(absl::Duration after, std::function<void()> then) {
+  cluster_->net.On(process(), after, std::move(then));
+}
+
+void ClusterWorker::Start() {
+  nonce_ = cluster_->next_nonce++;
+  heard_ = now();
+  era_ = 0;
+  beating_ = exited_ = false;
+  Register();
+}
+
+void ClusterWorker::Killed() { Enter(0); }
+
+void ClusterWorker::Register() {
+  v1::RegisterWorkerRequest request;
+  cluster_->Sign(&request);
+  request.set_host(absl::StrCat("worker", index_));
+  request.set_pid(2000 + cluster_->net.life(process()));
+  request.set_nonce(nonce_);
+  for (const TensorSpec& spec : cluster_->job.tensors()) *request.add_tensors() = ToMessage(spec);
+  cluster_->net.Call<v1::RegisterReply>(
+      process(), 0,
+      [this, request] {
+        return cluster_->coordinator->Serve(
+            [&](Coordinator& c) { return c.RegisterWorker(request, cluster_->net.now()); });
+      },
+      [this](absl::StatusOr<v1::RegisterReply> reply) {
+        if (reply.ok() && reply->mismatch_size() == 0) {
+          member_ = reply->member();
+          leases_.clear();
+          if (reply->generation() != era_) Enter(reply->generation());
+          cluster_->Note(name(), absl::StrCat("is member ", member_));
+          return Beat();
+        }
+        const Coordinator* c = cluster_->coordinator->coordinator();
+        const bool too_late = reply.ok() && c != nullptr && c->ended();
+        if (too_late || now() - heard_ > kPatience) {
+          Enter(0);
+          exited_ = true;
+          return cluster_->net.Kill(process());
+        }
+        After(kBeatAgain, [this] { Register(); });
+      });
+}
+
+void ClusterWorker::Beat() {
+  if (std::exchange(beating_, true)) return;
+  v1::HeartbeatRequest beat;
+  beat.set_member(member_);
+  beat.set_run(kRun.value);
+  beat.set_generation(era_);
+  beat.set_ready(core_ != nullptr);
+  beat.set_nonce(nonce_);
+  for (const auto& [rank, incarnation] : leases_) {
+    if (core_ == nullptr) break;
+    v1::RankProgress* progress = beat.add_progress();
+    progress->set_rank(rank.value);
+    progress->set_done(done_.contains(rank));
+    progress->set_clock(progress->done() ? cluster_->job.clocks : core_->completed(rank));
+  }
+  cluster_->net.Call<v1::HeartbeatReply>(
+      process(), 0,
+      [this, beat] {
+        return cluster_->coordinator->Serve([&](Coordinator& c) { return c.Heartbeat(beat, cluster_->net.now()); });
+      },
+      [this](absl::StatusOr<v1::HeartbeatReply> news) {
+        beating_ = false;
+        if (news.ok()) {
+          heard_ = now();
+          return TakeNews(*news);
+        }
+        if (now() - heard_ > kPatience) {
+          Enter(0);
+          exited_ = true;
+          return cluster_->net.Kill(process());
+        }
+        After(kBeatAgain, [this] { Beat(); });
+      });
+}
+
+void ClusterWorker::TakeNews(const v1::HeartbeatReply& news) {
+  if (news.phase() >= v1::FINISHED) {
+    if (core_ != nullptr && core_->idle() && core_->core().unfinished() > 0) {
+      Wrong("it is at the end, and has unfinished requests");
+    }
+    Enter(0);
+    exited_ = true;
+    return cluster_->net.Kill(process());
+  }
+  if (news.unknown_member()) {
+    cluster_->truth.coverage.Add("zombies back");
+    nonce_ = cluster_->next_nonce++;
+    return Register();
+  }
+  if (news.generation() != era_) Enter(news.generation());
+  if (core_ == nullptr && news.phase() >= v1::RUNNING && news.has_map()) Build(news);
+  std::map<Rank, Incarnation> leases;
+  for (const v1::Lease& lease : news.leases()) {
+    leases[Rank(lease.rank())] = Incarnation{Generation(lease.generation()), lease.number()};
+  }
+  for (const auto& [rank, incarnation] : leases_) {
+    const auto now_held = leases.find(rank);
+    if (now_held != leases.end() && now_held->second == incarnation) continue;
+    if (core_ != nullptr) core_->Drop(rank, Used(incarnation));
+    done_.erase(rank);
+  }
+  leases_ = std::move(leases);
+  TakeLeases();
+  After(absl::Milliseconds(std::max<uint32_t>(1, news.next_ms())), [this] { Beat(); });
+}
+
+void ClusterWorker::Enter(uint64_t generation) {
+  era_ = generation;
+  Disconnect();
+  if (core_ != nullptr) cluster_->truth.coverage.Add("resends", core_->core().stats().resends);
+  core_.reset();
+  ++build_;
+  leases_.clear();
+  done_.clear();
+  wake_ = absl::InfiniteFuture();
+}
+
+void ClusterWorker::Build(const v1::HeartbeatReply& news) {
+  ClientOptions options;
+  options.envelope.job = kFingerprint;
+  options.envelope.run = kRun;
+  options.envelope.generation = Generation(news.generation());
+  options.envelope.map_epoch = news.map().epoch();
+  options.tensors = cluster_->job.tensors();
+  options.geometry = cluster_->job.geometry();
+  auto map = FromMessage(news.map(), options.tensors, options.geometry);
+  if (!map.ok()) return Wrong(map.status().ToString());
+  options.map = *std::move(map);
+  options.resend_after = kResendAfter;
+  options.max_payload_bytes = cluster_->schedule.max_payload_bytes;
+  addresses_.assign(news.map().address().begin(), news.map().address().end());
+  const Generation generation(news.generation());
+  core_ = std::make_unique<SimulatedWorker>(index_, cluster_->job, std::move(options), cluster_->client_faults,
+                                            cluster_->schedule.pipelined, &cluster_->truth.ledger(generation), this);
+  ++build_;
+  lines_.assign(addresses_.size(), nullptr);
+  for (uint32_t s = 0; s < addresses_.size(); ++s) Connect(s);
+}
+
+Incarnation ClusterWorker::Used(Incarnation granted) const {
+  return cluster_->fault == ClusterFault::kIncarnationReused ? Incarnation{granted.generation, 1} : granted;
+}
+
+void ClusterWorker::TakeLeases() {
+  if (core_ == nullptr) return;
+  for (const auto& [rank, incarnation] : leases_) {
+    cluster_->truth.Granted(process(), cluster_->net.life(process()), rank, incarnation);
+    if (!done_.contains(rank)) core_->Lease(rank, Used(incarnation));
+  }
+  AfterWorker();
+}
+
+void ClusterWorker::Connect(uint32_t s) {
+  After(cluster_->net.Delay() * 2, [this, s, build = build_] {
+    if (build != build_ || lines_[s] != nullptr) return;
+    for (ClusterServer* server : cluster_->servers) {
+      const ProcessId there = server->process();
+      if (server->address() != addresses_[s] || !cluster_->net.alive(there) || cluster_->net.paused(there)) continue;
+      if (cluster_->net.cut(process(), there) || cluster_->net.cut(there, process())) continue;
+      auto line = std::make_shared<ClusterLine>();
+      line->id = cluster_->next_line++;
+      line->worker = process();
+      line->worker_life = cluster_->net.life(process());
+      line->server = there;
+      line->server_id = s;
+      if (!server->Accept(line)) continue;
+      lines_[s] = line;
+      core_->OnOpen(ServerId(s));
+      return AfterWorker();
+    }
+    After(absl::Milliseconds(20), [this, s, build] {
+      if (build == build_) Connect(s);
+    });
+  });
+}
+
+void ClusterWorker::Disconnect() {
+  for (const std::shared_ptr<ClusterLine>& line : std::exchange(lines_, {})) {
+    if (line == nullptr) continue;
+    line->at_worker = false;
+    const bool told = !cluster_->net.cut(process(), line->server);
+    cluster_->net.On(line->server, told ? cluster_->net.Delay() : absl::Seconds(2), [this, line] {
+      for (ClusterServer* server : cluster_->servers) server->Close(line->id);
+    });
+  }
+}
+
+void ClusterWorker::OnClosed(const std::shared_ptr<ClusterLine>& line) {
+  if (!line->at_worker) return;
+  line->at_worker = false;
+  lines_[line->server_id] = nullptr;
+  core_->OnClosed(ServerId(line->server_id));
+  Connect(line->server_id);
+}
+
+void ClusterWorker::OnReply(const std::shared_ptr<ClusterLine>& line, const Reply& reply) {
+  if (!line->at_worker) return;
+  core_->OnReply(ServerId(line->server_id), reply);
+  AfterWorker();
+}
+
+void ClusterWorker::Send(uint32_t, ServerId server, Request request) {
+  const std::shared_ptr<ClusterLine>& line = lines_[server.value];
+  if (line == nullptr) return;
+  Payload copy;
+  if (!request.payload.empty()) {
+    std::shared_ptr<std::byte[]> bytes(new std::byte[request.payload.size()]);
+    request.payload.CopyTo(bytes.get());
+    copy.Append(bytes.get(), request.payload.size(), bytes);
+  }
+  request.payload = std::move(copy);
+  cluster_->net.Message(process(), line->server, [this, line, sent = std::make_shared<Request>(std::move(request))] {
+    for (ClusterServer* at : cluster_->servers) {
+      if (at->Has(line->id)) return at->OnRequest(line, *sent);
+    }
+  });
+}
+
+void ClusterWorker::Compute(uint32_t, Rank rank, Incarnation incarnation) {
+  After(cluster_->dice->Between(cluster_->schedule.compute, cluster_->schedule.compute * 2),
+        [this, rank, incarnation, build = build_] {
+          if (build != build_) return;
+          core_->Computed(rank, incarnation);
+          AfterWorker();
+        });
+}
+
+void ClusterWorker::RankDone(Rank rank) {
+  done_.insert(rank);
+  After(absl::ZeroDuration(), [this] { Beat(); });  // the coordinator is to know
+}
+
+void ClusterWorker::RankLost(Rank rank, Incarnation, const absl::Status& why) {
+  // Fenced, of a generation that is over, or overtaken by a zombie: what the coordinator says next decides.
+  if (!absl::IsAborted(why) && !absl::IsUnavailable(why)) {
+    return Wrong(absl::StrCat("rank ", rank.value, " was told: ", why.ToString()));
+  }
+  After(absl::Milliseconds(20), [this, build = build_] {
+    if (build == build_) TakeLeases();
+  });
+}
+
+void ClusterWorker::AfterWorker() {
+  if (core_ == nullptr) return;
+  const absl::Time next = core_->next_timer();
+  if (next >= wake_) return;
+  wake_ = next;
+  After(std::max(next - now(), absl::ZeroDuration()), [this, build = build_] {
+    if (build != build_) return;
+    wake_ = absl::InfiniteFuture();
+    core_->OnTimer();
+    AfterWorker();
+  });
+}
+
+}  // namespace descent::simulation
