@@ -63,6 +63,9 @@ class CheckpointFolder {
   // get the same number.
   absl::StatusOr<Generation> BeginGeneration(RunId run);
 
+  // FAILED_PRECONDITION: a later one has begun.
+  absl::Status CheckGeneration(Generation generation);
+
   // The path within the storage of a cut's folder, where servers write their parts.
   std::string CutPath(const CutId& cut) const;
   // Makes the cut's empty folder, lasting; what an earlier try has left there is removed. ALREADY_EXISTS: that cut is
@@ -91,7 +94,6 @@ class CheckpointFolder {
  private:
   std::string PathOf(absl::string_view name) const;
   absl::StatusOr<Generation> HighestGeneration();
-  absl::Status CheckGeneration(Generation generation);
   Cut LookAt(const std::string& name, const CutId& id);
   absl::Status RemoveCut(const Cut& cut);
   absl::StatusOr<std::vector<std::string>> Surplus(const std::vector<Cut>& cuts, const PruneOptions& options);

@@ -495,7 +495,8 @@ void Coordinator::ReportFailure(const v1::FailureReport& report, absl::Time now)
 
 void Coordinator::Tick(absl::Time now) {
   Advance(now);
-  if (ticked_.has_value() && now_ - *ticked_ > lease_ / 4) {
+  const absl::Duration patience = replicated_ ? std::min(lease_, kCoveredSilence) : lease_;
+  if (ticked_.has_value() && now_ - *ticked_ > patience / 4) {
     const absl::Duration absence = now_ - *ticked_;
     for (auto& [id, member] : members_) member.heard = std::min(now_, member.heard + absence);
     for (RankState& rank : ranks_) rank.advanced = std::min(now_, rank.advanced + absence);
@@ -549,7 +550,7 @@ void Coordinator::Stop(const v1::StopRequest& request, absl::Time now) {
   if (ended()) return;
   if (request.signal() != 0 && stop_signal_ == 0) stop_signal_ = request.signal();
   // What a run that is being recovered has reached lies in its last cut.
-  const bool nothing_to_save = phase_ == v1::STARTING || phase_ == v1::PLACING;
+  const bool nothing_to_save = phase_ == v1::STARTING || (phase_ == v1::PLACING && !adopted_);
   if (request.at_once() || nothing_to_save) {
     stopping_ = true;
     SetPhase(v1::STOPPED,

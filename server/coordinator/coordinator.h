@@ -113,7 +113,8 @@ class Coordinator {
   absl::StatusOr<v1::ScalarTotals> AgreeScalars(const v1::ScalarPartials& partials, absl::Time now);
 
   // --- The owner -----------------------------------------------------------------------------------------------------
-  // Leases, time-outs, stalls, the grace of a stop. A gap between two ticks of more than a quarter of a lease is the
+  // Leases, time-outs, stalls, the grace of a stop. A gap between two ticks of more than a quarter of a lease (with
+  // replicas, of a second at most) is the
   // coordinator's own absence (a stopped process, a clock set forward) and is charged to no member.
   void Tick(absl::Time now);
   // A member's connection is gone for good.

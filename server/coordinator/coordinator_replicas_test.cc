@@ -21,7 +21,10 @@ bool AllSynced(const TestCluster& t) {
 
 class CoordinatorReplicas : public testing::Test {
  protected:
-  CoordinatorReplicas() : t(Options()) { t.Start(3, 2, absl::Seconds(3)); }
+  CoordinatorReplicas() : t(Options()) {
+    t.step = absl::Milliseconds(200);  // with replicas a longer gap is the coordinator's own
+    t.Start(3, 2, absl::Seconds(3));
+  }
 
   static CoordinatorOptions Options() {
     CoordinatorOptions options = TestCluster::Options(4, 3, 2);

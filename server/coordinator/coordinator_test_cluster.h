@@ -122,7 +122,7 @@ class TestCluster {
   // Time goes on in ticks; whoever is alive sends heartbeats.
   void Run(absl::Duration duration) {
     for (const absl::Time end = now + duration; now < end;) {
-      now += absl::Milliseconds(500);
+      now += step;
       for (const auto& [member, is_server] : alive) {
         // A server has its blocks made on the heartbeat after it heard of the map.
         const v1::HeartbeatReply reply = Send(member);
@@ -170,6 +170,7 @@ class TestCluster {
   std::map<uint64_t, uint64_t> generation;  // that a member has built for
   std::vector<uint64_t> server, worker;
   std::map<uint64_t, std::vector<v1::Seat>> seats;  // that a server was told of last, all of which it holds
+  absl::Duration step = absl::Milliseconds(500);    // between two ticks
   v1::ReplicaViews views;                           // that were made lasting last
   bool sync = true;                                 // primaries have synced the backups that they know of
 

@@ -11,6 +11,7 @@ void ReplicaTable::Begin(const std::vector<MemberId>& members, const std::vector
   DESCENT_CHECK(n >= 2 && addresses.size() == n);
   views_.assign(n, View());
   moves_ = 0;
+  ++changes_;
   for (size_t k = 0; k < n; ++k) {
     views_[k].number = ++last_view_;
     views_[k].primary = members[k];

@@ -8,13 +8,13 @@ namespace descent {
 
 namespace {
 constexpr size_t kPumpBytes = size_t{256} << 10;
+constexpr size_t kMostDemanded = 2;            // a checkpoint, and what a joining backup is made of
 constexpr size_t kSlotCost = size_t{1} << 10;  // of an image beside its rows, so that empty slots are bounded too
 }  // namespace
 
 absl::Status NodeImpl::BeginCut(Clock at, std::shared_ptr<CutSink> sink) {
-  if (cut_ != nullptr || demanded_.has_value()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("another cut, at clock ", cut_ ? cut_->clock.value : demanded_->first.value, ", is in progress"));
+  if (cut_ != nullptr && (options_.store.apply_push || at.value <= engine_.round())) {
+    return absl::FailedPreconditionError(absl::StrCat("another cut, at clock ", cut_->clock.value, ", is in progress"));
   }
   std::vector<std::shared_ptr<CutSink>> sinks = {std::move(sink)};
   if (options_.store.apply_push) {
@@ -29,7 +29,11 @@ absl::Status NodeImpl::BeginCut(Clock at, std::shared_ptr<CutSink> sink) {
   if (at.value == round) {
     StartCut(at, std::move(sinks));
   } else {
-    demanded_ = {at, std::move(sinks.front())};
+    if (demanded_.size() == kMostDemanded) {
+      return absl::FailedPreconditionError(absl::StrCat("cuts at clocks ", demanded_[0].first.value, " and ",
+                                                        demanded_[1].first.value, " are to come already"));
+    }
+    demanded_.emplace_back(at, std::move(sinks.front()));
   }
   return absl::OkStatus();
 }
@@ -41,10 +45,10 @@ void NodeImpl::WatchRound() {
   round_seen_ = round;
   if (options_.store.apply_push) return;
   std::vector<std::shared_ptr<CutSink>> sinks;
-  if (demanded_.has_value() && demanded_->first.value == round) {
-    sinks.push_back(std::move(demanded_->second));
-    demanded_.reset();
+  for (auto& [at, sink] : demanded_) {
+    if (at.value == round) sinks.push_back(std::move(sink));
   }
+  std::erase_if(demanded_, [](const auto& demanded) { return demanded.second == nullptr; });
   if (options_.cut_every > 0 && round % options_.cut_every == 0) {
     if (std::shared_ptr<CutSink> sink = output_->BeginCut(Clock(round))) sinks.push_back(std::move(sink));
   }
@@ -144,8 +148,12 @@ void NodeImpl::FinishCut() {
 }
 
 void NodeImpl::DropCut() {
-  demanded_.reset();
+  demanded_.clear();
   if (cut_ != nullptr) GiveUpCut();
+  ReleaseReads();
+}
+
+void NodeImpl::ReleaseReads() {
   if (!std::exchange(hold_reads_, false)) return;
   std::vector<ConnectionId> held;
   for (const auto& [id, connection] : connections_) {

@@ -100,7 +100,7 @@ TEST(ServerCut, OnDemand) {
   auto now = std::make_shared<KeptCut>();
   ASSERT_TRUE(node.BeginCut(Clock(0), now).ok());
   EXPECT_EQ(now->records().size(), 6u) << "the dense blocks; slots come later";
-  EXPECT_EQ(node.BeginCut(Clock(5), now).message(), "another cut, at clock 0, is in progress");
+  EXPECT_EQ(node.BeginCut(Clock(0), now).message(), "another cut, at clock 0, is in progress");
   while (node.PumpCut()) {
   }
   EXPECT_TRUE(now->done());
@@ -108,13 +108,18 @@ TEST(ServerCut, OnDemand) {
 
   auto later = std::make_shared<KeptCut>();
   ASSERT_TRUE(node.BeginCut(Clock(4), later).ok());
+  auto sooner = std::make_shared<KeptCut>();
+  ASSERT_TRUE(node.BeginCut(Clock(3), sooner).ok());
   const absl::Status another = node.BeginCut(Clock(5), now);
   EXPECT_EQ(another.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(another.message(), "another cut, at clock 4, is in progress");
+  EXPECT_EQ(another.message(), "cuts at clocks 4 and 3 are to come already");
   cluster.Drive(3, 1);
+  EXPECT_FALSE(sooner->records().empty());
   EXPECT_THAT(later->records(), IsEmpty());
   cluster.Drive(5, 1);
+  EXPECT_TRUE(sooner->done());
   EXPECT_TRUE(later->done());
+  for (const auto& [id, record] : sooner->records()) EXPECT_EQ(record.image.version, 3u);
   // A cut of cut_every was due there too: both have all.
   const WholeCut regular = cluster.CutAt(4);
   ASSERT_EQ(later->records().size(), regular.size());

@@ -39,6 +39,7 @@ class NodeImpl final : public ServerNode {
   absl::Status BeginCut(Clock at, std::shared_ptr<CutSink> sink) override;
   bool PumpCut() override;
   void DropCut() override;
+  void ReleaseReads() override;
   absl::Status Install(const BlockExport& image, absl::Span<const uint64_t> marks) override;
   absl::Status FinishRestore() override;
   std::string SaveState() const override;
@@ -87,6 +88,7 @@ class NodeImpl final : public ServerNode {
   struct Restoring {
     std::vector<uint64_t> marks;  // [block or slot][rank]
     std::vector<uint8_t> came;
+    bool running = false;  // images of a primary, not of a cut
   };
   enum class RpcKind : uint8_t { kNone, kQuestion, kPull, kPush };
   struct LastRpc {  // that came from a rank
@@ -179,7 +181,7 @@ class NodeImpl final : public ServerNode {
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
 
   std::unique_ptr<Cut> cut_;
-  std::optional<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // a cut to come
+  std::vector<std::pair<Clock, std::shared_ptr<CutSink>>> demanded_;  // cuts to come: kMostDemanded
   uint64_t round_seen_ = 0;
   std::unique_ptr<OrderLog> order_;       // null: not recorded
   uint64_t dense_of_model_ = 0;           // where it is: blocks of all servers

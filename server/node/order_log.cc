@@ -208,7 +208,8 @@ std::string OrderLog::Image(uint32_t block, uint64_t version) const {
   return out;
 }
 
-absl::Status OrderLog::Install(uint32_t block, absl::string_view bytes, uint64_t version, uint64_t steps) {
+absl::Status OrderLog::Install(uint32_t block, absl::string_view bytes, uint64_t version, uint64_t steps,
+                               bool running) {
   DESCENT_ASSIGN_OR_RETURN(const BlockOrder order, DecodeOrder(bytes, ranks_));
   Log& log = logs_[block];
   if (static_cast<char>(order.kind) != log.bytes[0]) {
@@ -233,13 +234,13 @@ absl::Status OrderLog::Install(uint32_t block, absl::string_view bytes, uint64_t
   log.bytes = std::string(bytes);
   if (order.kind == OrderKind::kSlot) {
     // Twice out of the same cut is once.
-    if (order.entries.empty() || !order.entries.back().restored || order.entries.back().steps != steps) {
+    if (!running && (order.entries.empty() || !order.entries.back().restored || order.entries.back().steps != steps)) {
       PutEntry(BlockOrder::Entry::Restored(steps), order.kind, &cursor, &log.bytes);
     }
   } else if (order.kind == OrderKind::kRound) {
     cursor.clock = std::max(order.rounds.empty() ? 0 : order.rounds.back().clock.value,
                             order.restored.empty() ? 0 : order.restored.back().value);
-    if (version > 0 && (order.restored.empty() || order.restored.back().value != version)) {
+    if (!running && version > 0 && (order.restored.empty() || order.restored.back().value != version)) {
       PutRestoredAt(Clock(version), &cursor, &log.bytes);
     }
   }

@@ -82,7 +82,8 @@ class OrderLog {
   std::string Image(uint32_t block, uint64_t version) const;
   // Goes on with the log of a block of a cut, once, before anything else comes. INVALID_ARGUMENT: no log of such a
   // block at that version; the message is for the caller to put the block's name in front of.
-  absl::Status Install(uint32_t block, absl::string_view bytes, uint64_t version, uint64_t steps);
+  // `running`: the bytes are those of a primary that goes on, not of a cut that the block was taken out of.
+  absl::Status Install(uint32_t block, absl::string_view bytes, uint64_t version, uint64_t steps, bool running = false);
 
  private:
   struct Log {

@@ -44,7 +44,7 @@ absl::Status NodeImpl::Install(const BlockExport& image, absl::Span<const uint64
     }
   }
   if (order_ != nullptr && !restoring_->came[block]) {
-    const absl::Status order = order_->Install(block, image.order, image.version, image.steps);
+    const absl::Status order = order_->Install(block, image.order, image.version, image.steps, restoring_->running);
     if (!order.ok()) {
       return absl::InvalidArgumentError(absl::StrCat("image of ", index_.Name(image.id), ": ", order.message()));
     }

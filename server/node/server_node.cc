@@ -49,6 +49,7 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
     restoring_ = std::make_unique<Restoring>();
     restoring_->marks.resize(size_t{index_.size()} * options_.store.ranks);
     restoring_->came.resize(index_.size());
+    restoring_->running = options_.restored->restart.empty();
   }
 }
 

@@ -121,6 +121,9 @@ class ServerNode {
   virtual bool PumpCut() { return false; }
   // The cut in progress, or waiting for its clock, is wanted no more: its sink is let go of.
   virtual void DropCut() {}
+  // Reads that waited for the end of a cut of all servers (CutSink::of_all_servers) wait no more. DropCut does this
+  // too.
+  virtual void ReleaseReads() {}
 
   // --- Restoring: a node made with `restored` takes an image of each of its blocks and slots (of a slot perhaps
   // several, each with further rows), then FinishRestore, all before the first OnOpen. The cut may be of other servers

@@ -67,7 +67,13 @@ void Checkpointing::KeepViews(CoordinatorHost* host) {
   const std::optional<Coordinator::LastingViews> wanted =
       host->With([](Coordinator& c, absl::Time) { return c.WantsViews(); });
   if (!wanted.has_value()) return;
-  if (absl::Status kept = WriteReplicaViews(storage_.get(), wanted->views); !kept.ok()) {
+  absl::Status kept = folder_.CheckGeneration(Generation(wanted->views.generation()));
+  if (kept.ok()) kept = WriteReplicaViews(storage_.get(), wanted->views);
+  if (absl::IsResourceExhausted(kept)) {  // a full disk: what is not needed makes room
+    Prune(Generation(wanted->views.generation()), std::nullopt);
+    kept = WriteReplicaViews(storage_.get(), wanted->views);
+  }
+  if (!kept.ok()) {
     log_->Log(absl::StrCat("warning: backups wait: ", kept.message()));
     absl::SleepFor(absl::Milliseconds(100));
     return;

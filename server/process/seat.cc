@@ -116,6 +116,10 @@ absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions
 }
 
 void Seat::Rest() {
+  if (placing_.valid()) {  // it reads what the next registration writes
+    placing_.get().IgnoreError();
+    ready_ = false;
+  }
   if (cut_ != nullptr) {
     services_->service()->Post([](ServerNode* node) {
       if (node != nullptr) node->DropCut();
@@ -242,7 +246,7 @@ void Seat::BeginCut(const v1::CutOrder& order) {
   });
 }
 
-Seat::Answer Seat::Ask() {
+Seat::Answer Seat::Ask(absl::Duration patience) {
   // Asked of the owning thread; an answer that takes longer than a beat is left for the next one.
   struct Box {
     Mutex mu;
@@ -283,12 +287,12 @@ Seat::Answer Seat::Ask() {
     box->done.SignalAll();
   });
   MutexLock lock(&box->mu);
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  const absl::Time deadline = absl::Now() + patience;
   while (!box->there && absl::Now() < deadline) box->done.WaitUntil(&box->mu, deadline);
   return box->answer;
 }
 
-void Seat::Report(v1::HeartbeatRequest* beat) {
+void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
   if (cut_ != nullptr) {
     if (std::optional<v1::CutReport> report = cut_->result(); report.has_value()) {
       report->set_server(server_.value);
@@ -296,7 +300,7 @@ void Seat::Report(v1::HeartbeatRequest* beat) {
     }
   }
   Answer answer;
-  if (ready_) answer = Ask();
+  if (ready_) answer = Ask(patience);
   if (ready_ && primary_) {
     v1::ServerLoad* load = beat->mutable_load();
     const uint64_t round = std::max(load->round(), answer.load.round());

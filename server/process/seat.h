@@ -69,7 +69,8 @@ class Seat {
   bool writing() const { return cut_ != nullptr; }
   ServerServices* services() { return services_; }
   // What the coordinator is to know of it: its load, its part of a cut, its replicas.
-  void Report(v1::HeartbeatRequest* beat);
+  // Waits for the node to say it, this long at most.
+  void Report(v1::HeartbeatRequest* beat, absl::Duration patience = absl::Milliseconds(200));
 
  private:
   // What the node's thread knows of itself.
@@ -88,7 +89,7 @@ class Seat {
   void RetireCut();
   // Asks the node on its thread, and leaves the answer to the writer.
   void BeginCut(const v1::CutOrder& order);
-  Answer Ask();
+  Answer Ask(absl::Duration patience);
 
   const SeatContext* const context_;
   const ServerId server_;

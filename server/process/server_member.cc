@@ -53,7 +53,7 @@ absl::Status ServerMember::Register(bool again) {
   if (again) control_->ForgetRegistration();
   for (const auto& [server, seat] : seats_) {
     v1::HeartbeatRequest held;
-    seat->Report(&held);
+    seat->Report(&held, absl::Seconds(5));  // what is not said now is not asked for again
     request.mutable_seat()->MergeFrom(held.seat());
   }
   request.set_seat_generation(generation_);
@@ -70,7 +70,10 @@ absl::Status ServerMember::Register(bool again) {
   if (context_ == nullptr) {
     context_ = std::move(context);
   } else {
-    *context_ = std::move(*context);  // seats point to it
+    // Seats point to it, and threads that still write to a folder to its storage.
+    context_->job = std::move(context->job);
+    context_->registration = std::move(context->registration);
+    storages_.push_back(std::move(context_->storage));
   }
   context_->storage = CheckpointStorage();
   log_->Log(absl::StrCat("registered as server ", context_->registration.server(), " at ", options_.address));

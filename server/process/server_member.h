@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -64,7 +65,8 @@ class ServerMember {
   ServerServices* const services_;
   const Logger* const log_;
   std::unique_ptr<SeatContext> context_;
-  uint64_t generation_ = 0;  // that the seats are of, or are being made for
+  std::vector<std::unique_ptr<Storage>> storages_;  // of earlier registrations
+  uint64_t generation_ = 0;                         // that the seats are of, or are being made for
   bool failure_told_ = false;
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };

@@ -76,6 +76,7 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   absl::Status BeginCut(Clock at, std::shared_ptr<CutSink> sink) override;  // FAILED_PRECONDITION before Promote
   bool PumpCut() override { return inner_->PumpCut(); }
   void DropCut() override { inner_->DropCut(); }
+  void ReleaseReads() override { inner_->ReleaseReads(); }
   absl::Status Install(const BlockExport& image, absl::Span<const uint64_t> marks) override;
   absl::Status FinishRestore() override { return inner_->FinishRestore(); }
   std::string SaveState() const override { return inner_->SaveState(); }

@@ -135,6 +135,7 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   absl::Status BeginCut(Clock at, std::shared_ptr<CutSink> sink) override;
   bool PumpCut() override;
   void DropCut() override;  // not that of a backup
+  void ReleaseReads() override { inner_->ReleaseReads(); }
   absl::Status Install(const BlockExport& image, absl::Span<const uint64_t> marks) override;
   absl::Status FinishRestore() override { return inner_->FinishRestore(); }
   std::string SaveState() const override { return inner_->SaveState(); }

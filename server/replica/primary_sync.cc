@@ -153,7 +153,11 @@ void PrimaryNode::DropCut() {
   for (const auto& weak : std::exchange(owners_cuts_, {})) {
     if (auto sink = weak.lock()) sink->Drop();
   }
-  if (!CutInUse()) inner_->DropCut();
+  if (CutInUse()) {
+    inner_->ReleaseReads();
+  } else {
+    inner_->DropCut();
+  }
 }
 
 }  // namespace descent

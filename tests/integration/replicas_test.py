@@ -97,11 +97,13 @@ class ReplicasTest(ClusterTest):
 
     def test_one_server_after_another_dies_and_nothing_is_rolled_back(self):
         for kind, template in (("dense", DENSE), ("sparse", SPARSE)):
-            text = template.format(rounds=3000, consistency="mode: SYNC")
-            expected = self.undisturbed(text, 3000)
+            text = template.format(rounds=6000, consistency="mode: SYNC")
+            expected = self.undisturbed(text, 6000)
             process, run_dir = self.begin(kind, self.job(text))
             for kill in range(2):
                 victims = self.servers(process)
+                if kill > 0 and self.round(run_dir) > 5000:
+                    break  # a machine so fast that the run is nearly over
                 before = self.round(run_dir)
                 os.kill(victims[kill % len(victims)], signal.SIGKILL)
                 self.await_(lambda: self.round(run_dir) > before + 20, process)
@@ -113,8 +115,8 @@ class ReplicasTest(ClusterTest):
             self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
 
     def test_the_coordinators_server_dies_and_nothing_is_rolled_back(self):
-        text = DENSE.format(rounds=3000, consistency="mode: SYNC")
-        expected = self.undisturbed(text, 3000)
+        text = DENSE.format(rounds=6000, consistency="mode: SYNC")
+        expected = self.undisturbed(text, 6000)
         process, run_dir = self.begin("first", self.job(text))
         os.kill(self.servers(process, "--job")[0], signal.SIGKILL)
         summary = self.end(process, run_dir)
@@ -124,7 +126,7 @@ class ReplicasTest(ClusterTest):
         self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
 
     def test_a_push_mode_goes_on_through_a_death(self):
-        text = SPARSE.format(rounds=3000, consistency="mode: BOUNDED staleness: 2")
+        text = SPARSE.format(rounds=6000, consistency="mode: BOUNDED staleness: 2")
         process, run_dir = self.begin("bounded", self.job(text))
         before = self.round(run_dir)
         os.kill(self.servers(process)[0], signal.SIGKILL)
@@ -133,8 +135,8 @@ class ReplicasTest(ClusterTest):
         self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
 
     def test_primary_and_backup_together_go_back_to_the_last_cut(self):
-        text = DENSE.format(rounds=3000, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"
-        expected = self.undisturbed(text, 3000, servers=2)
+        text = DENSE.format(rounds=6000, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"
+        expected = self.undisturbed(text, 6000, servers=2)
         process, run_dir = self.begin("both", self.job(text), servers=2)
         self.await_(lambda: int(self.status(run_dir).get("last_cut", 0)) > 0, process)
         for pid in self.servers(process) + self.servers(process, "--job"):

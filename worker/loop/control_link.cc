@@ -321,7 +321,7 @@ void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
 
 void ControlLink::Skipped(Rank rank, Clock clock, Clock next) {
   MutexLock lock(&mu_);
-  if (!UpToDate()) return;
+  if (!SameGeneration()) return;
   // Parts end where windows do; whole windows without a contribution make one part.
   Progress& progress = progress_[rank];
   v1::TrainingPart& window = progress.window;
