@@ -11,13 +11,14 @@
 // anew of them.
 //
 // After Promote everything passes through to the inner node and back, and requests with `replica` are refused with
-// ABORTED "promoted": a primary that was cut off is confirmed nothing any more, so it answers nobody. To replicate in
-// its turn, a promoted node is wrapped in a PrimaryNode. Wrap it from the start (PrimaryNode::Create with a `make` that
-// calls BackupNode::Create): alone, a PrimaryNode passes everything through, so one installed node plays both parts.
+// ABORTED "promoted": a primary that was cut off is confirmed nothing any more, so it acknowledges nothing. To
+// replicate in its turn, a promoted node is wrapped in a PrimaryNode. Wrap it from the start (PrimaryNode::Create with
+// a `make` that calls BackupNode::Create): alone, a PrimaryNode passes everything through, so one installed node plays
+// both parts.
 //
 // Before that: pushes and reads of others are refused with UNAVAILABLE "not the primary". Fence changes nothing: fences
-// come through the primary, in their place among the pushes. Who promotes tells the fences in force again, since the
-// primary may not have passed on the last.
+// come through the primary, in their place among the pushes. Whoever calls Fence does so again after a promotion, since
+// the primary may not have passed on the last.
 //
 // Thread-safety: none; one thread owns a node.
 #ifndef DESCENT_SERVER_REPLICA_BACKUP_NODE_H_

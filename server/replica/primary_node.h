@@ -25,7 +25,7 @@
 // takes them (kImageBytesUnderWay) or as they are stepped on, and with more than max_unconfirmed_bytes kept after the
 // cut's moment replies wait.
 //
-// Views are counted by the coordinator and only grow. A primary that has been replaced never answers anybody: its
+// Views are counted by the coordinator and only grow. A primary that has been replaced acknowledges nothing: its
 // pushes are not confirmed, and only the coordinator's word (GoAlone) lets held replies out.
 //
 // Thread-safety: none; one thread owns a node and all that is said to it.
