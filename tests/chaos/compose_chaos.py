@@ -1,6 +1,6 @@
 """Blows to containers. The quickstart's job under docker-compose must end by itself, with the undisturbed run's parameters.
 
-  sudo python3 tests/chaos/compose_chaos.py [--runs N] [--seed S] [--servers N] [--workers N]
+  sudo python3 tests/chaos/compose_chaos.py [--runs N] [--seed S] [--servers N] [--workers N] [--epochs N] [--built]
 
 Each run draws a schedule from its seed: a container's process is killed (kill -9, as a crash would; the restart policy starts it
 again), paused, taken off the network and put back, or hears nothing from one other container for a while (one-way iptables rule in
@@ -157,6 +157,7 @@ def main():
     parser.add_argument("--servers", type=int, default=2, help="beside the coordinator's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--built", action="store_true", help="the image is there already")
     args = parser.parse_args()
     root = pathlib.Path(tempfile.mkdtemp(prefix="descent-compose-"))
     project = f"descent-chaos-{os.getpid()}"
@@ -175,8 +176,9 @@ def main():
     (folder / "runs" / "chaos.textproto").write_text(
         text + "\ncheckpoint { every_rounds: 50 keep: 2 }\ncluster { lease_seconds: 2 }\n")
     (folder / "runs" / "chaos.textproto").chmod(0o644)
-    call(folder / "deploy" / "base-image", cwd=folder)
-    call("docker-compose", "-p", project, "build", cwd=folder)
+    if not args.built:
+        call(folder / "deploy" / "base-image", cwd=folder)
+        call("docker-compose", "-p", project, "build", cwd=folder)
     totals, wrong, effective, schedules, times = collections.Counter(), [], 0, 0, []
     try:
         cluster = Cluster(folder, project, "undisturbed", args.servers, args.workers)

@@ -134,6 +134,20 @@ class ReplicasTest(ClusterTest):
         self.end(process, run_dir)
         self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
 
+    def test_what_joined_backups_went_on_with_is_replayed(self):
+        for name, template, consistency in (("rounds", DENSE, "mode: SYNC"), ("pushes", SPARSE, "mode: ASYNC")):
+            text = template.format(rounds=6000, consistency=consistency) + "record_order: true\ncheckpoint { every_rounds: 100 }\n"
+            process, run_dir = self.begin(name, self.job(text), servers=2)
+            # The first death makes another process join, the second promotes what has joined.
+            for flag in ("--coordinator", "--job"):
+                self.await_(lambda: self.synced(run_dir), process)
+                os.kill(self.servers(process, flag)[0], signal.SIGKILL)
+                self.await_(lambda: self.status(run_dir).get("phase") == "RUNNING", process)
+            self.end(process, run_dir)
+            self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
+            replayed = self.command("descent", "replay", run_dir)
+            self.assertEqual(replayed.returncode, 0, replayed.stdout)
+
     def test_primary_and_backup_together_go_back_to_the_last_cut(self):
         text = DENSE.format(rounds=6000, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"
         expected = self.undisturbed(text, 6000, servers=2)
