@@ -7,7 +7,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
@@ -56,7 +55,7 @@ class DiskFullTest(ClusterTest):
         run_dir = disk / "run"
         process = self.start("descent", "run", job, "--servers", 2, "--workers", 2, "--run-dir", run_dir)
         metrics = run_dir / "metrics.jsonl"
-        self.await_(lambda: metrics.exists() and metrics.stat().st_size > 0, process)
+        self.wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, process)
         filler = disk / "filler"
         self.fill(filler)
         address = (run_dir / "coordinator.address").read_text().strip()
@@ -87,16 +86,6 @@ class DiskFullTest(ClusterTest):
                         file.write(b"x" * size)
                 except OSError as error:
                     self.assertEqual(error.errno, errno.ENOSPC)
-
-    def await_(self, condition, process):
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            self.assertIsNone(process.poll(), process.log())
-            self.assertLess(time.monotonic(), deadline, process.log())
-            try:
-                process.wait(0.01)
-            except subprocess.TimeoutExpired:
-                pass
 
 
 if __name__ == "__main__":

@@ -43,11 +43,8 @@ class BackupRanksTest(ClusterTest):
         run_dir = self.folder / name
         process = self.start("descent", "run", job, "--servers", "2", "--workers", str(workers), "--worker-binary",
                              str(self.worker), "--run-dir", str(run_dir))
-        deadline = time.monotonic() + DEADLINE
-        while not ((run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text()):
-            self.assertIsNone(process.poll(), process.log())
-            self.assertLess(time.monotonic(), deadline, process.log())
-            time.sleep(0.02)
+        metrics = run_dir / "metrics.jsonl"
+        self.wait_for(lambda: metrics.exists() and metrics.read_text(), process)
         return process, run_dir
 
     def status(self, run_dir):
@@ -60,13 +57,14 @@ class BackupRanksTest(ClusterTest):
         deadline = time.monotonic() + DEADLINE
         while True:
             status = self.status(run_dir)
-            if int(status["round"]) >= least:
+            if int(status.get("round", 0)) >= least:
                 return status
             self.assertIsNone(process.poll(), process.log())
             self.assertLess(time.monotonic(), deadline, process.log())
 
     def metrics(self, run_dir):
-        return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        # A line that is being written ends in no newline yet.
+        return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1]]
 
     def pid(self, status, role, number=0):
         return [int(m["pid"]) for m in status["member"] if m["role"] == role][number]
@@ -109,11 +107,8 @@ class BackupRanksTest(ClusterTest):
         self.assertIn(str(summary["clocks"]), inspected.stdout)
         resumed = self.start("descent", "run", job, "--resume", "--run-dir", str(run_dir), "--servers", "1",
                              "--workers", "2", "--worker-binary", str(self.worker))
-        deadline = time.monotonic() + DEADLINE
-        while not any(m["kind"] == "training" and m["clock"] > summary["clocks"] for m in self.metrics(run_dir)):
-            self.assertIsNone(resumed.poll(), resumed.log())
-            self.assertLess(time.monotonic(), deadline, resumed.log())
-            time.sleep(0.05)
+        self.wait_for(lambda: any(m["kind"] == "training" and m["clock"] > summary["clocks"] for m in self.metrics(run_dir)),
+                      resumed)
         rolled = [m for m in self.metrics(run_dir) if m["kind"] == "rolled_back_to"]
         self.assertEqual(rolled[-1]["clock"], summary["clocks"], inspected.stdout)
         resumed.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import time
 import unittest
 
 BIN = pathlib.Path(os.environ["DESCENT_BINARY_DIR"])
@@ -78,6 +79,17 @@ class ClusterTest(unittest.TestCase):
 
         self.addCleanup(end)
         return process
+
+    def wait_for(self, condition, process):
+        """Until the condition holds, while the process lives."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            self.assertIsNone(process.poll(), process.log())
+            self.assertLess(time.monotonic(), deadline, process.log())
+            try:
+                process.wait(0.01)
+            except subprocess.TimeoutExpired:
+                pass
 
 
 def write_csv(path, rows, features, seed=1):

@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 import signal
-import time
 import unittest
 
 from harness import DEADLINE, ClusterTest, write_csv, write_libsvm
@@ -56,13 +55,6 @@ class ReplayTest(ClusterTest):
         self.assertEqual(text.count("parameters_sha256 " + summary["parameters_sha256"]), 2, text)
         self.assertEqual(text.splitlines()[-1], "equal")
         return text
-
-    def wait_for(self, condition, process):
-        end = time.monotonic() + DEADLINE
-        while not condition():
-            self.assertIsNone(process.poll(), process.log())
-            self.assertLess(time.monotonic(), end, process.log())
-            time.sleep(0.005)
 
     def cuts(self, run_dir):
         return sorted((run_dir / "checkpoints").glob("cut-*/MANIFEST"))

@@ -4,7 +4,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
 import unittest
 
 from harness import DEADLINE, ClusterTest, write_csv, write_libsvm
@@ -51,18 +50,8 @@ class ReplicasTest(ClusterTest):
     def begin(self, name, job, servers=3, workers=2):
         run_dir = self.folder / name
         process = self.start("descent", "run", job, "--servers", servers, "--workers", workers, "--run-dir", run_dir)
-        self.await_(lambda: self.status(run_dir).get("phase") == "RUNNING" and self.round(run_dir) > 20, process)
+        self.wait_for(lambda: self.status(run_dir).get("phase") == "RUNNING" and self.round(run_dir) > 20, process)
         return process, run_dir
-
-    def await_(self, condition, process):
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            self.assertIsNone(process.poll(), process.log())
-            self.assertLess(time.monotonic(), deadline, process.log())
-            try:
-                process.wait(0.02)
-            except subprocess.TimeoutExpired:
-                pass
 
     def status(self, run_dir):
         try:
@@ -106,8 +95,8 @@ class ReplicasTest(ClusterTest):
                     break  # a machine so fast that the run is nearly over
                 before = self.round(run_dir)
                 os.kill(victims[kill % len(victims)], signal.SIGKILL)
-                self.await_(lambda: self.round(run_dir) > before + 20, process)
-                self.await_(lambda: self.synced(run_dir), process)
+                self.wait_for(lambda: self.round(run_dir) > before + 20, process)
+                self.wait_for(lambda: self.synced(run_dir), process)
             summary = self.end(process, run_dir)
             logs = self.logs(run_dir)
             self.assertIn("its backup takes over", logs)
@@ -130,7 +119,7 @@ class ReplicasTest(ClusterTest):
         process, run_dir = self.begin("bounded", self.job(text))
         before = self.round(run_dir)
         os.kill(self.servers(process)[0], signal.SIGKILL)
-        self.await_(lambda: self.round(run_dir) > before + 20, process)
+        self.wait_for(lambda: self.round(run_dir) > before + 20, process)
         self.end(process, run_dir)
         self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
 
@@ -140,9 +129,9 @@ class ReplicasTest(ClusterTest):
             process, run_dir = self.begin(name, self.job(text), servers=2)
             # The first death makes another process join, the second promotes what has joined.
             for flag in ("--coordinator", "--job"):
-                self.await_(lambda: self.synced(run_dir), process)
+                self.wait_for(lambda: self.synced(run_dir), process)
                 os.kill(self.servers(process, flag)[0], signal.SIGKILL)
-                self.await_(lambda: self.status(run_dir).get("phase") == "RUNNING", process)
+                self.wait_for(lambda: self.status(run_dir).get("phase") == "RUNNING", process)
             self.end(process, run_dir)
             self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
             replayed = self.command("descent", "replay", run_dir)
@@ -152,7 +141,7 @@ class ReplicasTest(ClusterTest):
         text = DENSE.format(rounds=6000, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"
         expected = self.undisturbed(text, 6000, servers=2)
         process, run_dir = self.begin("both", self.job(text), servers=2)
-        self.await_(lambda: int(self.status(run_dir).get("last_cut", 0)) > 0, process)
+        self.wait_for(lambda: int(self.status(run_dir).get("last_cut", 0)) > 0, process)
         for pid in self.servers(process) + self.servers(process, "--job"):
             os.kill(pid, signal.SIGKILL)
         summary = self.end(process, run_dir)

@@ -101,16 +101,6 @@ class RunTest(ClusterTest):
         whole = self.succeed(job, servers=1, workers=1, sets=[f"rounds={summary['clocks']}"])
         self.assertEqual(summary["parameters_sha256"], whole.summary["parameters_sha256"])
 
-    def wait_for(self, condition, process):
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            self.assertIsNone(process.poll(), process.log())
-            self.assertLess(time.monotonic(), deadline, process.log())
-            try:
-                process.wait(0.02)
-            except subprocess.TimeoutExpired:
-                pass
-
     def members(self, run_dir, role=""):
         """Processes of a run: the first server knows its directory, the others the coordinator's address."""
         address = (run_dir / "coordinator.address").read_text().strip()
