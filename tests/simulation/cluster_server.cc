@@ -273,15 +273,7 @@ absl::Status ClusterServer::MakeNode(const v1::HeartbeatReply& news) {
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut,
                            CutReader::Open(storage_.get(), news.restore().folder()));
   const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
-    BlockExport image;
-    image.id = BlockId{TensorId(record.tensor()), record.index()};
-    image.version = record.version();
-    image.steps = record.steps();
-    image.keys = record.keys();
-    image.state_slots = record.state_slots();
-    image.skipped.assign(record.skipped().begin(), record.skipped().end());
-    image.payload = payload;
-    return node_->Install(image, std::vector<uint64_t>(record.mark().begin(), record.mark().end()));
+    return node_->Install(ImageOf(record, payload), std::vector<uint64_t>(record.mark().begin(), record.mark().end()));
   };
   DESCENT_RETURN_IF_ERROR(
       cut->ForEach([&](BlockId id) { return map.server(id) == self; }, install, CutReader::Extent::kWanted));
