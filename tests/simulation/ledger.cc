@@ -67,6 +67,32 @@ std::string Ledger::CheckPull(Rank rank, uint64_t clock, absl::Span<const float>
   return "";
 }
 
+void Ledger::GoOnWith(const Ledger& before) {
+  for (uint32_t r = 0; r < job_.ranks; ++r) pushed_[r] = std::max(pushed_[r], before.pushed_[r]);
+  floor_ = before.floor_;
+}
+
+std::string Ledger::CheckDense(absl::Span<const float> block, const std::vector<uint64_t>& clocks) const {
+  for (size_t q = 0; q < block.size(); ++q) {
+    const float expected = q < job_.ranks ? batches_[q][clocks[q]] : 0;
+    if (!(block[q] == expected)) {
+      return absl::StrCat("it holds ", block[q], " pushes of rank ", q, ", not ", expected);
+    }
+  }
+  return "";
+}
+
+std::string Ledger::CheckRows(absl::Span<const uint64_t> keys, absl::Span<const float> rows,
+                              const std::vector<uint64_t>& clocks) const {
+  for (size_t k = 0; k < rows.size(); ++k) {
+    const float expected = CountOf(keys[k / kDim], clocks);
+    if (!(rows[k] == expected)) {
+      return absl::StrCat("key ", keys[k / kDim], " holds ", rows[k], " pushes, not ", expected);
+    }
+  }
+  return "";
+}
+
 std::string Ledger::CheckEnd(absl::Span<const float> ledger, absl::Span<const float> counts) const {
   for (size_t e = 0; e < ledger.size(); ++e) {
     const size_t q = e % kBlockElements;

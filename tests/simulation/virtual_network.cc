@@ -55,6 +55,16 @@ absl::Duration VirtualNetwork::Delay() {
   return dice_->Chance(weather_.late) ? delay * 20 : delay;
 }
 
+// nullopt: the message is lost.
+std::optional<absl::Duration> VirtualNetwork::CallDelay(ProcessId from, ProcessId to) {
+  absl::Duration resent = absl::ZeroDuration();
+  while (Lost(from, to)) {
+    if (cut(from, to) || weather_.call_resend == absl::ZeroDuration()) return std::nullopt;
+    resent += weather_.call_resend;
+  }
+  return resent + Delay();
+}
+
 void VirtualNetwork::At(absl::Duration after, Action action) { Push(now_ + after, 0, 0, std::move(action)); }
 
 void VirtualNetwork::On(ProcessId p, absl::Duration after, Action action) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,8 @@ class VirtualNetwork {
     absl::Duration delay = absl::Milliseconds(1);  // most, of a message
     double drop = 0, duplicate = 0;
     double late = 0;  // chance of a delay twenty times as long
+    // Of calls, what is lost is sent again so much later, as TCP does; 0: it is lost.
+    absl::Duration call_resend = absl::ZeroDuration();
   };
 
   VirtualNetwork(uint32_t processes, const Weather& weather, Dice* dice);
@@ -80,6 +83,7 @@ class VirtualNetwork {
     absl::Time paused_until = absl::InfinitePast();
   };
   void Push(absl::Time when, ProcessId process, uint64_t life, Action action);
+  std::optional<absl::Duration> CallDelay(ProcessId from, ProcessId to);
   bool Lost(ProcessId from, ProcessId to) { return cut(from, to) || (from != to && dice_->Chance(weather_.drop)); }
 
   const Weather weather_;
@@ -104,8 +108,9 @@ void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::Stat
     });
   };
   answer(kCallDeadline, absl::DeadlineExceededError("no answer"));
-  if (Lost(from, to)) return;
-  At(Delay(), [this, from, to, handle = std::move(handle), answer] {
+  const std::optional<absl::Duration> there = CallDelay(from, to);
+  if (!there.has_value()) return;
+  At(*there, [this, from, to, handle = std::move(handle), answer] {
     if (!alive(to)) {
       if (!cut(to, from)) answer(Delay(), absl::UnavailableError("nobody is there"));
       return;
@@ -113,7 +118,8 @@ void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::Stat
     On(to, absl::ZeroDuration(), [this, from, to, handle, answer] {
       absl::StatusOr<Reply> reply = handle();
       if (dice_->Chance(weather_.duplicate)) On(to, Delay() * 30, [handle] { handle().IgnoreError(); });
-      if (!Lost(to, from)) answer(Delay(), std::move(reply));
+      const std::optional<absl::Duration> back = CallDelay(to, from);
+      if (back.has_value()) answer(*back, std::move(reply));
     });
   });
 }
