@@ -223,8 +223,13 @@ void ClusterSeat::Carry(Generation generation) {
   cluster_->truth.Carried(generation_, generation, server_);
   cluster_->successors[{generation_, server_}] = cluster_->successors[{generation, server_}] = weak_from_this();
   generation_ = generation;
+  std::vector<uint64_t> open;
+  for (const auto& [id, line] : lines_) open.push_back(id);
+  for (const auto& [id, link] : links_) open.push_back(id);
   CloseAll();
+  for (uint64_t id : open) node_->OnClose(ConnectionId(id), cluster_->net.now());
   node_->Carry(generation);
+  AfterNode();
 }
 
 bool ClusterSeat::synced() const {
