@@ -101,8 +101,10 @@ template <typename Reply>
 void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::StatusOr<Reply>()> handle,
                           std::function<void(absl::StatusOr<Reply>)> done) {
   auto answered = std::make_shared<bool>(false);
-  const auto answer = [this, from, answered, done = std::move(done)](absl::Duration after,
-                                                                     absl::StatusOr<Reply> reply) {
+  // Of a process that has been started again meanwhile, the one before had asked.
+  const auto answer = [this, from, asked = life(from), answered, done = std::move(done)](absl::Duration after,
+                                                                                         absl::StatusOr<Reply> reply) {
+    if (life(from) != asked) return;
     On(from, after, [answered, done, reply = std::move(reply)] {
       if (!std::exchange(*answered, true)) done(reply);
     });
