@@ -57,12 +57,15 @@ absl::Duration VirtualNetwork::Delay() {
 
 // nullopt: the message is lost.
 std::optional<absl::Duration> VirtualNetwork::CallDelay(ProcessId from, ProcessId to) {
-  absl::Duration resent = absl::ZeroDuration();
-  while (Lost(from, to)) {
-    if (cut(from, to) || weather_.call_resend == absl::ZeroDuration()) return std::nullopt;
-    resent += weather_.call_resend;
+  if (weather_.call_resend == absl::ZeroDuration()) {
+    if (Lost(from, to)) return std::nullopt;
+    return Delay();
   }
-  return resent + Delay();
+  const absl::Time cut_until = cut_until_[from * processes_.size() + to];
+  for (absl::Duration sent = absl::ZeroDuration(); sent < kCallDeadline; sent += weather_.call_resend) {
+    if (cut_until <= now_ + sent && (from == to || !dice_->Chance(weather_.drop))) return sent + Delay();
+  }
+  return std::nullopt;
 }
 
 void VirtualNetwork::At(absl::Duration after, Action action) { Push(now_ + after, 0, 0, std::move(action)); }

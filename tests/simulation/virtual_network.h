@@ -18,6 +18,7 @@
 namespace descent::simulation {
 
 using ProcessId = uint32_t;
+inline constexpr absl::Duration kCallDeadline = absl::Seconds(1);
 
 class VirtualNetwork {
  public:
@@ -26,7 +27,7 @@ class VirtualNetwork {
     absl::Duration delay = absl::Milliseconds(1);  // most, of a message
     double drop = 0, duplicate = 0;
     double late = 0;  // chance of a delay twenty times as long
-    // Of calls, what is lost is sent again so much later, as TCP does; 0: it is lost.
+    // What is lost of a call is sent again so much later, as TCP does, until the call's deadline; 0: it is lost.
     absl::Duration call_resend = absl::ZeroDuration();
   };
 
@@ -94,8 +95,6 @@ class VirtualNetwork {
   std::vector<Event> heap_;
   uint64_t sequence_ = 0, events_ = 0, trace_ = 0;
 };
-
-inline constexpr absl::Duration kCallDeadline = absl::Seconds(1);
 
 template <typename Reply>
 void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::StatusOr<Reply>()> handle,
