@@ -27,6 +27,8 @@ v1::JobSpec SpecOf(const Cluster& cluster) {
   job.mutable_learning_rate()->set_constant(1);
   job.mutable_metrics()->set_every_rounds(1000);
   if (cluster.schedule.replicas) job.set_replicas(1);
+  job.mutable_consistency()->set_backup_ranks(cluster.job.backup_ranks);
+  job.mutable_evaluation()->set_every_rounds(cluster.job.full_every);
   return job;
 }
 
@@ -362,6 +364,12 @@ void ClusterCoordinator::Saved() {
           CheckServers(cluster_->job, *c.map(), cluster_->truth.ledger(c.generation()), nodes, &parameters_hash_);
       !wrong.empty()) {
     return cluster_->truth.Wrong(std::move(wrong));
+  }
+  for (uint32_t s = 0; s < nodes.size(); ++s) {
+    const std::string wrong =
+        cluster_->truth.told(c.generation(), ServerId(s))
+            .Check(cluster_->job, *c.map(), ServerId(s), cluster_->truth.ledger(c.generation()), *nodes[s]);
+    if (!wrong.empty()) cluster_->truth.Wrong(absl::StrCat("in the end server ", s, ": ", wrong));
   }
   for (ServerNode* node : nodes) {
     if (const uint64_t held = node->stats().held_pulls; held > 0) {

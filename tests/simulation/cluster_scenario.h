@@ -83,7 +83,7 @@ struct ClusterSchedule {
   std::vector<Blow> blows;
 };
 
-Job MakeClusterJob(Dice& dice);
+Job MakeClusterJob(uint64_t seed, Dice& dice);
 ClusterSchedule MakeClusterSchedule(Dice& dice);
 
 }  // namespace descent::simulation

@@ -325,7 +325,7 @@ void ClusterSeat::SendToWorker(const std::shared_ptr<ClusterLine>& line, Reply r
   if (reply.ack.has_value() && reply.ack->outcome != Outcome::kFenced && line->to_be_fenced.contains(reply.id)) {
     cluster_->truth.Wrong("a push of an older holder was not answered as fenced");
   }
-  if (cluster_->schedule.replicas) {
+  if (cluster_->schedule.replicas || cluster_->job.backup_ranks > 0) {
     const auto push = line->pushes.find(reply.id);
     cluster_->truth.told(generation_, server_).Add(reply, push == line->pushes.end() ? Incarnation() : push->second);
     replicated_acks_ += linked_ && reply.ack.has_value() && reply.ack->complete;

@@ -363,7 +363,7 @@ ClusterResult ClusterSimulation::Run() {
 
 ClusterResult SimulateCluster(const ClusterOptions& options) {
   Dice dice(options.seed);
-  const Job job = MakeClusterJob(dice);
+  const Job job = MakeClusterJob(options.seed, dice);
   const ClusterSchedule schedule = MakeClusterSchedule(dice);
   return ClusterSimulation(options, &dice, job, schedule).Run();
 }

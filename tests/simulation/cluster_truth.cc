@@ -15,7 +15,7 @@ std::vector<std::string> ClusterCoverage::Names() {
        {"promotions", "backups joined", "adoptions", "clocks acknowledged under replication",
         "clocks that a successor has to hold", "workers that followed a promotion", "links to backups broken",
         "partitions of a primary and its backup", "kills of a primary and its backup",
-        "servers cut off from the coordinator", "deaths to be got over without a new generation",
+        "servers cut off from the coordinator", "ranks left behind", "deaths to be got over without a new generation",
         "deaths of the coordinator to be got over without a roll-back"}) {
     names.push_back(name);
   }

@@ -166,6 +166,7 @@ void ClusterWorker::Build(const v1::HeartbeatReply& news) {
   if (!map.ok()) return Wrong(map.status().ToString());
   options.map = *std::move(map);
   options.resend_after = kResendAfter;
+  options.backup_ranks = cluster_->job.backup_ranks > 0;
   options.max_payload_bytes = cluster_->schedule.max_payload_bytes;
   addresses_.assign(news.map().address().begin(), news.map().address().end());
   const Generation generation(news.generation());

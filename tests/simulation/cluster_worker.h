@@ -35,6 +35,7 @@ class ClusterWorker final : public SimulatedWorker::Host {
   void Compute(uint32_t worker, Rank rank, Incarnation incarnation) override;
   void RankDone(Rank rank) override;
   void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) override;
+  void RankLeftBehind() override { cluster_->truth.coverage.Add("ranks left behind"); }
   void Wrong(std::string what) override { cluster_->truth.Wrong(absl::StrCat(name(), ": ", what)); }
 
  private:

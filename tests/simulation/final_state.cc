@@ -64,13 +64,14 @@ std::string CheckServers(const Job& job, const PartitionMap& map, const Ledger& 
   return ledger.CheckEnd(dense, counts);
 }
 
-std::string CheckBlock(const Job& job, const Ledger& ledger, BlockId id, ServerNode& node) {
+std::string CheckBlock(const Job& job, const Ledger& ledger, BlockId id, const std::vector<uint64_t>& least,
+                       ServerNode& node) {
   if (id.tensor.value != kLedger && id.tensor.value != kCounts) return "";
   const absl::StatusOr<Contents> read = Read(job, job.tensors()[id.tensor.value], id, node);
   if (!read.ok()) return read.status().ToString();
   std::vector<uint64_t> clocks = node.Marks(id);
   if (!job.apply_push) clocks.assign(job.ranks, node.store().version(id));
-  const std::string wrong = id.tensor.value == kLedger ? ledger.CheckDense(read->values, clocks)
+  const std::string wrong = id.tensor.value == kLedger ? ledger.CheckDense(read->values, clocks, least)
                                                        : ledger.CheckRows(read->keys, read->values, clocks);
   return wrong.empty() ? "" : absl::StrCat("block ", id.index, " of tensor ", id.tensor.value, ": ", wrong);
 }

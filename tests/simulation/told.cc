@@ -1,6 +1,7 @@
 #include "tests/simulation/told.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@ void Told::Add(const Reply& reply, Incarnation pusher) {
   const PushAck& ack = *reply.ack;
   if (ack.outcome != Outcome::kApplied && ack.outcome != Outcome::kDuplicate) return;
   pushers_[ack.rank.value] = std::max(pushers_[ack.rank.value], pusher);
+  if (ack.complete && ack.outcome == Outcome::kApplied) applied_[ack.rank.value].insert(ack.clock.value);
   if (!ack.complete && ack.expected <= ack.clock) return;
   marks_[ack.rank.value] = std::max(marks_[ack.rank.value], ack.clock.value + 1);
 }
@@ -39,7 +41,12 @@ std::string Told::Check(const Job& job, const PartitionMap& map, ServerId server
         return absl::StrCat("block ", b, " of tensor ", t, " is at version ", node.store().version(id),
                             ", and version ", told->second, " was read");
       }
-      if (std::string wrong = CheckBlock(job, ledger, id, node); !wrong.empty()) return wrong;
+      std::vector<uint64_t> least(job.ranks);
+      for (uint32_t r = 0; r < job.ranks && job.backup_ranks > 0; ++r) {
+        const auto end = applied_[r].lower_bound(node.store().version(id));
+        least[r] = static_cast<uint64_t>(std::distance(applied_[r].begin(), end));
+      }
+      if (std::string wrong = CheckBlock(job, ledger, id, least, node); !wrong.empty()) return wrong;
     }
   }
   return "";

@@ -1,11 +1,11 @@
-// What the clients of one server's blocks have been told, in one line of history, with replicas: which contributions
-// are in, and which versions there are. Whoever serves these blocks from then on must hold all of it.
+// What the clients of one server's blocks have been told, in one line of history, with replicas or backup ranks: which
+// contributions are in, and which versions there are. Whoever serves these blocks from then on must hold all of it.
 #ifndef DESCENT_TESTS_SIMULATION_TOLD_H_
 #define DESCENT_TESTS_SIMULATION_TOLD_H_
 
 #include <cstdint>
 #include <map>
-#include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,7 +17,7 @@ namespace descent::simulation {
 
 class Told {
  public:
-  explicit Told(uint32_t ranks) : marks_(ranks), pushers_(ranks) {}
+  explicit Told(uint32_t ranks) : marks_(ranks), pushers_(ranks), applied_(ranks) {}
 
   // A reply leaves the server. `pusher`: who truly held the rank when what it acknowledges was pushed.
   void Add(const Reply& reply, Incarnation pusher);
@@ -31,6 +31,7 @@ class Told {
  private:
   std::vector<uint64_t> marks_;  // per rank: the clocks below are complete here
   std::vector<Incarnation> pushers_;
+  std::vector<std::set<uint64_t>> applied_;  // with backup ranks, per rank: clocks that were acknowledged as taken in
   std::map<BlockId, uint64_t> versions_;
 };
 
