@@ -18,8 +18,10 @@ void DrawTimes(Dice& dice, Blow* blow) {
     case Moment::kSaving:
       blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(30));
       break;
+    case Moment::kJoining:  // the primary has to hear of it first
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(400));
+      break;
     case Moment::kPromoting:
-    case Moment::kJoining:
     case Moment::kAdopting:
       if (dice.Chance(0.5)) blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(100));
       break;
@@ -61,7 +63,7 @@ Blow MakeBlow(Dice& dice, bool first) {
 Blow MakeReplicaBlow(Dice& dice, bool first) {
   using Kind = Blow::Kind;
   Blow blow;
-  const uint64_t kind = dice.Below(first ? 16 : 20);
+  const uint64_t kind = dice.Below(first ? 16 : 24);
   blow.role = Role::kServer;
   if (kind < 7) {
     blow.kind = Kind::kKill;
@@ -80,7 +82,7 @@ Blow MakeReplicaBlow(Dice& dice, bool first) {
     constexpr Moment kMoment[] = {Moment::kPromoting, Moment::kJoining, Moment::kAdopting};
     blow.kind = Kind::kKill;
     blow.moment = kMoment[dice.Below(3)];
-    blow.role = static_cast<Role>(dice.Below(kRoles));
+    blow.role = dice.Chance(0.5) ? Role::kServer : static_cast<Role>(dice.Below(kRoles));
   }
   DrawTimes(dice, &blow);
   if (blow.kind == Kind::kCutOff) blow.lasts = dice.Between(absl::Milliseconds(1100), absl::Milliseconds(3000));

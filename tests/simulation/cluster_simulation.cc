@@ -141,10 +141,13 @@ ProcessId ClusterSimulation::Pick(Role role) {
 // Whoever is just taking over, or joins, is worth more than others.
 ProcessId ClusterSimulation::Target(const Blow& blow) {
   if (cluster_.schedule.replicas && coordinator_.coordinator() != nullptr && blow.role == Role::kServer) {
-    const auto seat = blow.moment == Moment::kPromoting ? coordinator_.Promoted()
-                      : blow.moment == Moment::kJoining ? coordinator_.Joining()
-                                                        : nullptr;
-    if (seat != nullptr && cluster_.dice->Chance(0.7)) return seat->process();
+    const auto promoted = blow.moment == Moment::kPromoting ? coordinator_.Promoted() : nullptr;
+    const auto joining = blow.moment == Moment::kJoining ? coordinator_.Joining() : nullptr;
+    if (promoted != nullptr && cluster_.dice->Chance(0.7)) return promoted->process();
+    if (joining != nullptr && cluster_.dice->Chance(0.7)) {
+      const auto pair = coordinator_.Pair(joining->server().value);
+      return pair.has_value() && cluster_.dice->Chance(0.5) ? pair->first : joining->process();
+    }
   }
   return Pick(blow.role);
 }
