@@ -1,7 +1,7 @@
 """One job, one model, bit for bit: for any number of servers and worker processes, under random delays."""
 import unittest
 
-from harness import BIN, ClusterTest, write_csv, write_libsvm
+from harness import ClusterTest, write_csv, write_libsvm
 
 MLP = """
 name: "mlp"
@@ -35,14 +35,10 @@ l2: 1e-5
 class ReproducibleTest(ClusterTest):
     def hashes(self, text, layouts, repeat=2, **fields):
         job = self.job(text.format(seed=fields.pop("seed", 1), **fields))
-        # Workers that wait at random before they push, so that arrival orders differ from run to run.
-        wrapper = self.folder / "delayed_worker"
-        wrapper.write_text(f'#!/bin/sh\nexec "{BIN}/descent_worker" "$@" --inject-delay-ms 2\n')
-        wrapper.chmod(0o755)
         found = {}
         for servers, workers in layouts:
             for _ in range(repeat):
-                result = self.succeed(job, servers=servers, workers=workers, args=["--worker-binary", wrapper])
+                result = self.succeed(job, servers=servers, workers=workers, args=self.slow_worker())
                 summary = result.summary
                 found.setdefault((summary["parameters_sha256"], summary["state_sha256"]), []).append((servers, workers))
         return found

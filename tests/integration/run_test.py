@@ -186,7 +186,8 @@ class RunTest(ClusterTest):
     def start_run(self, name, job, *args):
         """A run that has written its first metrics."""
         run_dir = self.folder / name
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir), *args)
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir),
+                             *self.slow_worker(1), *args)
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
         return process, run_dir
 
@@ -233,9 +234,7 @@ class RunTest(ClusterTest):
     def test_a_dead_worker_is_replaced(self):
         undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)
         job = self.job(LOGISTIC.format(epochs=100))
-        run_dir = self.folder / "worker"
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
-        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        process, run_dir = self.start_run("worker", job)
         os.kill(self.members(run_dir, "worker")[0], signal.SIGKILL)
         self.assertEqual(process.wait(DEADLINE), 0, process.log())
         summary = json.loads((run_dir / "summary.json").read_text())
