@@ -1,6 +1,7 @@
 #include "worker/loop/trainer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <limits>
@@ -619,14 +620,17 @@ class Trainer::Impl {
   }
 
   double Regularizer() const {
-    double square = 0;
+    double square = 0, absolute = 0;
     for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (!tensors_[i].decay || options_.l2 == 0) continue;
+      if (!tensors_[i].decay || (options_.l1 == 0 && options_.l2 == 0)) continue;
       if (tensors_[i].sparse) return std::numeric_limits<double>::quiet_NaN();  // no worker sees all rows
       const float* values = parameters_.dense[i];
-      for (uint64_t k = 0; k < tensors_[i].elements(); ++k) square += static_cast<double>(values[k]) * values[k];
+      for (uint64_t k = 0; k < tensors_[i].elements(); ++k) {
+        square += static_cast<double>(values[k]) * values[k];
+        absolute += std::fabs(values[k]);
+      }
     }
-    return 0.5 * options_.l2 * square;
+    return options_.l1 * absolute + 0.5 * options_.l2 * square;
   }
 
   std::unique_ptr<GradientSum> Acquire() {
