@@ -117,6 +117,7 @@ TEST(UpdateRule, IdleMeansIdle) {
     Model model = MakeModel(*rule, 5);
     std::vector<float> g(5, 1.0f);
     rule->Apply({1, 0.1f, 1, 0}, 5, model.w.data(), model.w.data(), model.pointers().data(), g.data());
+    model.w.assign(5, 1.5f);  // outside of every box
     const Model before = model;
     std::fill(g.begin(), g.end(), 0.0f);
     rule->Apply({2, 0.1f, 1, 0}, 5, model.w.data(), model.w.data(), model.pointers().data(), g.data());
