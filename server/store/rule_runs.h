@@ -80,6 +80,11 @@ inline bool AllZeroBits(const float* x, size_t n) {
   return any == 0;
 }
 
+using LateRow = std::pair<uint32_t, float*>;  // and the first step that it missed
+inline void SortByFirst(std::vector<LateRow>* rows) {
+  std::sort(rows->begin(), rows->end(), [](const LateRow& a, const LateRow& b) { return a.first < b.first; });
+}
+
 // Eight elements side by side; zeros, which rest, where there are fewer. [0]: parameters, then state.
 template <typename R>
 struct Lanes {
@@ -183,13 +188,13 @@ class RuleOf : public UpdateRule {
   template <bool kL2>
   void ReplayUnitRows(absl::Span<const StepFactors> factors, size_t count, float* const* rows,
                       const uint32_t* first) const {
-    std::vector<std::pair<uint32_t, float*>> wanted;
+    std::vector<LateRow> wanted;
     wanted.reserve(count);
     for (size_t r = 0; r < count; ++r) {
       if (first[r] == factors.size() || Rests(rows[r], 1)) continue;
       wanted.emplace_back(first[r], rows[r]);
     }
-    std::sort(wanted.begin(), wanted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    SortByFirst(&wanted);
     for (size_t at = 0; at < wanted.size(); at += kLanes) {
       const size_t count_here = std::min(kLanes, wanted.size() - at);
       Lanes<R> lanes;
