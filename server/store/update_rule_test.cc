@@ -77,8 +77,12 @@ TEST(UpdateRule, RowsAndReplayHaveTheBitsOfApply) {
           pointers.push_back(rows.data() + r * stride);
           for (size_t i = 0; i < dim; ++i) {
             if (r == 4) model.w[r * dim + i] = 0;  // at rest
+            if (r == 5) {                          // at 0, and yet its state moves
+              model.w[r * dim + i] = 0;
+              for (auto& state : model.state) state[r * dim + i] = 0.25f;
+            }
             pointers[r][i] = model.w[r * dim + i];
-            for (int s = 0; s < rule->state_slots(); ++s) pointers[r][(1 + s) * dim + i] = rule->initial_state(s);
+            for (int s = 0; s < rule->state_slots(); ++s) pointers[r][(1 + s) * dim + i] = model.state[s][r * dim + i];
           }
         }
         std::vector<float> g(kRows * dim);
