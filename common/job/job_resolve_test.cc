@@ -116,6 +116,29 @@ TEST(ResolveJob, RulesAndLengths) {
   EXPECT_EQ(Resolved("evaluation { objective: true }").evaluation().every_epochs(), 1);
 }
 
+TEST(ResolveJob, EveryNumberOfEveryRuleHasADefault) {
+  const auto* rules = v1::Optimizer::descriptor()->FindOneofByName("rule");
+  for (int i = 0; i < rules->field_count(); ++i) {
+    const v1::JobSpec job = Resolved("optimizer { " + std::string(rules->field(i)->name()) + " {} }");
+    const auto* reflection = job.optimizer().GetReflection();
+    const auto& rule = reflection->GetMessage(job.optimizer(), rules->field(i));
+    for (int j = 0; j < rule.GetDescriptor()->field_count(); ++j) {
+      const auto* field = rule.GetDescriptor()->field(j);
+      if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_DOUBLE) continue;
+      EXPECT_TRUE(rule.GetReflection()->HasField(rule, field)) << field->full_name();
+    }
+  }
+}
+
+TEST(ResolveJob, Rates) {
+  const v1::LearningRate cycle = Resolved("learning_rate { one_cycle { peak: 2 } }").learning_rate();
+  EXPECT_EQ(cycle.one_cycle().initial(), 0.2);
+  EXPECT_EQ(cycle.one_cycle().final(), 0.002);
+  EXPECT_EQ(cycle.one_cycle().rise(), 0.45);
+  EXPECT_EQ(Resolved("learning_rate { step { initial: 1 } }").learning_rate().step().factor(), 0.1);
+  EXPECT_EQ(Resolved("learning_rate { cosine { initial: 1 } }").learning_rate().cosine().growth(), 1u);
+}
+
 TEST(ResolveJob, IsIdempotentAndItsTextReadsBack) {
   v1::JobSpec job = Resolved(
       "l2: 1e-4 model { softmax { classes: 3 } } data { train { csv { path: 'a' "

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/job/job.h"
 #include "common/wire/frame.h"
 
 namespace descent {
@@ -37,10 +38,18 @@ Admission::Rules AdmissionRules(const CoordinatorOptions& options) {
 uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
   switch (optimizer.rule_case()) {
     case v1::Optimizer::kMomentum:
+    case v1::Optimizer::kNesterov:
     case v1::Optimizer::kAdagrad:
       return 1;
+    case v1::Optimizer::kRmsprop:
+      return 1u + (optimizer.rmsprop().centered() ? 1 : 0) + (optimizer.rmsprop().momentum() > 0 ? 1 : 0);
+    case v1::Optimizer::kAdadelta:
     case v1::Optimizer::kAdam:
+    case v1::Optimizer::kAdamw:
+    case v1::Optimizer::kFtrl:
       return 2;
+    case v1::Optimizer::kAmsgrad:
+      return 3;
     default:
       return 0;
   }
@@ -292,15 +301,8 @@ v1::RegisterReply Coordinator::RegisterWorker(const v1::RegisterWorkerRequest& r
 
 void Coordinator::LearnLength() {
   if (clocks_per_epoch_ != 0) return;
-  const uint64_t rows = admission_.train_rows();
-  const uint64_t ranks = ranks_.size();
-  const uint64_t batch = options_.job.batch_size();
-  const uint64_t share = rows / ranks + (rows % ranks != 0);
-  clocks_per_epoch_ = std::max<uint64_t>(1, share / batch + (share % batch != 0));
-  if (options_.job.length_case() == v1::JobSpec::kEpochs) {
-    clocks_ = static_cast<uint64_t>(std::ceil(options_.job.epochs() * static_cast<double>(clocks_per_epoch_)));
-    clocks_ = std::max<uint64_t>(1, clocks_);
-  }
+  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.train_rows());
+  if (options_.job.length_case() == v1::JobSpec::kEpochs) clocks_ = ClocksOf(options_.job, clocks_per_epoch_);
 }
 
 // --- Phases

@@ -65,8 +65,6 @@ struct CoordinatorOptions {
   RunId run;
   Geometry geometry;
   bool apply_push = false;
-  // The learning rate of a clock, for the records. Null: job.learning_rate.constant.
-  std::function<double(uint64_t clock)> rate;
   // Null: an estimate from specs, map and optimizer, dense tensors only.
   std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&, uint64_t clocks)> memory;
   absl::Duration stop_grace = absl::Seconds(5);   // for workers to finish the clock in hand

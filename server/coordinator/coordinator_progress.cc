@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/control/messages.h"
+#include "common/job/learning_rate_schedule.h"
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
@@ -146,11 +147,12 @@ void Coordinator::EmitTraining() {
   if (fresh.empty()) return;
   const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
   training_told_ = now_;
+  const LearningRateSchedule rate(options_.job, clocks_per_epoch_);
   for (MetricRecord& record : fresh) {
     record.time = now_;
     record.epoch = EpochOf(record.clock);
     const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / metrics_every_ * metrics_every_;
-    record.rate = options_.rate ? options_.rate(record.clock - 1) : options_.job.learning_rate().constant();
+    record.rate = rate.At(record.clock - 1);
     if (seconds > 0) record.examples_per_second = examples / seconds;
     const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
     if (square.has_value()) record.gradient_norm = std::sqrt(*square);

@@ -324,7 +324,10 @@ TEST(CoordinatorRunTest, AStopAtOnceOrBeforeTrainingSavesNothing) {
 
 TEST(CoordinatorRunTest, TrainingRecordsCarryRateNormAndSpeed) {
   CoordinatorOptions options = TestCluster::Options(2, 2, 2);
-  options.rate = [](uint64_t clock) { return clock < 10 ? 0.25 : 0.125; };
+  v1::StepRate* rate = options.job.mutable_learning_rate()->mutable_step();
+  rate->set_initial(0.25);
+  rate->set_factor(0.5);
+  rate->set_every_rounds(10);
   TestCluster t(options);
   t.Start(2, 2);
   const auto partials = [&](int server, std::vector<std::pair<uint32_t, double>> blocks) {

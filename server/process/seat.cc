@@ -35,7 +35,7 @@ Seat::~Seat() {
 }
 
 absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job()));
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch()));
   options.envelope.job = context_->job.job_fingerprint();
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());

@@ -18,6 +18,11 @@ namespace {
 // Free buffers kept beyond what versions and contributions take: those of replies to reads of rows.
 constexpr uint64_t kReplyBytes = uint64_t{32} << 20;
 
+// A part of the rule, which lives as long as the whole.
+std::shared_ptr<const UpdateRule> Sharing(const std::shared_ptr<const UpdateRule>& whole, const UpdateRule& part) {
+  return {whole, &part};
+}
+
 class Store final : public BlockStore {
  public:
   explicit Store(const StoreOptions& options) : pool_(KeepBytes(options)) {}
@@ -38,11 +43,12 @@ class Store final : public BlockStore {
       context.geometry = options.geometry;
       context.seed = options.seed;
       context.ranks = options.ranks;
-      context.rule = options.rule;
+      context.rule = spec.decay ? options.rule : Sharing(options.rule, options.rule->unpenalized());
       context.rate = options.rate;
       context.trainable = spec.role == TensorRole::kTrainable;
       context.l2 = spec.decay ? options.l2 : 0;
-      context.catch_up = spec.sparse && context.trainable && context.l2 != 0 && !options.l2_touched_rows_only;
+      context.catch_up = spec.sparse && context.trainable && (context.l2 != 0 || context.rule->proximal()) &&
+                         !options.l2_touched_rows_only;
       context.reduce_sum = options.reduce_sum;
       context.apply_push = options.apply_push;
       context.history = options.history;

@@ -149,7 +149,7 @@ absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* squa
   SquareSum squares;
   ForEachRun(gradient, [&](const float* run, size_t at, size_t n) {
     if (square != nullptr) squares.Add(at, n, run, scale);
-    float* state[2] = {};
+    float* state[UpdateRule::kMaxStateSlots] = {};
     for (size_t s = 0; s < state_pointers_.size(); ++s) state[s] = state_pointers_[s] + at;
     context_->rule->Apply(step, n, w + at, next.get() + at, state, run);
   });

@@ -21,7 +21,7 @@ struct TensorContext {
   Geometry geometry;
   uint64_t seed = 0;
   uint32_t ranks = 1;
-  std::shared_ptr<const UpdateRule> rule;
+  std::shared_ptr<const UpdateRule> rule;  // of this tensor: unpenalized where spec.decay is false
   std::function<float(Clock)> rate;
   bool trainable = true;
   float l2 = 0;           // of this tensor: 0 where spec.decay is false

@@ -63,6 +63,17 @@ class RunTest(ClusterTest):
         validate = self.command("descent", "validate", result.run_dir / "job.textproto")
         self.assertEqual(validate.returncode, 0, validate.stdout)
 
+    def test_the_objective_counts_the_penalties_of_proximal_steps(self):
+        rule = "optimizer={ sgd {} proximal { l1: 0.02 l2: 0.01 non_negative: true } }"
+        result = self.succeed(self.job(LOGISTIC.format(epochs=4)), servers=2, workers=2, sets=(rule,))
+        import numpy
+        w = numpy.load(result.run_dir / "model/model.npz")["weights"].astype(float)
+        self.assertTrue((w >= 0).all() and (w == 0).any() and (w > 0).any(), w)
+        penalty = 0.02 * w.sum() + 0.5 * (0.01 + 1e-4) * (w * w).sum()  # and the job's l2
+        last = [m for m in result.metrics if m["kind"] == "evaluation"][-1]
+        self.assertAlmostEqual(last["objective"] - last["train_loss"], penalty, delta=1e-6)
+        self.assertAlmostEqual(result.summary["objective"], last["objective"], delta=1e-6)
+
     def test_predict_reads_what_was_trained(self):
         result = self.succeed(self.job(LOGISTIC.format(epochs=4)))
         predicted = self.command("descent", "predict", "--model", result.run_dir / "model", "--data",

@@ -1,6 +1,7 @@
 #include "worker/loop/share_evaluator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -69,15 +70,19 @@ absl::StatusOr<BatchResult> ShareEvaluator::Evaluate(const Dataset& data, Rank r
   return total;
 }
 
-double Regularizer(const std::vector<TensorSpec>& tensors, double l2, const std::vector<const float*>& dense) {
-  double square = 0;
+double Regularizer(const std::vector<TensorSpec>& tensors, double l1, double l2,
+                   const std::vector<const float*>& dense) {
+  double square = 0, absolute = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].decay || l2 == 0) continue;
+    if (!tensors[i].decay || (l1 == 0 && l2 == 0)) continue;
     if (tensors[i].sparse) return std::numeric_limits<double>::quiet_NaN();
     const float* values = dense[i];
-    for (uint64_t k = 0; k < tensors[i].elements(); ++k) square += static_cast<double>(values[k]) * values[k];
+    for (uint64_t k = 0; k < tensors[i].elements(); ++k) {
+      square += static_cast<double>(values[k]) * values[k];
+      absolute += std::fabs(values[k]);
+    }
   }
-  return 0.5 * l2 * square;
+  return l1 * absolute + 0.5 * l2 * square;
 }
 
 }  // namespace descent

@@ -51,8 +51,9 @@ class ShareEvaluator {
   Reading readings_[2];
 };
 
-// lambda/2 ||w||^2 over tensors that decay; NaN where tables are among them: no worker sees all rows.
-double Regularizer(const std::vector<TensorSpec>& tensors, double l2, const std::vector<const float*>& dense);
+// l1 ||w||_1 + l2/2 ||w||^2 over tensors that decay; NaN where tables are among them: no worker sees all rows.
+double Regularizer(const std::vector<TensorSpec>& tensors, double l1, double l2,
+                   const std::vector<const float*>& dense);
 
 }  // namespace descent
 

@@ -487,7 +487,7 @@ class Trainer::Impl {
       DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
       evaluation.validation = model_->Evaluate(*batch, parameters_.Dense());
     }
-    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.l2, parameters_.Dense());
+    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.l1, options_.l2, parameters_.Dense());
     evaluated_[rank] = clock;
     control_->Evaluated(evaluation);
     return absl::OkStatus();

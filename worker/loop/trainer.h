@@ -102,7 +102,7 @@ struct TrainerOptions {
   bool evaluate = false;
   bool objective = false;
   uint32_t evaluation_batch = 1024;
-  double l2 = 0;
+  double l1 = 0, l2 = 0;      // of the objective, over tensors that are decayed
   bool record_order = false;  // PUSH: each push says what it was computed from
 };
 

@@ -18,6 +18,7 @@
 #include "common/control/control_client.h"
 #include "common/control/messages.h"
 #include "common/job/job.h"
+#include "common/job/optimizer_spec.h"
 #include "common/net/grpc_client_transport.h"
 #include "common/net/process_settings.h"
 #include "common/numerics/fingerprint.h"
@@ -103,7 +104,9 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.objective = job.evaluation().objective();
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
-  options.l2 = job.l2();
+  const Penalty penalty = PenaltyOf(job);
+  options.l1 = penalty.l1;
+  options.l2 = penalty.l2;
   options.record_order = job.record_order();
   return options;
 }
