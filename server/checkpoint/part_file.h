@@ -58,6 +58,9 @@ class PartFileWriter {
   std::string pending_;  // small pieces, written with what follows
 };
 
+// What Append was given, or of a slot in several records some of its rows.
+BlockExport ImageOf(const v1::CutRecord& header, const Payload& payload);
+
 // Front to back, record by record. DATA_LOSS names the record, what was expected and what came; the file is for the
 // caller to name. Nothing is believed before it is checked: lengths against what is left of the file, everything
 // against the checksum before the payload is handed out. A header comes first, since it says how long the payload is.

@@ -106,4 +106,17 @@ void PartFileReader::SkipPayload() {
   next_ += buffered;
 }
 
+BlockExport ImageOf(const v1::CutRecord& header, const Payload& payload) {
+  BlockExport image;
+  image.id = BlockId{TensorId(header.tensor()), header.index()};
+  image.version = header.version();
+  image.steps = header.steps();
+  image.keys = header.keys();
+  image.state_slots = header.state_slots();
+  image.skipped.assign(header.skipped().begin(), header.skipped().end());
+  image.order = header.order();
+  image.payload = payload;
+  return image;
+}
+
 }  // namespace descent

@@ -43,6 +43,7 @@ TEST_F(PartFileTest, ABlockAndALargeSlot) {
   block.id = BlockId{TensorId(0), 4};
   block.version = 500;
   block.steps = 499;
+  block.skipped = {7, 9};
   const auto dense = Floats(1000, 0);
   block.payload.Append(dense->data(), dense->size() * sizeof(float), dense);
 
@@ -94,11 +95,20 @@ TEST_F(PartFileTest, ABlockAndALargeSlot) {
       ASSERT_EQ(payload->size(), values.size() * sizeof(float));
       payload->CopyTo(values.data());
       EXPECT_EQ(values, *dense);
-      EXPECT_EQ(header.steps(), 499u);
+      const BlockExport back = ImageOf(header, *payload);
+      EXPECT_EQ(back.id, block.id);
+      EXPECT_EQ(back.version, 500u);
+      EXPECT_EQ(back.steps, 499u);
+      EXPECT_EQ(back.skipped, block.skipped);
+      EXPECT_EQ(back.payload.size(), payload->size());
       continue;
     }
     EXPECT_LE(payload->size(), kMaxSlotRecordBytes);
     EXPECT_EQ(header.more(), header.index() == 3 && read_keys.size() + header.keys() < kKeys);
+    const BlockExport back = ImageOf(header, *payload);
+    EXPECT_EQ(back.keys, header.keys());
+    EXPECT_EQ(back.state_slots, header.state_slots());
+    EXPECT_EQ(back.order, header.order());
     const size_t n = header.keys(), at = read_keys.size();
     read_keys.resize(at + n);
     read_rows.resize((at + n) * kDim);

@@ -10,6 +10,7 @@
 #include "common/control/messages.h"
 #include "common/job/job.h"
 #include "server/checkpoint/cut_reader.h"
+#include "server/checkpoint/part_file.h"
 #include "server/process/node_options.h"
 #include "server/rpc/rpc_server.h"
 
@@ -94,18 +95,9 @@ absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions
   const auto mine = [&](BlockId id) { return options.store.map.server(id) == options.store.self; };
   uint64_t bytes = 0;
   const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
-    BlockExport image;
-    image.id = BlockId{TensorId(record.tensor()), record.index()};
-    image.version = record.version();
-    image.steps = record.steps();
-    image.keys = record.keys();
-    image.state_slots = record.state_slots();
-    image.skipped.assign(record.skipped().begin(), record.skipped().end());
-    image.order = record.order();
-    image.payload = payload;
     bytes += payload.size();
     const std::vector<uint64_t> marks(record.mark().begin(), record.mark().end());
-    return node->Install(image, marks);
+    return node->Install(ImageOf(record, payload), marks);
   };
   // The coordinator has read and verified all of it.
   DESCENT_RETURN_IF_ERROR(cut->ForEach(mine, install, CutReader::Extent::kWanted));

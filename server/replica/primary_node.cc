@@ -172,11 +172,11 @@ void PrimaryNode::OnRequest(ConnectionId connection, Request request, absl::Time
   now_ = now;
   std::optional<Request> early;  // ROUND: for a clock that is not in the cut to come
   if (request.push && !request.replica) {
-    pushed_ = true;
     Outcome outcome;
-    // What is malformed changes nothing here, nor would it there.
-    if (link_ != nullptr && RequestCheck::CheckEnvelope(options_.envelope, request.envelope, &outcome).ok() &&
-        check_.Check(request).ok()) {
+    // What is malformed, or of a generation that is over, changes nothing here, nor would it there.
+    const bool ours = RequestCheck::CheckEnvelope(options_.envelope, request.envelope, &outcome).ok();
+    pushed_ |= ours;
+    if (link_ != nullptr && ours && check_.Check(request).ok()) {
       const size_t size = check_.checked().push_size;
       if (sync_ == nullptr || sync_->stage == Sync::Stage::kLive) {
         Pass(PushToPass(request, size));

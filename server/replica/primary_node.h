@@ -201,7 +201,7 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   std::unique_ptr<Sync> sync_;       // while syncing
   uint64_t image_bytes_ = 0;         // those of them that are images
   uint64_t whole_round_ = 0;         // ROUND: from this round on the backup has every version that may be asked for
-  bool pushed_ = false;              // a push has come
+  bool pushed_ = false;              // a push of this generation has come
   std::vector<Incarnation> fences_;  // per rank, of Fence
   absl::Time resend_ = absl::InfiniteFuture();
   absl::Duration resend_after_ = kResendAfter;

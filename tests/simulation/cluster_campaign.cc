@@ -12,6 +12,10 @@ const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults() {
       {"incarnation-reused", ClusterFault::kIncarnationReused},
       {"uncommitted-restored", ClusterFault::kUncommittedRestored},
       {"zombie-stays", ClusterFault::kZombieStays},
+      {"ack-before-replicate", ClusterFault::kAckBeforeReplicate},
+      {"synced-too-soon", ClusterFault::kSyncedTooSoon},
+      {"views-not-lasting", ClusterFault::kViewsNotLasting},
+      {"goes-alone-unasked", ClusterFault::kGoesAloneUnasked},
   };
   return *faults;
 }

@@ -5,6 +5,7 @@
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
 #include "server/checkpoint/manifest.h"
+#include "server/checkpoint/replica_views_file.h"
 #include "tests/simulation/cluster_server.h"
 #include "tests/simulation/final_state.h"
 
@@ -25,6 +26,9 @@ v1::JobSpec SpecOf(const Cluster& cluster) {
   job.mutable_cluster()->set_lease_seconds(absl::ToDoubleSeconds(kSimulatedLease));
   job.mutable_learning_rate()->set_constant(1);
   job.mutable_metrics()->set_every_rounds(1000);
+  if (cluster.schedule.replicas) job.set_replicas(1);
+  job.mutable_consistency()->set_backup_ranks(cluster.job.backup_ranks);
+  job.mutable_evaluation()->set_every_rounds(cluster.job.full_every);
   return job;
 }
 
@@ -35,6 +39,7 @@ void ClusterCoordinator::Start() {
   folder_ = std::make_unique<CheckpointFolder>(storage_.get());
   given_up_ = saving_ = false;
   tend_at_ = absl::InfinitePast();
+  kept_change_ = 0;
   tended_ = run_begun_ ? Moment::kRestoring : Moment::kPlacing;
   CoordinatorOptions options;
   options.job = SpecOf(*cluster_);
@@ -51,6 +56,8 @@ void ClusterCoordinator::Start() {
   options.finished = cluster_->disk.Open("finished").ok();
   options.generation = beginning->generation;
   options.restore = std::move(beginning->restore);
+  adopts_ = beginning->views.has_value();
+  options.adopt = std::move(beginning->views);
   options.cuts.every_rounds = cluster_->schedule.cut_every;
   options.cuts.reach = absl::Milliseconds(250);
   options.cuts.patience = absl::Seconds(5);
@@ -79,6 +86,12 @@ absl::StatusOr<ClusterCoordinator::Beginning> ClusterCoordinator::Begin(bool res
   if (restore && !any) Prune(Generation(kUnbounded));
   DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_->BeginGeneration(kRun));
   if (!restore) return beginning;
+  if (absl::StatusOr<v1::ReplicaViews> views = ReadReplicaViews(storage_.get()); views.ok()) {
+    if (views->run() == kRun.value) beginning.views = *std::move(views);
+  } else if (!absl::IsNotFound(views.status())) {
+    if (absl::IsDataLoss(views.status())) cluster_->truth.Wrong(views.status().ToString());
+    cluster_->Note("coordinator", views.status().ToString());
+  }
   if (any) {
     DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, folder_->List());
     if (cuts.empty()) return beginning;
@@ -128,6 +141,7 @@ Moment ClusterCoordinator::moment() const {
   switch (coordinator_->phase()) {
     case v1::STARTING:
     case v1::PLACING:
+      if (adopts_ && !coordinator_->wants_generation()) return Moment::kAdopting;
       return cluster_->truth.generations() > 1 || coordinator_->wants_generation() ? Moment::kRestoring
                                                                                    : Moment::kPlacing;
     case v1::RUNNING:
@@ -135,6 +149,8 @@ Moment ClusterCoordinator::moment() const {
     default:
       return Moment::kSaving;
   }
+  if (Promoted() != nullptr) return Moment::kPromoting;
+  if (Joining() != nullptr) return Moment::kJoining;
   switch (coordinator_->cuts().stage()) {
     case CutSchedule::Stage::kOrdered:
       return Moment::kCutting;
@@ -143,6 +159,51 @@ Moment ClusterCoordinator::moment() const {
     default:
       return Moment::kRunning;
   }
+}
+
+std::shared_ptr<ClusterSeat> ClusterCoordinator::Promoted() const {
+  if (!cluster_->schedule.replicas) return nullptr;
+  for (const std::string& address : coordinator_->addresses()) {
+    const std::shared_ptr<ClusterSeat> seat = cluster_->SeatAt(address);
+    if (seat != nullptr && !seat->primary()) return seat;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<ClusterSeat> ClusterCoordinator::Joining() const {
+  if (!cluster_->schedule.replicas) return nullptr;
+  for (const ClusterServer* server : cluster_->servers) {
+    for (const auto& [id, seat] : server->seats()) {
+      if (seat->joining()) return seat;
+    }
+  }
+  return nullptr;
+}
+
+bool ClusterCoordinator::AllSynced() const {
+  if (coordinator_ == nullptr || !cluster_->schedule.replicas || coordinator_->WantsViews().has_value()) return false;
+  const v1::Phase phase = coordinator_->phase();
+  if (phase != v1::RUNNING && phase != v1::SAVING) return false;
+  const v1::StatusReply status = coordinator_->Status(cluster_->net.now());
+  for (const v1::ServerStatus& server : status.server()) {
+    if (!server.synced() || !Pair(server.server()).has_value()) return false;
+  }
+  for (const std::string& address : coordinator_->addresses()) {
+    const std::shared_ptr<ClusterSeat> seat = cluster_->SeatAt(address);
+    if (seat == nullptr || !seat->primary()) return false;
+  }
+  return status.server_size() > 0;
+}
+
+std::optional<std::pair<ProcessId, ProcessId>> ClusterCoordinator::Pair(uint32_t server) const {
+  std::optional<ProcessId> primary, backup;
+  for (const ClusterServer* at : cluster_->servers) {
+    const auto seat = at->seats().find(server);
+    if (seat == at->seats().end() || !seat->second->ready() || !cluster_->net.alive(at->process())) continue;
+    (seat->second->primary() ? primary : backup) = at->process();
+  }
+  if (!primary.has_value() || !backup.has_value()) return std::nullopt;
+  return std::pair(*primary, *backup);
 }
 
 void ClusterCoordinator::Loop() {
@@ -168,8 +229,33 @@ void ClusterCoordinator::Drain() {
   coordinator_->DrainRecords();
 }
 
+// server/process/checkpointing.cc
+void ClusterCoordinator::KeepViews() {
+  Coordinator& c = *coordinator_;
+  const std::optional<Coordinator::LastingViews> wanted = c.WantsViews();
+  if (!wanted.has_value()) return;
+  const Generation generation(wanted->views.generation());
+  if (cluster_->fault == ClusterFault::kViewsNotLasting && c.phase() >= v1::RUNNING &&
+      wanted->change != std::exchange(kept_change_, wanted->change)) {
+    cluster_->net.On(0, absl::Seconds(2), [this, late = wanted->views] {
+      if (storage_ != nullptr) WriteReplicaViews(storage_.get(), late).IgnoreError();
+    });
+    return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
+  }
+  kept_change_ = wanted->change;
+  absl::Status kept = folder_->CheckGeneration(generation);
+  if (kept.ok()) kept = WriteReplicaViews(storage_.get(), wanted->views);
+  if (absl::IsResourceExhausted(kept)) {
+    Prune(generation);
+    kept = WriteReplicaViews(storage_.get(), wanted->views);
+  }
+  if (kept.ok()) return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
+  cluster_->Note("coordinator", absl::StrCat("backups wait: ", kept.ToString()));
+}
+
 void ClusterCoordinator::Tend() {
   Coordinator& c = *coordinator_;
+  KeepViews();
   if (c.wants_generation()) {
     absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true);
     if (!beginning.ok()) {
@@ -242,12 +328,8 @@ void ClusterCoordinator::Prune(Generation generation) {
 
 // Reads one server after the other, where the coordinator says it is.
 void ClusterCoordinator::Save(uint32_t s) {
-  const std::vector<std::string> addresses = coordinator_->addresses();
   if (s == cluster_->schedule.servers) return Saved();
-  ClusterServer* at = nullptr;
-  for (ClusterServer* server : cluster_->servers) {
-    if (s < addresses.size() && server->address() == addresses[s]) at = server;
-  }
+  const std::shared_ptr<ClusterSeat> at = cluster_->SeatAt(coordinator_->addresses()[s]);
   const auto tried = [this](const absl::Status& status) {
     if (coordinator_->phase() != v1::SAVING) {
       saving_ = false;  // a server is gone, and all go back to a cut
@@ -260,8 +342,9 @@ void ClusterCoordinator::Save(uint32_t s) {
   if (at == nullptr) return tried(absl::UnavailableError(absl::StrCat("server ", s, " has no address")));
   cluster_->net.Call<bool>(
       0, at->process(),
-      [at, generation = coordinator_->generation()]() -> absl::StatusOr<bool> {
-        if (at->node() != nullptr && at->generation() == generation) return true;
+      [seat = std::weak_ptr<ClusterSeat>(at), generation = coordinator_->generation()]() -> absl::StatusOr<bool> {
+        const auto at = seat.lock();
+        if (at != nullptr && at->primary() && at->node() != nullptr && at->generation() == generation) return true;
         return absl::UnavailableError("it has no blocks of this generation");
       },
       [this, s, tried](absl::StatusOr<bool> read) { read.ok() ? Save(s + 1) : tried(read.status()); });
@@ -270,20 +353,23 @@ void ClusterCoordinator::Save(uint32_t s) {
 void ClusterCoordinator::Saved() {
   saving_ = false;
   Coordinator& c = *coordinator_;
-  const std::vector<std::string> addresses = c.addresses();
   std::vector<ServerNode*> nodes;
-  for (const std::string& address : addresses) {
-    for (ClusterServer* server : cluster_->servers) {
-      if (server->address() != address || server->node() == nullptr || server->generation() != c.generation()) continue;
-      if (!cluster_->net.alive(server->process())) continue;
-      nodes.push_back(server->node());
-    }
+  for (const std::string& address : c.addresses()) {
+    const std::shared_ptr<ClusterSeat> seat = cluster_->SeatAt(address);
+    if (seat == nullptr || !seat->primary() || seat->node() == nullptr) continue;
+    if (seat->generation() == c.generation() && cluster_->net.alive(seat->process())) nodes.push_back(seat->node());
   }
   if (nodes.size() != cluster_->schedule.servers || c.phase() != v1::SAVING) return;  // somebody has died since
   if (std::string wrong =
           CheckServers(cluster_->job, *c.map(), cluster_->truth.ledger(c.generation()), nodes, &parameters_hash_);
       !wrong.empty()) {
     return cluster_->truth.Wrong(std::move(wrong));
+  }
+  for (uint32_t s = 0; s < nodes.size(); ++s) {
+    const std::string wrong =
+        cluster_->truth.told(c.generation(), ServerId(s))
+            .Check(cluster_->job, *c.map(), ServerId(s), cluster_->truth.ledger(c.generation()), *nodes[s]);
+    if (!wrong.empty()) cluster_->truth.Wrong(absl::StrCat("in the end server ", s, ": ", wrong));
   }
   for (ServerNode* node : nodes) {
     if (const uint64_t held = node->stats().held_pulls; held > 0) {

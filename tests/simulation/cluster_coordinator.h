@@ -1,7 +1,7 @@
 // The coordinator's process in the simulated cluster: the real Coordinator, and the disk work around it that
 // server/process/checkpointing and coordinator_runner do, here in virtual time: a generation made lasting before
-// anybody serves it, the newest good cut to go on from, cuts' folders and manifests, what is not kept removed, the
-// model saved.
+// anybody serves it, the newest good cut to go on from, primaries and backups made lasting before anybody hears of
+// them, cuts' folders and manifests, what is not kept removed, the model saved.
 #ifndef DESCENT_TESTS_SIMULATION_CLUSTER_COORDINATOR_H_
 #define DESCENT_TESTS_SIMULATION_CLUSTER_COORDINATOR_H_
 
@@ -15,6 +15,7 @@
 #include "server/checkpoint/checkpoint_folder.h"
 #include "server/coordinator/coordinator.h"
 #include "tests/simulation/cluster_parts.h"
+#include "tests/simulation/cluster_seat.h"
 
 namespace descent::simulation {
 
@@ -39,6 +40,14 @@ class ClusterCoordinator {
   Moment moment() const;
   // What it was at when it last turned to its disk.
   Moment tended() const { return tended_; }
+  // Who is to do what the cluster is at: takes over from a primary (kPromoting), or is sent images (kJoining); null:
+  // nobody is.
+  std::shared_ptr<ClusterSeat> Promoted() const;
+  std::shared_ptr<ClusterSeat> Joining() const;
+  // Every server has a primary and a backup that holds everything, and the disk says so.
+  bool AllSynced() const;
+  // Where a server and its backup are; nullopt: there is none.
+  std::optional<std::pair<ProcessId, ProcessId>> Pair(uint32_t server) const;
   // A byte of the newest committed cut changes on the disk, while nobody restores from it. False: there is none.
   bool Damage();
   bool saved() const { return saved_; }
@@ -49,10 +58,12 @@ class ClusterCoordinator {
     Generation generation;
     std::optional<RestoreFrom> restore;
     std::optional<CutId> from;
+    std::optional<v1::ReplicaViews> views;
   };
   absl::StatusOr<Beginning> Begin(bool restore);
   void Loop();
   void Tend();
+  void KeepViews();
   void Prepare();
   void Commit();
   void Prune(Generation generation);
@@ -76,6 +87,8 @@ class ClusterCoordinator {
   bool given_up_ = false;  // the last cut that was prepared has not been committed
   bool saving_ = false;
   Moment tended_ = Moment::kPlacing;
+  uint64_t kept_change_ = 0;  // of primaries and backups, the last that was to be kept
+  bool adopts_ = false;       // if it can, it goes on with what servers hold
 };
 
 }  // namespace descent::simulation

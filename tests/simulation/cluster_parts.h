@@ -3,14 +3,17 @@
 #ifndef DESCENT_TESTS_SIMULATION_CLUSTER_PARTS_H_
 #define DESCENT_TESTS_SIMULATION_CLUSTER_PARTS_H_
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "descent/v1/coordinator.pb.h"
 #include "server/core/engine.h"
+#include "server/replica/primary_node.h"
 #include "tests/simulation/cluster_scenario.h"
 #include "tests/simulation/cluster_truth.h"
 #include "tests/simulation/process_storage.h"
@@ -21,6 +24,7 @@
 namespace descent::simulation {
 
 class ClusterCoordinator;
+class ClusterSeat;
 class ClusterServer;
 class ClusterWorker;
 
@@ -45,6 +49,11 @@ struct Cluster {
     return std::make_unique<ProcessStorage>(
         &disk, fault, [this, p] { return !net.cut(p, 0) && !net.cut(0, p); },
         [this](std::function<void()> action) { net.At(absl::Seconds(1), std::move(action)); });
+  }
+  // Whoever serves at that address, as primary or as backup; null: nobody does.
+  std::shared_ptr<ClusterSeat> SeatAt(const std::string& address) const;
+  ReplicaFault replica_fault() const {
+    return fault == ClusterFault::kAckBeforeReplicate ? ReplicaFault::kAckBeforeReplicate : ReplicaFault::kNone;
   }
   template <typename Request>
   void Sign(Request* request) const {
@@ -73,6 +82,8 @@ struct Cluster {
   ClusterCoordinator* coordinator = nullptr;
   std::vector<ClusterServer*> servers;  // by process, not by server id
   std::vector<ClusterWorker*> workers;
+  // Who was promoted, or went on with a server's blocks into another generation.
+  std::map<std::pair<Generation, ServerId>, std::weak_ptr<ClusterSeat>> successors;
   uint64_t next_line = 1;
   uint64_t next_nonce = 1;
 };

@@ -3,6 +3,35 @@
 namespace descent::simulation {
 namespace {
 
+void DrawTimes(Dice& dice, Blow* blow) {
+  switch (blow->moment) {
+    case Moment::kRunning:
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(2000));
+      break;
+    case Moment::kCutting:
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(400));
+      break;
+    case Moment::kPlacing:
+    case Moment::kRestoring:
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(150));
+      break;
+    case Moment::kSaving:
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(30));
+      break;
+    case Moment::kJoining:  // the primary has to hear of it first
+      blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(400));
+      break;
+    case Moment::kPromoting:
+    case Moment::kAdopting:
+      if (dice.Chance(0.5)) blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(100));
+      break;
+    case Moment::kCommitting:
+      break;
+  }
+  blow->lasts = dice.Chance(0.3) ? dice.Between(absl::Milliseconds(1), absl::Milliseconds(100))
+                                 : dice.Between(absl::Milliseconds(100), absl::Milliseconds(5000));
+}
+
 Blow MakeBlow(Dice& dice, bool first) {
   Blow blow;
   const uint64_t kind = dice.Below(21);
@@ -26,33 +55,52 @@ Blow MakeBlow(Dice& dice, bool first) {
                 : moment < 7  ? Moment::kCutting
                 : moment == 7 ? Moment::kCommitting
                               : Moment::kRestoring;
-  switch (blow.moment) {
-    case Moment::kRunning:
-      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(2000));
-      break;
-    case Moment::kCutting:
-      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(400));
-      break;
-    case Moment::kPlacing:
-    case Moment::kRestoring:
-      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(150));
-      break;
-    case Moment::kSaving:
-      blow.after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(30));
-      break;
-    case Moment::kCommitting:
-      break;
+  DrawTimes(dice, &blow);
+  return blow;
+}
+
+// What replicas have to do with.
+Blow MakeReplicaBlow(Dice& dice, bool first) {
+  using Kind = Blow::Kind;
+  Blow blow;
+  const uint64_t kind = dice.Below(first ? 16 : 24);
+  blow.role = Role::kServer;
+  if (kind < 7) {
+    blow.kind = Kind::kKill;
+    blow.moment = dice.Chance(0.25) ? Moment::kCutting : Moment::kRunning;
+  } else if (kind < 9) {
+    blow.kind = Kind::kKill;
+    blow.role = Role::kCoordinator;
+  } else if (kind < 11) {
+    blow.kind = Kind::kKillPair;
+  } else if (kind < 13) {
+    blow.kind = Kind::kPartitionPair;
+  } else if (kind < 16) {
+    blow.kind = Kind::kCutOff;
+  } else {
+    // In the middle of what the death before has begun.
+    constexpr Moment kMoment[] = {Moment::kPromoting, Moment::kJoining, Moment::kAdopting};
+    blow.kind = Kind::kKill;
+    blow.moment = kMoment[dice.Below(3)];
+    blow.role = dice.Chance(0.5) ? Role::kServer : static_cast<Role>(dice.Below(kRoles));
   }
-  blow.lasts = dice.Chance(0.3) ? dice.Between(absl::Milliseconds(1), absl::Milliseconds(100))
-                                : dice.Between(absl::Milliseconds(100), absl::Milliseconds(5000));
+  DrawTimes(dice, &blow);
+  if (blow.kind == Kind::kCutOff) blow.lasts = dice.Between(absl::Milliseconds(1100), absl::Milliseconds(3000));
   return blow;
 }
 
 }  // namespace
 
-Job MakeClusterJob(Dice& dice) {
+Job MakeClusterJob(uint64_t seed, Dice& dice) {
   constexpr uint64_t kSync[] = {0, 6, 8, 14, 16, 22};
-  return MakeJob(dice.Chance(0.6) ? kSync[dice.Below(6)] : dice.Below(kJobs));
+  Job job = MakeJob(dice.Chance(0.6) ? kSync[dice.Below(6)] : dice.Below(kJobs));
+  // Not drawn, so that without them a seed stands for what it always stood for.
+  if (HashKey(seed) % 10 != 0) return job;
+  job = MakeJob(8);  // SYNC, by the sum: what a rank has contributed can be counted
+  job.empty_batches = false;
+  job.backup_ranks = 1;
+  job.full_every = 7;
+  return job;
 }
 
 ClusterSchedule MakeClusterSchedule(Dice& dice) {
@@ -69,8 +117,14 @@ ClusterSchedule MakeClusterSchedule(Dice& dice) {
   s.pipelined = dice.Chance(0.4);
   s.max_payload_bytes = dice.Chance(0.2) ? 40 : size_t{1} << 20;
   s.send_window = 1 + static_cast<uint32_t>(dice.Below(4));
+  // Not drawn, so that without them a seed stands for what it always stood for.
+  s.replicas = HashKey(static_cast<uint64_t>(absl::ToInt64Nanoseconds(s.compute))) % 3 == 0;
+  if (s.replicas) s.weather.call_resend = absl::Milliseconds(200);  // a server is missed after a second's silence
   const uint64_t blows = 1 + dice.Below(4);
-  for (uint64_t i = 0; i < blows; ++i) s.blows.push_back(MakeBlow(dice, i == 0));
+  for (uint64_t i = 0; i < blows; ++i) {
+    const bool of_replicas = s.replicas && dice.Chance(0.6);
+    s.blows.push_back(of_replicas ? MakeReplicaBlow(dice, i == 0) : MakeBlow(dice, i == 0));
+  }
   return s;
 }
 

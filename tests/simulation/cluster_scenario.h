@@ -20,13 +20,28 @@ enum class ClusterFault : uint8_t {
   kIncarnationReused,     // a worker pushes as if no lease had ever moved
   kUncommittedRestored,   // a run goes on from the newest folder of a cut, committed or not
   kZombieStays,           // a server that is told that nobody knows it does not register again
+  // With replicas:
+  kAckBeforeReplicate,  // a primary's replies do not wait for its backup
+  kSyncedTooSoon,       // a primary says that its backup is synced as soon as it has one
+  kViewsNotLasting,     // a promotion is heard of some time before it is on the disk
+  kGoesAloneUnasked,    // a primary that does not reach its backup goes on without, before the coordinator says so
 };
 
 // What the cluster is at when a fault comes.
-enum class Moment : uint8_t { kPlacing, kRunning, kRestoring, kCutting, kCommitting, kSaving };
-inline constexpr size_t kMoments = 6;
-inline constexpr const char* kMomentNames[kMoments] = {"placing", "running",    "restoring",
-                                                       "cutting", "committing", "saving"};
+enum class Moment : uint8_t {
+  kPlacing,
+  kRunning,
+  kRestoring,
+  kCutting,
+  kCommitting,
+  kSaving,
+  kPromoting,  // a backup is to take over, and has not heard
+  kJoining,    // a backup is being sent images
+  kAdopting,   // a coordinator has begun, and would go on with what servers hold
+};
+inline constexpr size_t kMoments = 9;
+inline constexpr const char* kMomentNames[kMoments] = {"placing", "running",   "restoring", "cutting", "committing",
+                                                       "saving",  "promoting", "joining",   "adopting"};
 enum class Role : uint8_t { kCoordinator, kServer, kWorker };
 inline constexpr size_t kRoles = 3;
 inline constexpr const char* kRoleNames[kRoles] = {"coordinator", "server", "worker"};
@@ -43,6 +58,9 @@ struct Blow {
     kSyncFails,        // one, soon
     kRenameFails,      // the next
     kBadByte,          // in the newest committed cut
+    kKillPair,         // of a server's primary and its backup
+    kPartitionPair,    // between these two alone
+    kCutOff,           // a server from the coordinator, for longer than it waits; which may die when it has promoted
   };
   Kind kind = Kind::kKill;
   Role role = Role::kWorker;
@@ -54,6 +72,7 @@ struct Blow {
 struct ClusterSchedule {
   uint32_t servers = 3;
   uint32_t workers = 3;
+  bool replicas = false;
   VirtualNetwork::Weather weather;
   uint64_t cut_every = 6;  // clocks
   uint32_t keep = 1;
@@ -64,7 +83,7 @@ struct ClusterSchedule {
   std::vector<Blow> blows;
 };
 
-Job MakeClusterJob(Dice& dice);
+Job MakeClusterJob(uint64_t seed, Dice& dice);
 ClusterSchedule MakeClusterSchedule(Dice& dice);
 
 }  // namespace descent::simulation

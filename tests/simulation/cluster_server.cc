@@ -1,111 +1,26 @@
 #include "tests/simulation/cluster_server.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "common/base/status_macros.h"
-#include "common/control/messages.h"
-#include "server/checkpoint/cut_reader.h"
 #include "server/coordinator/coordinator.h"
 #include "tests/simulation/cluster_coordinator.h"
-#include "tests/simulation/cluster_worker.h"
-#include "tests/simulation/node_options.h"
 
 namespace descent::simulation {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 
-// What a coordinator or a disk that is slow, busy, or being replaced answers.
-bool Passes(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status) ||
-         absl::IsAborted(status);
-}
-
-Payload Copy(const Payload& from) {
-  Payload to;
-  if (from.empty()) return to;
-  std::shared_ptr<std::byte[]> bytes(new std::byte[from.size()]);
-  from.CopyTo(bytes.get());
-  to.Append(bytes.get(), from.size(), bytes);
-  return to;
-}
-
 }  // namespace
 
-class ClusterServer::Part final : public CutSink {
- public:
-  Part(Storage* storage, std::string folder, const CutId& cut, ServerId server, std::vector<TensorSpec> tensors,
-       uint32_t ranks)
-      : storage_(storage),
-        folder_(std::move(folder)),
-        cut_(cut),
-        server_(server),
-        tensors_(std::move(tensors)),
-        least_mark_(ranks, UINT64_MAX) {}
-
-  void Add(BlockExport image, std::vector<uint64_t> marks) override {
-    image.payload = Copy(image.payload);  // it waits
-    queue_.emplace_back(std::move(image), std::move(marks));
-  }
-  void Done() override { done_ = true; }
-
-  // One image at a time; then the end of the file, once the node is done.
-  void Step() {
-    if (report.has_value()) return;
-    absl::Status status;
-    if (!queue_.empty()) {
-      status = Append(queue_.front().first, queue_.front().second);
-      queue_.pop_front();
-    } else if (done_) {
-      status = Open();
-      absl::StatusOr<v1::PartFile> part;
-      if (status.ok()) {
-        part = file_->Finish();
-        status = part.status();
-      }
-      if (status.ok()) {
-        report.emplace();
-        report->set_number(cut_.number);
-        *report->mutable_part() = *part;
-        for (uint64_t mark : least_mark_) report->add_least_mark(mark);
-      }
+std::shared_ptr<ClusterSeat> Cluster::SeatAt(const std::string& address) const {
+  for (const ClusterServer* server : servers) {
+    for (const auto& [id, seat] : server->seats()) {
+      if (seat->address() == address) return seat;
     }
-    if (!status.ok()) Fail(status, false);
   }
-  void Fail(const absl::Status& why, bool past) {
-    report.emplace();
-    report->set_number(cut_.number);
-    report->set_failure(std::string(why.message()));
-    report->set_past(past);
-    queue_.clear();
-  }
-
-  const CutId& cut() const { return cut_; }
-  std::optional<v1::CutReport> report;
-
- private:
-  absl::Status Open() {
-    if (file_ != nullptr) return absl::OkStatus();
-    DESCENT_ASSIGN_OR_RETURN(file_, PartFileWriter::Create(storage_, folder_, cut_, server_));
-    return absl::OkStatus();
-  }
-  absl::Status Append(const BlockExport& image, const std::vector<uint64_t>& marks) {
-    DESCENT_RETURN_IF_ERROR(Open());
-    const TensorSpec& spec = tensors_[image.id.tensor.value];
-    for (size_t r = 0; r < least_mark_.size(); ++r) least_mark_[r] = std::min(least_mark_[r], marks[r]);
-    return file_->Append(image, spec.sparse ? spec.dim() : 0, marks);
-  }
-
-  Storage* const storage_;
-  const std::string folder_;
-  const CutId cut_;
-  const ServerId server_;
-  const std::vector<TensorSpec> tensors_;
-  std::vector<uint64_t> least_mark_;
-  std::deque<std::pair<BlockExport, std::vector<uint64_t>>> queue_;
-  std::unique_ptr<PartFileWriter> file_;
-  bool done_ = false;
-};
+  return nullptr;
+}
 
 void ClusterServer::After(absl::Duration after, void (ClusterServer::*then)()) {
   cluster_->net.On(process(), after, [this, then] { (this->*then)(); });
@@ -117,42 +32,16 @@ void ClusterServer::Start(bool elsewhere) {
   storage_ = cluster_->MakeStorage(process());
   nonce_ = cluster_->next_nonce++;
   heard_ = cluster_->net.now();
+  registration_.Clear();
+  generation_ = 0;
   exited_ = false;
   Register();
 }
 
-void ClusterServer::Killed() {
-  part_.reset();  // before the storage that it writes to
-  CountNode();
-  // Connections end; whoever can't be told of it finds out by itself.
-  for (const auto& [id, line] : std::exchange(lines_, {})) {
-    line->at_server = false;
-    const bool told = !cluster_->net.cut(process(), line->worker);
-    if (cluster_->net.alive(line->worker) && cluster_->net.life(line->worker) == line->worker_life) {
-      cluster_->net.On(line->worker, told ? cluster_->net.Delay() : absl::Seconds(2), [this, line = line] {
-        cluster_->workers[line->worker - cluster_->worker_process(0)]->OnClosed(line);
-      });
-    }
-  }
-  node_.reset();
-  out_.clear();
-  ready_ = placing_ = false;
-  generation_ = Generation();
-  timer_ = absl::InfiniteFuture();
-}
-
-void ClusterServer::CountNode() {
-  if (node_ == nullptr) return;
-  const ServerNodeStats& stats = node_->stats();
-  cluster_->truth.coverage.Add("pushes fenced", stats.fenced);
-  cluster_->truth.coverage.Add("duplicates", stats.duplicates);
-  cluster_->truth.coverage.Add("pulls held", stats.held);
-}
-
-void ClusterServer::Uninstall() { Killed(); }
+void ClusterServer::Killed() { seats_.clear(); }
 
 void ClusterServer::End() {
-  Uninstall();
+  seats_.clear();
   exited_ = true;
   if (index_ != 0) cluster_->net.Kill(process());
 }
@@ -164,6 +53,13 @@ void ClusterServer::Register() {
   request.set_host(absl::StrCat("host", index_));
   request.set_pid(1000 + cluster_->net.life(process()));
   request.set_nonce(nonce_);
+  for (const auto& [server, seat] : seats_) {
+    v1::HeartbeatRequest held;
+    seat->Report(&held);
+    request.mutable_seat()->MergeFrom(held.seat());
+  }
+  request.set_seat_generation(generation_);
+  request.set_seat_run(registration_.run());
   cluster_->net.Call<v1::RegisterReply>(
       process(), 0,
       [this, request] {
@@ -184,15 +80,21 @@ void ClusterServer::Register() {
       });
 }
 
+bool ClusterServer::ready() const {
+  return !seats_.empty() &&
+         std::all_of(seats_.begin(), seats_.end(), [&](const auto& s) { return s.second->ready(generation_); });
+}
+
 void ClusterServer::Beat() {
   v1::HeartbeatRequest beat;
   beat.set_member(registration_.member());
   beat.set_run(registration_.run());
-  beat.set_generation(ready_ ? generation_.value : 0);
-  beat.set_ready(ready_);
+  // With replicas some of what it holds may be ready and some not: each seat says so of itself.
+  const bool told = ready() || (cluster_->schedule.replicas && !seats_.empty());
+  beat.set_generation(told ? generation_ : 0);
+  beat.set_ready(ready());
   beat.set_nonce(nonce_);
-  if (part_ != nullptr && part_->report.has_value()) *beat.add_cut() = *part_->report;
-  if (ready_) beat.mutable_load()->set_round(node_->stats().round);
+  for (const auto& [server, seat] : seats_) seat->Report(&beat);
   cluster_->net.Call<v1::HeartbeatReply>(
       process(), 0,
       [this, beat] {
@@ -214,160 +116,66 @@ void ClusterServer::TakeNews(const v1::HeartbeatReply& news) {
   if (news.unknown_member()) {
     cluster_->truth.coverage.Add("zombies back");
     if (cluster_->fault == ClusterFault::kZombieStays) return After(kBeatAgain, &ClusterServer::Beat);
-    Uninstall();
+    if (cluster_->schedule.replicas) {
+      for (const auto& [server, seat] : seats_) seat->Rest();
+    } else {
+      seats_.clear();
+      generation_ = 0;
+    }
     nonce_ = cluster_->next_nonce++;
     return Register();
   }
-  if (ready_ && news.generation() != generation_.value) ready_ = false;
-  TakeOrder(news);
-  if (!ready_ && news.has_map() && !placing_) {
-    part_.reset();
-    placing_ = true;
-    // The reading of a cut and the making of blocks take their time; beats go on meanwhile.
-    cluster_->net.On(process(), cluster_->dice->Between(absl::Milliseconds(2), absl::Milliseconds(120)),
-                     [this, news] { Place(news); });
-  }
+  TendSeats(news);
   absl::Duration pause = absl::Milliseconds(std::max<uint32_t>(1, news.next_ms()));
-  if (part_ != nullptr) pause = std::min(pause, absl::Milliseconds(20));
+  for (const auto& [server, seat] : seats_) {
+    if (seat->writing()) pause = std::min(pause, absl::Milliseconds(20));
+  }
   After(pause, &ClusterServer::Beat);
 }
 
-void ClusterServer::Place(const v1::HeartbeatReply& news) {
-  if (!placing_) return;  // it has registered again meanwhile
-  placing_ = false;
-  const absl::Status placed = MakeNode(news);
-  cluster_->Note(name(), absl::StrCat("places generation ", news.generation(), ": ", placed.ToString()));
-  if (placed.ok()) {
-    ready_ = true;
-    generation_ = Generation(news.generation());
-  } else if (absl::IsDataLoss(placed) && cluster_->truth.damaged()) {
-    Uninstall();
-  } else if (!Passes(placed) || absl::IsResourceExhausted(placed)) {
-    cluster_->truth.Wrong(absl::StrCat(name(), " can't place its blocks: ", placed.ToString()));
+std::shared_ptr<ClusterSeat> ClusterServer::MakeSeat(const v1::Seat& want) {
+  // A backup listens from the beginning, so that it can be told where it will be reached once it is promoted.
+  const std::string address = want.primary() ? address_ : absl::StrCat(address_, "/", ++ports_);
+  return std::make_shared<ClusterSeat>(cluster_, process(), storage_.get(), ServerId(want.server()), address,
+                                       want.primary());
+}
+
+void ClusterServer::TendSeats(const v1::HeartbeatReply& news) {
+  const bool replicated = cluster_->schedule.replicas;
+  std::map<uint32_t, v1::Seat> wanted;
+  if (replicated) {
+    for (const v1::Seat& seat : news.seat()) wanted[seat.server()] = seat;
   } else {
-    Uninstall();
+    v1::Seat& seat = wanted[registration_.server()];
+    seat.set_server(registration_.server());
+    seat.set_primary(true);
   }
-}
-
-absl::Status ClusterServer::MakeNode(const v1::HeartbeatReply& news) {
-  Uninstall();
-  Envelope envelope;
-  envelope.job = kFingerprint;
-  envelope.run = kRun;
-  envelope.generation = Generation(news.generation());
-  envelope.map_epoch = news.map().epoch();
-  DESCENT_ASSIGN_OR_RETURN(tensors_, SpecsFromMessage(news.tensors()));
-  DESCENT_ASSIGN_OR_RETURN(const PartitionMap map, FromMessage(news.map(), tensors_, cluster_->job.geometry()));
-  Schedule schedule;
-  schedule.send_window = cluster_->schedule.send_window;
-  const ServerId self(registration_.server());
-  ServerNodeOptions options = MakeNodeOptions(cluster_->job, schedule, map, envelope, self);
-  options.fault = cluster_->engine_fault;
-  if (news.has_restore()) {
-    options.restored.emplace();
-    for (uint64_t clock : news.restore().clock()) options.restored->restart.push_back(Clock(clock));
-  }
-  DESCENT_ASSIGN_OR_RETURN(node_, ServerNode::Create(std::move(options), this));
-  newest_.assign(cluster_->job.ranks, Incarnation());
-  if (!news.has_restore()) return absl::OkStatus();
-  DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut,
-                           CutReader::Open(storage_.get(), news.restore().folder()));
-  const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
-    BlockExport image;
-    image.id = BlockId{TensorId(record.tensor()), record.index()};
-    image.version = record.version();
-    image.steps = record.steps();
-    image.keys = record.keys();
-    image.state_slots = record.state_slots();
-    image.skipped.assign(record.skipped().begin(), record.skipped().end());
-    image.payload = payload;
-    return node_->Install(image, std::vector<uint64_t>(record.mark().begin(), record.mark().end()));
-  };
-  DESCENT_RETURN_IF_ERROR(
-      cut->ForEach([&](BlockId id) { return map.server(id) == self; }, install, CutReader::Extent::kWanted));
-  return node_->FinishRestore();
-}
-
-void ClusterServer::TakeOrder(const v1::HeartbeatReply& news) {
-  const bool wanted = news.has_cut() && ready_ && news.generation() == generation_.value;
-  if (part_ != nullptr && (!wanted || part_->cut().number != news.cut().number())) {
-    if (node_ != nullptr) node_->DropCut();
-    part_.reset();
-  }
-  if (!wanted || part_ != nullptr) return;
-  part_ = std::make_shared<Part>(storage_.get(), news.cut().folder(), CutId{kRun, generation_, news.cut().number()},
-                                 ServerId(registration_.server()), tensors_, cluster_->job.ranks);
-  const absl::Status begun = node_->BeginCut(Clock(news.cut().at()), part_);
-  if (!begun.ok()) part_->Fail(begun, absl::IsOutOfRange(begun));
-  After(absl::Milliseconds(1), &ClusterServer::WritePart);
-}
-
-void ClusterServer::WritePart() {
-  if (part_ == nullptr || part_->report.has_value()) return;
-  part_->Step();
-  node_->PumpCut();
-  After(cluster_->dice->Between(absl::ZeroDuration(), absl::Milliseconds(12)), &ClusterServer::WritePart);
-}
-
-bool ClusterServer::Accept(const std::shared_ptr<ClusterLine>& line) {
-  if (node_ == nullptr || !ready_) return false;
-  lines_[line->id] = line;
-  node_->OnOpen(ConnectionId(line->id), cluster_->net.now());
-  AfterNode();
-  return true;
-}
-
-void ClusterServer::Close(uint64_t id) {
-  const auto line = lines_.find(id);
-  if (line == lines_.end()) return;
-  line->second->at_server = false;
-  lines_.erase(line);
-  node_->OnClose(ConnectionId(id), cluster_->net.now());
-  AfterNode();
-}
-
-void ClusterServer::OnRequest(const std::shared_ptr<ClusterLine>& line, Request request) {
-  if (!line->at_server || node_ == nullptr) return;
-  // Once a rank's newer holder has pushed here, an older one must be told that it is fenced, whatever it says it is.
-  if (request.push.has_value() && request.envelope.generation == generation_) {
-    const Rank rank = request.push->rank;
-    const Incarnation true_one = cluster_->truth.granted(line->worker, line->worker_life, rank);
-    Incarnation& newest = newest_[rank.value];
-    if (line->seen.insert(request.id).second && true_one < newest) line->to_be_fenced.insert(request.id);
-    newest = std::max(newest, true_one);
-  }
-  node_->OnRequest(ConnectionId(line->id), std::move(request), cluster_->net.now());
-  AfterNode();
-}
-
-void ClusterServer::AfterNode() {
-  for (auto& [to, reply] : std::exchange(out_, {})) {
-    const auto found = lines_.find(to.value);
-    if (found == lines_.end()) continue;
-    const std::shared_ptr<ClusterLine> line = found->second;
-    if (reply.ack.has_value() && reply.ack->outcome != Outcome::kFenced && line->to_be_fenced.contains(reply.id)) {
-      cluster_->truth.Wrong("a push of an older holder was not answered as fenced");
-    }
-    cluster_->net.On(process(), cluster_->dice->Between(absl::ZeroDuration(), absl::Microseconds(200)),
-                     [this, id = line->id] {
-                       if (!lines_.contains(id)) return;
-                       node_->OnSent(ConnectionId(id), cluster_->net.now());
-                       AfterNode();
-                     });
-    reply.payload = Copy(reply.payload);
-    cluster_->net.Message(process(), line->worker, [this, line, reply = std::make_shared<Reply>(std::move(reply))] {
-      cluster_->workers[line->worker - cluster_->worker_process(0)]->OnReply(line, *reply);
+  if (news.has_map() && generation_ != news.generation()) {
+    // The process's own seat keeps its address; the others belonged to the generation before, unless this one goes on
+    // with them.
+    std::erase_if(seats_, [&](const auto& s) {
+      const auto want = wanted.find(s.first);
+      const bool carried = want != wanted.end() && want->second.carried() && s.second->ready(generation_);
+      if (carried) s.second->Carry(Generation(news.generation()));
+      const bool own = s.second->own() && want != wanted.end() && want->second.primary();
+      return !carried && !own;
     });
+    generation_ = news.generation();
   }
-  const absl::Time next = node_->next_timer();
-  if (next >= timer_) return;
-  timer_ = next;
-  cluster_->net.On(process(), std::max(next - cluster_->net.now(), absl::ZeroDuration()), [this] {
-    timer_ = absl::InfiniteFuture();
-    if (node_ == nullptr) return;
-    node_->OnTimer(cluster_->net.now());
-    AfterNode();
+  std::erase_if(seats_, [&](const auto& s) {
+    return replicated && news.generation() == generation_ && news.seat_size() > 0 && !wanted.contains(s.first);
   });
+  for (const auto& [server, want] : wanted) {
+    auto& seat = seats_[server];
+    if (seat == nullptr) {
+      if (!news.has_map()) {
+        seats_.erase(server);
+        continue;
+      }
+      seat = MakeSeat(want);
+    }
+    seat->Tend(news, want);
+  }
 }
 
 }  // namespace descent::simulation

@@ -28,6 +28,10 @@ class ClusterSimulation {
   void Kill(ProcessId p, absl::Duration until_start);
   void StartProcess(ProcessId p, bool elsewhere);
   ProcessId Pick(Role role);
+  ProcessId Target(const Blow& blow);
+  void KillPair(const Blow& blow);
+  void PartitionPair(const Blow& blow);
+  void CutOff(ProcessId p, const Blow& blow);
   ProcessId PickOther(ProcessId p);
   void CountKill(ProcessId p, Moment moment);
   void Heal(absl::Duration after) { healed_ = std::max(healed_, cluster_.net.now() + after); }
@@ -134,6 +138,20 @@ ProcessId ClusterSimulation::Pick(Role role) {
   return cluster_.worker_process(static_cast<uint32_t>(cluster_.dice->Below(cluster_.schedule.workers)));
 }
 
+// Whoever is just taking over, or joins, is worth more than others.
+ProcessId ClusterSimulation::Target(const Blow& blow) {
+  if (cluster_.schedule.replicas && coordinator_.coordinator() != nullptr && blow.role == Role::kServer) {
+    const auto promoted = blow.moment == Moment::kPromoting ? coordinator_.Promoted() : nullptr;
+    const auto joining = blow.moment == Moment::kJoining ? coordinator_.Joining() : nullptr;
+    if (promoted != nullptr && cluster_.dice->Chance(0.7)) return promoted->process();
+    if (joining != nullptr && cluster_.dice->Chance(0.7)) {
+      const auto pair = coordinator_.Pair(joining->server().value);
+      return pair.has_value() && cluster_.dice->Chance(0.5) ? pair->first : joining->process();
+    }
+  }
+  return Pick(blow.role);
+}
+
 ProcessId ClusterSimulation::PickOther(ProcessId p) {
   ProcessId other = p;
   while (other == p) other = Pick(static_cast<Role>(cluster_.dice->Below(kRoles)));
@@ -164,7 +182,11 @@ void ClusterSimulation::Strike(const Blow& blow) {
   if (coordinator_.exited()) return;
   ++struck_;
   ClusterCoverage& coverage = cluster_.truth.coverage;
-  const ProcessId p = Pick(blow.role);
+  const ProcessId p = Target(blow);
+  using Expected = ClusterTruth::Expected;
+  // What was before is over, and everything is held twice.
+  const bool quiet = cluster_.schedule.replicas && healed_ <= cluster_.net.now() && !dying_ && coordinator_.AllSynced();
+  cluster_.truth.Expect(Expected::kAnything);
   Heal(blow.lasts);
   using Kind = Blow::Kind;
   cluster_.Note("blow", absl::StrCat("kind ", static_cast<int>(blow.kind), " at process ", p, " for ",
@@ -181,6 +203,11 @@ void ClusterSimulation::Strike(const Blow& blow) {
         break;
       }
       CountKill(p, coordinator_.moment());
+      if (quiet && blow.kind == Kind::kKill) {
+        cluster_.truth.Expect(p == 0 ? Expected::kNothingRolledBack : Expected::kSameGeneration);
+        if (p == 0) coverage.Add("deaths of the coordinator to be got over without a roll-back");
+        if (p != 0 && p < cluster_.worker_process(0)) coverage.Add("deaths to be got over without a new generation");
+      }
       if (blow.kind == Kind::kKillTwo) {
         const ProcessId other = PickOther(p);
         if (cluster_.net.alive(other)) {
@@ -228,6 +255,15 @@ void ClusterSimulation::Strike(const Blow& blow) {
     case Kind::kRenameFails:
       cluster_.disk.Fail(testing::DiskOperation::kRename);
       break;
+    case Kind::kKillPair:
+      KillPair(blow);
+      break;
+    case Kind::kPartitionPair:
+      PartitionPair(blow);
+      break;
+    case Kind::kCutOff:
+      CutOff(p, blow);
+      break;
     case Kind::kBadByte:
       if (!coordinator_.Damage()) break;
       coverage.Add("bytes damaged");
@@ -236,6 +272,40 @@ void ClusterSimulation::Strike(const Blow& blow) {
       Kill(0, blow.lasts);
       break;
   }
+}
+
+void ClusterSimulation::KillPair(const Blow& blow) {
+  const auto pair = coordinator_.Pair(static_cast<uint32_t>(cluster_.dice->Below(cluster_.schedule.servers)));
+  if (!pair.has_value()) return;
+  cluster_.truth.coverage.Add("kills of a primary and its backup");
+  for (ProcessId p : {pair->first, pair->second}) {
+    CountKill(p, coordinator_.moment());
+    Kill(p, blow.lasts * cluster_.dice->Fraction());
+  }
+}
+
+void ClusterSimulation::PartitionPair(const Blow& blow) {
+  const auto pair = coordinator_.Pair(static_cast<uint32_t>(cluster_.dice->Below(cluster_.schedule.servers)));
+  if (!pair.has_value()) return;
+  cluster_.truth.coverage.Add("partitions of a primary and its backup");
+  const uint64_t ways = cluster_.dice->Below(4);
+  if (ways != 0) cluster_.net.Cut(pair->first, pair->second, blow.lasts);
+  if (ways != 1) cluster_.net.Cut(pair->second, pair->first, blow.lasts);
+}
+
+// The server's backups take over while it lives; it may be the next coordinator that it hears of again.
+void ClusterSimulation::CutOff(ProcessId p, const Blow& blow) {
+  cluster_.truth.coverage.Add("servers cut off from the coordinator");
+  cluster_.net.Cut(p, 0, blow.lasts);
+  cluster_.net.Cut(0, p, blow.lasts);
+  if (cluster_.dice->Chance(0.5)) return;
+  const absl::Duration after = cluster_.dice->Between(absl::Seconds(1), blow.lasts + absl::Milliseconds(200));
+  Heal(after);
+  cluster_.net.At(after, [this] {
+    if (!cluster_.net.alive(0)) return;
+    CountKill(0, coordinator_.moment());
+    Kill(0, cluster_.dice->Between(absl::Milliseconds(50), absl::Milliseconds(500)));
+  });
 }
 
 bool ClusterSimulation::AllExited() const {
@@ -259,7 +329,10 @@ ClusterResult ClusterSimulation::Run() {
       std::string where;
       for (const auto& server : servers_) {
         absl::StrAppend(&where, server->exited() ? " (ended)" : " (there)");
-        if (server->node() != nullptr) absl::StrAppend(&where, "\n", server->node()->DebugState());
+        for (const auto& [id, seat] : server->seats()) {
+          absl::StrAppend(&where, "\n", seat->address(), " has server ", id);
+          if (seat->node() != nullptr) absl::StrAppend(&where, ": ", seat->node()->DebugState());
+        }
       }
       truth.Wrong(absl::StrCat(coordinator_.saved() ? "not every process ended" : "no progress", " in ",
                                absl::FormatDuration(since), " after the last fault: ", where));
@@ -273,7 +346,9 @@ ClusterResult ClusterSimulation::Run() {
   truth.coverage.Add("disk full", disk.full_disk);
   truth.coverage.Add("failing fsyncs", disk.failure(testing::DiskOperation::kSync));
   truth.coverage.Add("failing renames", disk.failure(testing::DiskOperation::kRename));
-  for (const auto& server : servers_) server->CountNode();
+  for (const auto& server : servers_) {
+    for (const auto& [id, seat] : server->seats()) seat->CountNode();
+  }
   result.error = truth.error();
   result.job = cluster_.job.number;
   // Under ROUND with staleness the versions before a cut are gone, and reads get newer ones.
@@ -291,7 +366,7 @@ ClusterResult ClusterSimulation::Run() {
 
 ClusterResult SimulateCluster(const ClusterOptions& options) {
   Dice dice(options.seed);
-  const Job job = MakeClusterJob(dice);
+  const Job job = MakeClusterJob(options.seed, dice);
   const ClusterSchedule schedule = MakeClusterSchedule(dice);
   return ClusterSimulation(options, &dice, job, schedule).Run();
 }

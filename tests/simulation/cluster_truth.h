@@ -16,6 +16,7 @@
 #include "server/checkpoint/cut_id.h"
 #include "tests/simulation/cluster_scenario.h"
 #include "tests/simulation/ledger.h"
+#include "tests/simulation/told.h"
 
 namespace descent::simulation {
 
@@ -56,6 +57,17 @@ class ClusterTruth {
     damaged_ = true;
   }
   bool damaged() const { return damaged_; }
+  // A server makes its blocks from a cut, or as the run began.
+  void BeginsAnew(Generation generation, bool restored);
+  // A server goes on into another generation with what it holds.
+  void Carried(Generation from, Generation to, ServerId server);
+  // What the run is to get over: until told otherwise, no later generation begins, or none that goes back.
+  enum class Expected : uint8_t { kAnything, kSameGeneration, kNothingRolledBack };
+  void Expect(Expected expected) { expected_ = expected; }
+  // Of what clients of that server's blocks are told in that generation.
+  Told& told(Generation generation, ServerId server) {
+    return told_.try_emplace({generation, server}, Told(job_.ranks)).first->second;
+  }
   uint64_t generations() const { return generations_; }
   bool restored_from_cut() const { return restored_from_cut_; }
 
@@ -87,9 +99,12 @@ class ClusterTruth {
   Generation served_;
   uint64_t generations_ = 0;
   bool restored_from_cut_ = false, damaged_ = false;
+  Expected expected_ = Expected::kAnything;
   CutKey committed_ = {0, 0};
   std::map<CutKey, std::vector<uint64_t>> pushed_of_;
   std::map<Generation, Ledger> ledgers_;
+  std::map<std::pair<Generation, ServerId>, Told> told_;
+  std::set<Generation> carried_;
   std::map<std::tuple<ProcessId, uint64_t, uint32_t>, Incarnation> granted_;
 };
 

@@ -6,6 +6,7 @@
 #include "common/control/messages.h"
 #include "server/coordinator/coordinator.h"
 #include "tests/simulation/cluster_coordinator.h"
+#include "tests/simulation/cluster_seat.h"
 
 namespace descent::simulation {
 namespace {
@@ -22,7 +23,7 @@ void ClusterWorker::After(absl::Duration after, std::function<void()> then) {
 void ClusterWorker::Start() {
   nonce_ = cluster_->next_nonce++;
   heard_ = now();
-  era_ = 0;
+  era_ = moves_ = 0;
   beating_ = exited_ = false;
   Register();
 }
@@ -68,6 +69,7 @@ void ClusterWorker::Beat() {
   beat.set_run(kRun.value);
   beat.set_generation(era_);
   beat.set_ready(core_ != nullptr);
+  beat.set_moves(moves_);
   beat.set_nonce(nonce_);
   for (const auto& [rank, incarnation] : leases_) {
     if (core_ == nullptr) break;
@@ -110,7 +112,15 @@ void ClusterWorker::TakeNews(const v1::HeartbeatReply& news) {
     nonce_ = cluster_->next_nonce++;
     return Register();
   }
-  if (news.generation() != era_) Enter(news.generation());
+  if (news.generation() != era_) {
+    Enter(news.generation());
+    moves_ = news.moves();
+  } else if (news.moves() != moves_ && news.has_map()) {
+    // A backup has taken over. Nothing is rolled back: ranks go on at the clocks that the servers expect.
+    moves_ = news.moves();
+    if (core_ != nullptr) cluster_->truth.coverage.Add("workers that followed a promotion");
+    LetGo();
+  }
   if (core_ == nullptr && news.phase() >= v1::RUNNING && news.has_map()) Build(news);
   std::map<Rank, Incarnation> leases;
   for (const v1::Lease& lease : news.leases()) {
@@ -129,12 +139,18 @@ void ClusterWorker::TakeNews(const v1::HeartbeatReply& news) {
 
 void ClusterWorker::Enter(uint64_t generation) {
   era_ = generation;
+  moves_ = 0;
+  LetGo();
+  leases_.clear();
+  done_.clear();
+}
+
+// Of the servers, and of what was under way.
+void ClusterWorker::LetGo() {
   Disconnect();
   if (core_ != nullptr) cluster_->truth.coverage.Add("resends", core_->core().stats().resends);
   core_.reset();
   ++build_;
-  leases_.clear();
-  done_.clear();
   wake_ = absl::InfiniteFuture();
 }
 
@@ -150,6 +166,7 @@ void ClusterWorker::Build(const v1::HeartbeatReply& news) {
   if (!map.ok()) return Wrong(map.status().ToString());
   options.map = *std::move(map);
   options.resend_after = kResendAfter;
+  options.backup_ranks = cluster_->job.backup_ranks > 0;
   options.max_payload_bytes = cluster_->schedule.max_payload_bytes;
   addresses_.assign(news.map().address().begin(), news.map().address().end());
   const Generation generation(news.generation());
@@ -176,20 +193,23 @@ void ClusterWorker::TakeLeases() {
 void ClusterWorker::Connect(uint32_t s) {
   After(cluster_->net.Delay() * 2, [this, s, build = build_] {
     if (build != build_ || lines_[s] != nullptr) return;
-    for (ClusterServer* server : cluster_->servers) {
-      const ProcessId there = server->process();
-      if (server->address() != addresses_[s] || !cluster_->net.alive(there) || cluster_->net.paused(there)) continue;
-      if (cluster_->net.cut(process(), there) || cluster_->net.cut(there, process())) continue;
+    const std::shared_ptr<ClusterSeat> seat = cluster_->SeatAt(addresses_[s]);
+    const ProcessId there = seat == nullptr ? process() : seat->process();
+    const bool reached = seat != nullptr && cluster_->net.alive(there) && !cluster_->net.paused(there) &&
+                         !cluster_->net.cut(process(), there) && !cluster_->net.cut(there, process());
+    if (reached) {
       auto line = std::make_shared<ClusterLine>();
       line->id = cluster_->next_line++;
       line->worker = process();
       line->worker_life = cluster_->net.life(process());
       line->server = there;
       line->server_id = s;
-      if (!server->Accept(line)) continue;
-      lines_[s] = line;
-      core_->OnOpen(ServerId(s));
-      return AfterWorker();
+      line->seat = seat;
+      if (seat->Accept(line)) {
+        lines_[s] = line;
+        core_->OnOpen(ServerId(s));
+        return AfterWorker();
+      }
     }
     After(absl::Milliseconds(20), [this, s, build] {
       if (build == build_) Connect(s);
@@ -202,8 +222,8 @@ void ClusterWorker::Disconnect() {
     if (line == nullptr) continue;
     line->at_worker = false;
     const bool told = !cluster_->net.cut(process(), line->server);
-    cluster_->net.On(line->server, told ? cluster_->net.Delay() : absl::Seconds(2), [this, line] {
-      for (ClusterServer* server : cluster_->servers) server->Close(line->id);
+    cluster_->net.On(line->server, told ? cluster_->net.Delay() : absl::Seconds(2), [line] {
+      if (const auto seat = line->seat.lock()) seat->Close(line->id);
     });
   }
 }
@@ -225,17 +245,9 @@ void ClusterWorker::OnReply(const std::shared_ptr<ClusterLine>& line, const Repl
 void ClusterWorker::Send(uint32_t, ServerId server, Request request) {
   const std::shared_ptr<ClusterLine>& line = lines_[server.value];
   if (line == nullptr) return;
-  Payload copy;
-  if (!request.payload.empty()) {
-    std::shared_ptr<std::byte[]> bytes(new std::byte[request.payload.size()]);
-    request.payload.CopyTo(bytes.get());
-    copy.Append(bytes.get(), request.payload.size(), bytes);
-  }
-  request.payload = std::move(copy);
-  cluster_->net.Message(process(), line->server, [this, line, sent = std::make_shared<Request>(std::move(request))] {
-    for (ClusterServer* at : cluster_->servers) {
-      if (at->Has(line->id)) return at->OnRequest(line, *sent);
-    }
+  request.payload = Copied(request.payload);
+  cluster_->net.Message(process(), line->server, [line, sent = std::make_shared<Request>(std::move(request))] {
+    if (const auto seat = line->seat.lock()) seat->OnRequest(line, *sent);
   });
 }
 

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/simulation/cluster_line.h"
 #include "tests/simulation/cluster_parts.h"
-#include "tests/simulation/cluster_server.h"
 #include "tests/simulation/simulated_worker.h"
 
 namespace descent::simulation {
@@ -35,6 +35,7 @@ class ClusterWorker final : public SimulatedWorker::Host {
   void Compute(uint32_t worker, Rank rank, Incarnation incarnation) override;
   void RankDone(Rank rank) override;
   void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) override;
+  void RankLeftBehind() override { cluster_->truth.coverage.Add("ranks left behind"); }
   void Wrong(std::string what) override { cluster_->truth.Wrong(absl::StrCat(name(), ": ", what)); }
 
  private:
@@ -45,6 +46,7 @@ class ClusterWorker final : public SimulatedWorker::Host {
   void TakeNews(const v1::HeartbeatReply& news);
   void Enter(uint64_t generation);
   void Build(const v1::HeartbeatReply& news);
+  void LetGo();
   void TakeLeases();
   void Connect(uint32_t server);
   void Disconnect();
@@ -59,6 +61,7 @@ class ClusterWorker final : public SimulatedWorker::Host {
   // Of this life of the process.
   uint64_t nonce_ = 0, member_ = 0;
   uint64_t era_ = 0;      // generation, as the coordinator says
+  uint64_t moves_ = 0;    // of servers' addresses, within the generation
   bool beating_ = false;  // a call is under way
   absl::Time heard_;
 

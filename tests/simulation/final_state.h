@@ -18,6 +18,11 @@ namespace descent::simulation {
 std::string CheckServers(const Job& job, const PartitionMap& map, const Ledger& ledger,
                          const std::vector<ServerNode*>& servers, uint64_t* hash);
 
+// Each contribution that the block's marks (ROUND: its version) say is in, is in it exactly once, as far as the tensors
+// that count can show; with backup ranks, of each rank `least` of them. "" or what is wrong.
+std::string CheckBlock(const Job& job, const Ledger& ledger, BlockId id, const std::vector<uint64_t>& least,
+                       ServerNode& node);
+
 }  // namespace descent::simulation
 
 #endif  // DESCENT_TESTS_SIMULATION_FINAL_STATE_H_

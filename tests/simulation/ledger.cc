@@ -42,6 +42,14 @@ std::string Ledger::CheckPull(Rank rank, uint64_t clock, absl::Span<const float>
   if (job_.apply_push) {
     for (uint32_t r = 0; r < job_.ranks; ++r) high[r] = std::max(least, pushed_[r]);
   }
+  if (job_.backup_ranks > 0) {
+    const std::vector<uint64_t> none(job_.ranks);
+    std::string wrong = CheckRows(keys, rows, low);
+    for (size_t b = 0; b < kLedgerBlocks && wrong.empty(); ++b) {
+      wrong = CheckTaken(ledger.subspan(b * kBlockElements, kBlockElements), clock, none);
+    }
+    return wrong.empty() ? "" : absl::StrCat("rank ", rank.value, " at clock ", clock, " read: ", wrong);
+  }
   for (size_t e = 0; e < ledger.size(); ++e) {
     const size_t q = e % kBlockElements;
     const float from = q < job_.ranks ? batches_[q][low[q]] : 0, to = q < job_.ranks ? batches_[q][high[q]] : 0;
@@ -67,7 +75,51 @@ std::string Ledger::CheckPull(Rank rank, uint64_t clock, absl::Span<const float>
   return "";
 }
 
+void Ledger::GoOnWith(const Ledger& before) {
+  for (uint32_t r = 0; r < job_.ranks; ++r) pushed_[r] = std::max(pushed_[r], before.pushed_[r]);
+  floor_ = before.floor_;
+}
+
+std::string Ledger::CheckTaken(absl::Span<const float> block, uint64_t clock,
+                               const std::vector<uint64_t>& least) const {
+  uint64_t sum = 0;
+  for (size_t q = 0; q < block.size(); ++q) {
+    const auto low = static_cast<float>(q < job_.ranks ? std::max(least[q], job_.full_rounds(clock)) : 0);
+    const auto high = static_cast<float>(q < job_.ranks ? clock : 0);
+    if (!(block[q] >= low && block[q] <= high && block[q] == static_cast<float>(static_cast<int>(block[q])))) {
+      return absl::StrCat("it holds ", block[q], " pushes of rank ", q, ", not ", low, " to ", high);
+    }
+    sum += static_cast<uint64_t>(block[q]);
+  }
+  if (sum == job_.taken(clock)) return "";
+  return absl::StrCat("at clock ", clock, " it holds ", sum, " pushes, not ", job_.taken(clock));
+}
+
+std::string Ledger::CheckDense(absl::Span<const float> block, const std::vector<uint64_t>& clocks,
+                               const std::vector<uint64_t>& least) const {
+  if (job_.backup_ranks > 0) return CheckTaken(block, clocks[0], least);
+  for (size_t q = 0; q < block.size(); ++q) {
+    const float expected = q < job_.ranks ? batches_[q][clocks[q]] : 0;
+    if (!(block[q] == expected)) {
+      return absl::StrCat("it holds ", block[q], " pushes of rank ", q, ", not ", expected);
+    }
+  }
+  return "";
+}
+
+std::string Ledger::CheckRows(absl::Span<const uint64_t> keys, absl::Span<const float> rows,
+                              const std::vector<uint64_t>& clocks) const {
+  for (size_t k = 0; k < rows.size(); ++k) {
+    const float expected = CountOf(keys[k / kDim], clocks);
+    if (job_.backup_ranks > 0 ? !(rows[k] >= 0 && rows[k] <= expected) : !(rows[k] == expected)) {
+      return absl::StrCat("key ", keys[k / kDim], " holds ", rows[k], " pushes, not ", expected);
+    }
+  }
+  return "";
+}
+
 std::string Ledger::CheckEnd(absl::Span<const float> ledger, absl::Span<const float> counts) const {
+  if (job_.backup_ranks > 0) return "";  // block by block: CheckDense
   for (size_t e = 0; e < ledger.size(); ++e) {
     const size_t q = e % kBlockElements;
     const float expected = q < job_.ranks ? batches_[q][job_.clocks] : 0;

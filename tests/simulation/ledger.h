@@ -29,12 +29,20 @@ class Ledger {
     floor_ = floor;
   }
   const std::vector<uint64_t>& pushed() const { return pushed_; }
+  // One that goes on with what servers held, and no cut.
+  void GoOnWith(const Ledger& before);
 
   // A push of (rank, clock) is under way: from now on its effects may be seen.
   void Pushed(Rank rank, uint64_t clock);
   // "" or what is wrong with a pull made for `rank` about to compute `clock`.
   std::string CheckPull(Rank rank, uint64_t clock, absl::Span<const float> ledger, absl::Span<const uint64_t> keys,
                         absl::Span<const float> rows);
+  // A block or some rows that hold the contributions of each rank's clocks below those; with backup ranks, of each rank
+  // `least` of them. "" or what is wrong.
+  std::string CheckDense(absl::Span<const float> block, const std::vector<uint64_t>& clocks,
+                         const std::vector<uint64_t>& least) const;
+  std::string CheckRows(absl::Span<const uint64_t> keys, absl::Span<const float> rows,
+                        const std::vector<uint64_t>& clocks) const;
   std::string CheckEnd(absl::Span<const float> ledger, absl::Span<const float> counts) const;
 
   // Most clocks that a pull's rank was ahead of another rank's pushes in that pull.
@@ -42,6 +50,8 @@ class Ledger {
   uint64_t pulls() const { return pulls_; }
 
  private:
+  // With backup ranks: the rounds below `clock` have taken as many contributions as they must, of each rank `least`.
+  std::string CheckTaken(absl::Span<const float> block, uint64_t clock, const std::vector<uint64_t>& least) const;
   float CountOf(uint64_t key, const std::vector<uint64_t>& clocks) const;
 
   const Job job_;

@@ -24,6 +24,8 @@ ServerNodeOptions MakeNodeOptions(const Job& job, const Schedule& schedule, cons
   node.store.reduce_sum = job.reduce_sum;
   node.store.apply_push = job.apply_push;
   node.staleness = job.staleness;
+  node.backup_ranks = job.backup_ranks;
+  node.full_every = job.full_every;
   node.waiting_notice = absl::Milliseconds(40);
   node.send_window = schedule.send_window;
   return node;

@@ -53,9 +53,14 @@ struct Job {
   bool reduce_sum = false;
   bool sparse = false;
   bool empty_batches = false;
+  uint32_t backup_ranks = 0;  // rounds close without so many ranks
+  uint64_t full_every = 0;    // but not those beyond the first that are divisible by this
 
   // Parameters are a function of the job alone.
-  bool reproducible() const { return !apply_push && staleness != kUnbounded; }
+  bool reproducible() const { return !apply_push && staleness != kUnbounded && backup_ranks == 0; }
+  // With backup ranks: rounds below `clock` that take every rank, and contributions that all of them take.
+  uint64_t full_rounds(uint64_t clock) const { return clock == 0 ? 0 : (clock - 1) / full_every; }
+  uint64_t taken(uint64_t clock) const { return clock * (ranks - backup_ranks) + full_rounds(clock) * backup_ranks; }
   std::vector<TensorSpec> tensors() const;
   Geometry geometry() const { return Geometry{kBlockElements, kSlots}; }
   bool has_batch(Rank rank, uint64_t clock) const;

@@ -154,6 +154,10 @@ void SimulatedWorker::Finished(Ticket ticket) {
   if (!status.ok()) {
     const Incarnation incarnation = run.incarnation;
     Drop(rank, incarnation);
+    if (job_.backup_ranks > 0 && (absl::IsOutOfRange(status) || absl::IsNotFound(status))) {
+      host_->RankLeftBehind();
+      return Lease(rank, incarnation);
+    }
     return host_->RankLost(rank, incarnation, status);
   }
   run.pushes.erase(ticket);

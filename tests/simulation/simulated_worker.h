@@ -30,6 +30,8 @@ class SimulatedWorker {
     virtual void RankDone(Rank rank) = 0;
     // The rank's request ended badly; the worker has dropped the rank.
     virtual void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) = 0;
+    // With backup ranks: a round has closed without the rank, which goes on where the servers expect it.
+    virtual void RankLeftBehind() {}
     virtual void Wrong(std::string what) = 0;  // a check has failed
   };
 

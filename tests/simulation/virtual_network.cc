@@ -55,6 +55,19 @@ absl::Duration VirtualNetwork::Delay() {
   return dice_->Chance(weather_.late) ? delay * 20 : delay;
 }
 
+// nullopt: the message is lost.
+std::optional<absl::Duration> VirtualNetwork::CallDelay(ProcessId from, ProcessId to) {
+  if (weather_.call_resend == absl::ZeroDuration()) {
+    if (Lost(from, to)) return std::nullopt;
+    return Delay();
+  }
+  const absl::Time cut_until = cut_until_[from * processes_.size() + to];
+  for (absl::Duration sent = absl::ZeroDuration(); sent < kCallDeadline; sent += weather_.call_resend) {
+    if (cut_until <= now_ + sent && (from == to || !dice_->Chance(weather_.drop))) return sent + Delay();
+  }
+  return std::nullopt;
+}
+
 void VirtualNetwork::At(absl::Duration after, Action action) { Push(now_ + after, 0, 0, std::move(action)); }
 
 void VirtualNetwork::On(ProcessId p, absl::Duration after, Action action) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,7 @@
 namespace descent::simulation {
 
 using ProcessId = uint32_t;
+inline constexpr absl::Duration kCallDeadline = absl::Seconds(1);
 
 class VirtualNetwork {
  public:
@@ -25,6 +27,8 @@ class VirtualNetwork {
     absl::Duration delay = absl::Milliseconds(1);  // most, of a message
     double drop = 0, duplicate = 0;
     double late = 0;  // chance of a delay twenty times as long
+    // What is lost of a call is sent again so much later, as TCP does, until the call's deadline; 0: it is lost.
+    absl::Duration call_resend = absl::ZeroDuration();
   };
 
   VirtualNetwork(uint32_t processes, const Weather& weather, Dice* dice);
@@ -80,6 +84,7 @@ class VirtualNetwork {
     absl::Time paused_until = absl::InfinitePast();
   };
   void Push(absl::Time when, ProcessId process, uint64_t life, Action action);
+  std::optional<absl::Duration> CallDelay(ProcessId from, ProcessId to);
   bool Lost(ProcessId from, ProcessId to) { return cut(from, to) || (from != to && dice_->Chance(weather_.drop)); }
 
   const Weather weather_;
@@ -91,21 +96,22 @@ class VirtualNetwork {
   uint64_t sequence_ = 0, events_ = 0, trace_ = 0;
 };
 
-inline constexpr absl::Duration kCallDeadline = absl::Seconds(1);
-
 template <typename Reply>
 void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::StatusOr<Reply>()> handle,
                           std::function<void(absl::StatusOr<Reply>)> done) {
   auto answered = std::make_shared<bool>(false);
-  const auto answer = [this, from, answered, done = std::move(done)](absl::Duration after,
-                                                                     absl::StatusOr<Reply> reply) {
+  // Of a process that has been started again meanwhile, the one before had asked.
+  const auto answer = [this, from, asked = life(from), answered, done = std::move(done)](absl::Duration after,
+                                                                                         absl::StatusOr<Reply> reply) {
+    if (life(from) != asked) return;
     On(from, after, [answered, done, reply = std::move(reply)] {
       if (!std::exchange(*answered, true)) done(reply);
     });
   };
   answer(kCallDeadline, absl::DeadlineExceededError("no answer"));
-  if (Lost(from, to)) return;
-  At(Delay(), [this, from, to, handle = std::move(handle), answer] {
+  const std::optional<absl::Duration> there = CallDelay(from, to);
+  if (!there.has_value()) return;
+  At(*there, [this, from, to, handle = std::move(handle), answer] {
     if (!alive(to)) {
       if (!cut(to, from)) answer(Delay(), absl::UnavailableError("nobody is there"));
       return;
@@ -113,7 +119,8 @@ void VirtualNetwork::Call(ProcessId from, ProcessId to, std::function<absl::Stat
     On(to, absl::ZeroDuration(), [this, from, to, handle, answer] {
       absl::StatusOr<Reply> reply = handle();
       if (dice_->Chance(weather_.duplicate)) On(to, Delay() * 30, [handle] { handle().IgnoreError(); });
-      if (!Lost(to, from)) answer(Delay(), std::move(reply));
+      const std::optional<absl::Duration> back = CallDelay(to, from);
+      if (back.has_value()) answer(*back, std::move(reply));
     });
   });
 }

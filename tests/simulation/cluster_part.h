@@ -1,0 +1,54 @@
+// A server's part of a cut in the simulated cluster: takes the images and writes them one in a while, as
+// server/process/cut_writer does on a thread.
+#ifndef DESCENT_TESTS_SIMULATION_CLUSTER_PART_H_
+#define DESCENT_TESTS_SIMULATION_CLUSTER_PART_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "descent/v1/coordinator.pb.h"
+#include "server/checkpoint/part_file.h"
+#include "server/node/cut_sink.h"
+
+namespace descent::simulation {
+
+class ClusterPart final : public CutSink {
+ public:
+  // `storage` outlives it.
+  ClusterPart(Storage* storage, std::string folder, const CutId& cut, ServerId server, std::vector<TensorSpec> tensors,
+              uint32_t ranks);
+
+  void Add(BlockExport image, std::vector<uint64_t> marks) override;
+  void Done() override { done_ = true; }
+
+  // One image at a time; then the end of the file, once the node is done.
+  void Step();
+  void Fail(const absl::Status& why, bool past);
+
+  const CutId& cut() const { return cut_; }
+  const std::optional<v1::CutReport>& report() const { return report_; }
+
+ private:
+  absl::Status Open();
+  absl::Status Append(const BlockExport& image, const std::vector<uint64_t>& marks);
+
+  Storage* const storage_;
+  const std::string folder_;
+  const CutId cut_;
+  const ServerId server_;
+  const std::vector<TensorSpec> tensors_;
+  std::vector<uint64_t> least_mark_;
+  std::deque<std::pair<BlockExport, std::vector<uint64_t>>> queue_;
+  std::unique_ptr<PartFileWriter> file_;
+  bool done_ = false;
+  std::optional<v1::CutReport> report_;
+};
+
+}  // namespace descent::simulation
+
+#endif  // DESCENT_TESTS_SIMULATION_CLUSTER_PART_H_

@@ -1,0 +1,289 @@
+#include "tests/simulation/cluster_seat.h"
+
+#include <algorithm>
+
+#include "common/base/status_macros.h"
+#include "common/control/messages.h"
+#include "server/checkpoint/cut_reader.h"
+#include "tests/simulation/cluster_worker.h"
+#include "tests/simulation/node_options.h"
+
+namespace descent::simulation {
+namespace {
+
+// What a coordinator or a disk that is slow, busy, or being replaced answers.
+bool Passes(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
+}
+
+}  // namespace
+
+std::string ClusterSeat::name() const {
+  return absl::StrCat(primary_ ? "server " : "backup of server ", server_.value, " at ", address_);
+}
+
+void ClusterSeat::After(absl::Duration after, void (ClusterSeat::*then)()) {
+  cluster_->net.On(process_, after, [self = weak_from_this(), then] {
+    if (const auto seat = self.lock()) (seat.get()->*then)();
+  });
+}
+
+// --- Blocks ----------------------------------------------------------------------------------------------------------
+
+void ClusterSeat::CountNode() {
+  if (node_ == nullptr) return;
+  const ServerNodeStats& stats = node_->stats();
+  ClusterCoverage& coverage = cluster_->truth.coverage;
+  coverage.Add("pushes fenced", stats.fenced);
+  coverage.Add("duplicates", stats.duplicates);
+  coverage.Add("pulls held", stats.held);
+  coverage.Add("clocks acknowledged under replication", std::exchange(replicated_acks_, 0));
+}
+
+void ClusterSeat::Uninstall() {
+  part_.reset();
+  CountNode();
+  CloseAll();
+  node_.reset();
+  primary_node_ = nullptr;
+  backup_node_ = nullptr;
+  out_.clear();
+  ready_ = linked_ = false;
+  placing_ = 0;
+  generation_ = Generation();
+  timer_ = absl::InfiniteFuture();
+}
+
+// Connections end; whoever can't be told of it finds out by itself.
+void ClusterSeat::CloseAll() {
+  for (const auto& [id, line] : std::exchange(lines_, {})) {
+    line->at_server = false;
+    const bool told = !cluster_->net.cut(process_, line->worker);
+    if (cluster_->net.alive(line->worker) && cluster_->net.life(line->worker) == line->worker_life) {
+      cluster_->net.On(line->worker, told ? cluster_->net.Delay() : absl::Seconds(2),
+                       [cluster = cluster_, line = line] {
+                         cluster->workers[line->worker - cluster->worker_process(0)]->OnClosed(line);
+                       });
+    }
+  }
+  for (const auto& [id, from] : std::exchange(links_, {})) {
+    if (const auto link = from.lock()) link->Ended(id);
+  }
+}
+
+void ClusterSeat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
+  placing_ = 0;
+  const absl::Status placed = MakeBlocks(news, want);
+  cluster_->Note(name(), absl::StrCat("places generation ", news.generation(), ": ", placed.ToString()));
+  if (placed.ok()) {
+    ready_ = true;
+    generation_ = Generation(news.generation());
+    view_ = primary_ ? 0 : placing_view_;
+    return;
+  }
+  Uninstall();
+  const bool expected = Passes(placed) || (absl::IsDataLoss(placed) && cluster_->truth.damaged());
+  if (!expected) cluster_->truth.Wrong(absl::StrCat(name(), " can't place its blocks: ", placed.ToString()));
+}
+
+absl::Status ClusterSeat::MakeBlocks(const v1::HeartbeatReply& news, const v1::Seat& want) {
+  Envelope envelope;
+  envelope.job = kFingerprint;
+  envelope.run = kRun;
+  envelope.generation = Generation(news.generation());
+  envelope.map_epoch = news.map().epoch();
+  DESCENT_ASSIGN_OR_RETURN(tensors_, SpecsFromMessage(news.tensors()));
+  DESCENT_ASSIGN_OR_RETURN(map_, FromMessage(news.map(), tensors_, cluster_->job.geometry()));
+  Schedule schedule;
+  schedule.send_window = cluster_->schedule.send_window;
+  ServerNodeOptions options = MakeNodeOptions(cluster_->job, schedule, map_, envelope, server_);
+  options.fault = cluster_->engine_fault;
+  const bool joins = !want.primary() && !want.fresh();  // its primary sends what it holds
+  if (!joins) cluster_->truth.BeginsAnew(Generation(news.generation()), news.has_restore());
+  if (news.has_restore() && !joins) {
+    options.restored.emplace();
+    for (uint64_t clock : news.restore().clock()) options.restored->restart.push_back(Clock(clock));
+  }
+  newest_.assign(cluster_->job.ranks, Incarnation());
+  if (!cluster_->schedule.replicas) {
+    DESCENT_ASSIGN_OR_RETURN(node_, ServerNode::Create(std::move(options), this));
+  } else {
+    MakeNode make;
+    if (!want.primary()) {
+      make = [this, &want](ServerNodeOptions inner,
+                           ServerNode::Output* to) -> absl::StatusOr<std::unique_ptr<ServerNode>> {
+        DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<BackupNode> made,
+                                 BackupNode::Create(std::move(inner), want.view(), want.fresh(), to));
+        backup_node_ = made.get();
+        return made;
+      };
+    }
+    PrimaryOptions primary;
+    primary.view = want.primary() ? 0 : want.view();
+    primary.fault = cluster_->replica_fault();
+    DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<PrimaryNode> made,
+                             PrimaryNode::Create(std::move(options), primary, this, make));
+    primary_node_ = made.get();
+    node_ = std::move(made);
+  }
+  return news.has_restore() && !joins ? Restore(news.restore(), map_) : absl::OkStatus();
+}
+
+absl::Status ClusterSeat::Restore(const v1::RestorePoint& from, const PartitionMap& map) {
+  DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut, CutReader::Open(storage_, from.folder()));
+  const auto install = [&](const v1::CutRecord& record, const Payload& payload) {
+    return node_->Install(ImageOf(record, payload), std::vector<uint64_t>(record.mark().begin(), record.mark().end()));
+  };
+  DESCENT_RETURN_IF_ERROR(
+      cut->ForEach([&](BlockId id) { return map.server(id) == server_; }, install, CutReader::Extent::kWanted));
+  return node_->FinishRestore();
+}
+
+// --- What the coordinator says ---------------------------------------------------------------------------------------
+
+void ClusterSeat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
+  if (ready_ && news.generation() != generation_.value) ready_ = false;
+  // A backup is bound to its view; a promoted one goes on with what it holds.
+  if (ready_ && !want.primary() && want.view() != view_) ready_ = false;
+  TakeOrder(news);
+  if (ready_) {
+    told_view_ = want.view();
+    TendReplicas(want);
+  } else if (news.has_map() && placing_ == 0) {
+    Uninstall();
+    primary_ = want.primary();
+    placing_generation_ = news.generation();
+    placing_view_ = want.view();
+    placing_ = ++placings_;
+    // The reading of a cut and the making of blocks take their time; beats go on meanwhile.
+    cluster_->net.On(process_, cluster_->dice->Between(absl::Milliseconds(2), absl::Milliseconds(120)),
+                     [self = weak_from_this(), news, want, placing = placing_] {
+                       const auto seat = self.lock();
+                       if (seat != nullptr && seat->placing_ == placing) seat->Place(news, want);
+                     });
+  }
+}
+
+void ClusterSeat::TendReplicas(const v1::Seat& want) {
+  if (!cluster_->schedule.replicas || !want.primary()) return;
+  if (!primary_) Promote();
+  // The address of a backup becomes known some beats after the backup is.
+  const bool linked = want.await_backup() && !want.backup_address().empty();
+  if (want.view() == view_ && linked == linked_) return;
+  if (want.await_backup() && !linked) {
+    // Nobody waits meanwhile for the one before, which is gone.
+    if (linked_) primary_node_->GoAlone(view_);
+    linked_ = false;
+    return AfterNode();
+  }
+  view_ = want.view();
+  linked_ = linked;
+  if (linked) {
+    cluster_->Note(name(), absl::StrCat("has a backup at ", want.backup_address(), ", view ", view_));
+    fresh_ = want.fresh();
+    primary_node_->SetBackup(
+        view_, ClusterLink::Make(cluster_, process_, weak_from_this(), want.backup_address(), view_), want.fresh());
+  } else {
+    cluster_->Note(name(), absl::StrCat("goes on alone, view ", view_));
+    primary_node_->GoAlone(view_);
+  }
+  AfterNode();
+}
+
+void ClusterSeat::Promote() {
+  primary_ = true;
+  cluster_->Note(name(), absl::StrCat("promoted: ", node_->DebugState().substr(0, 60)));
+  if (const absl::Status promoted = backup_node_->Promote(); !promoted.ok()) {
+    return cluster_->truth.Wrong(absl::StrCat(name(), " was promoted: ", promoted.message()));
+  }
+  cluster_->truth.coverage.Add("promotions");
+  cluster_->successors[{generation_, server_}] = weak_from_this();
+  CheckTold("is promoted");
+}
+
+void ClusterSeat::CheckTold(absl::string_view when) {
+  ClusterTruth& truth = cluster_->truth;
+  const Told& told = truth.told(generation_, server_);
+  for (uint32_t r = 0; r < newest_.size(); ++r) newest_[r] = std::max(newest_[r], told.pushers()[r]);
+  truth.coverage.Add("clocks that a successor has to hold", told.clocks());
+  const std::string wrong = told.Check(cluster_->job, map_, server_, truth.ledger(generation_), *node_);
+  if (!wrong.empty()) truth.Wrong(absl::StrCat(name(), " ", when, ": ", wrong));
+}
+
+void ClusterSeat::Rest() {
+  if (placing_ != 0) Uninstall();
+  if (part_ != nullptr) node_->DropCut();
+  part_.reset();
+}
+
+void ClusterSeat::Carry(Generation generation) {
+  Rest();
+  CheckTold("is gone on with");
+  cluster_->truth.Carried(generation_, generation, server_);
+  cluster_->successors[{generation_, server_}] = cluster_->successors[{generation, server_}] = weak_from_this();
+  generation_ = generation;
+  std::vector<uint64_t> open;
+  for (const auto& [id, line] : lines_) open.push_back(id);
+  for (const auto& [id, link] : links_) open.push_back(id);
+  CloseAll();
+  for (uint64_t id : open) node_->OnClose(ConnectionId(id), cluster_->net.now());
+  node_->Carry(generation);
+  AfterNode();
+}
+
+bool ClusterSeat::synced() const {
+  if (primary_node_ == nullptr || !linked_) return false;
+  if (cluster_->fault == ClusterFault::kSyncedTooSoon) return true;
+  return primary_node_->synced() && primary_node_->view() == view_;
+}
+
+void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
+  if (part_ != nullptr && part_->report().has_value()) *beat->add_cut() = *part_->report();
+  if (ready_ && primary_) {
+    v1::ServerLoad* load = beat->mutable_load();
+    load->set_round(std::max(load->round(), node_->stats().round));
+  }
+  if (!cluster_->schedule.replicas) return;
+  v1::SeatReport* report = beat->add_seat();
+  report->set_server(server_.value);
+  report->set_primary(primary_);
+  report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
+  report->set_address(address_);
+  report->set_ready(ready_);
+  report->set_synced(ready_ && primary_ && synced() && view_ == told_view_);
+  report->set_whole(ready_ && backup_node_ != nullptr && backup_node_->whole());
+  if (report->synced() && !std::exchange(fresh_, true)) cluster_->truth.coverage.Add("backups joined");
+}
+
+// --- Cuts ------------------------------------------------------------------------------------------------------------
+
+void ClusterSeat::TakeOrder(const v1::HeartbeatReply& news) {
+  const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_.value;
+  if (part_ != nullptr && (!wanted || part_->cut().number != news.cut().number())) {
+    if (node_ != nullptr) node_->DropCut();
+    part_.reset();
+  }
+  if (!wanted || part_ != nullptr) return;
+  part_ = std::make_shared<ClusterPart>(storage_, news.cut().folder(), CutId{kRun, generation_, news.cut().number()},
+                                        server_, tensors_, cluster_->job.ranks);
+  const absl::Status begun = node_->BeginCut(Clock(news.cut().at()), part_);
+  if (!begun.ok()) part_->Fail(begun, absl::IsOutOfRange(begun));
+  After(absl::Milliseconds(1), &ClusterSeat::WritePart);
+}
+
+void ClusterSeat::WritePart() {
+  if (part_ == nullptr || part_->report().has_value()) return;
+  part_->Step();
+  node_->PumpCut();
+  After(cluster_->dice->Between(absl::ZeroDuration(), absl::Milliseconds(12)), &ClusterSeat::WritePart);
+}
+
+// What a backup that joins is made of.
+void ClusterSeat::Pump() {
+  pumping_ = false;
+  if (node_ == nullptr) return;
+  node_->PumpCut();
+  AfterNode();
+}
+
+}  // namespace descent::simulation
