@@ -56,6 +56,7 @@ model {
   max_bytes: 68719476736
 }
 consistency {
+  mode: SYNC
 }
 optimizer {
   adam {
