@@ -87,6 +87,16 @@ slots: 1024
 )");
 }
 
+TEST(ResolveJob, SyncSaidOrNotIsTheSameJob) {
+  v1::JobSpec said = Resolved("ranks: 5");
+  EXPECT_TRUE(said.consistency().has_mode());
+  const uint64_t fingerprint = JobFingerprint(said);
+  said.mutable_consistency()->clear_mode();
+  EXPECT_EQ(JobFingerprint(said), fingerprint);
+  said.mutable_consistency()->set_mode(v1::ASYNC);
+  EXPECT_NE(JobFingerprint(said), fingerprint);
+}
+
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {
   EXPECT_EQ(Resolved("", 1, 1).ranks(), 8u);
   EXPECT_EQ(Resolved("", 1, 3).ranks(), 12u);

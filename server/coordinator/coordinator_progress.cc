@@ -49,7 +49,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
     }
     member.ready = request.ready() && current && map_.has_value();
     for (const v1::SeatReport& report : request.seat()) {
-      if (current) replicas_.Report(member.id, report);
+      if (current && replicas_.Report(member.id, report) && report.primary()) WatchBackup(report);
     }
     if (replicated_) member.ready = member.ready && replicas_.Ready(member.id);
     for (const v1::CutReport& report : request.cut()) {
@@ -79,6 +79,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   }
   if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {
     reply.mutable_cut()->set_number(cuts_.number());
+    reply.mutable_cut()->set_attempt(cuts_.attempt());
     reply.mutable_cut()->set_at(cuts_.at());
     reply.mutable_cut()->set_folder(cut_folder);
   }

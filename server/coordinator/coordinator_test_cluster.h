@@ -97,6 +97,9 @@ class TestCluster {
       report->set_address(absl::StrCat("m", member, ":", seat.server()));
       report->set_ready(ready.contains(member));
       report->set_synced(seat.primary() && !seat.backup_address().empty() && sync);
+      if (const auto waits = unconfirmed.find(seat.server()); waits != unconfirmed.end() && seat.await_backup()) {
+        report->set_unconfirmed(waits->second);
+      }
     }
     return request;
   }
@@ -173,6 +176,7 @@ class TestCluster {
   absl::Duration step = absl::Milliseconds(500);    // between two ticks
   v1::ReplicaViews views;                           // that were made lasting last
   bool sync = true;                                 // primaries have synced the backups that they know of
+  std::map<uint32_t, uint64_t> unconfirmed;         // by server: what its primary waits for its backup to confirm
 
  private:
   static void Numerics(v1::Numerics* numerics) {

@@ -114,6 +114,19 @@ class ReplicasTest(ClusterTest):
         self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
         self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
 
+    def test_the_coordinator_dies_again_before_its_successors_generation_runs(self):
+        text = DENSE.format(rounds=6000, consistency="mode: SYNC")
+        expected = self.undisturbed(text, 6000)
+        process, run_dir = self.begin("twice", self.job(text))
+        adopted = "goes on with what the servers hold"
+        for deaths in range(2):
+            os.kill(self.servers(process, "--job")[0], signal.SIGKILL)
+            self.wait_for(lambda: self.logs(run_dir).count(adopted) > deaths, process)
+        summary = self.end(process, run_dir)
+        logs = self.logs(run_dir)
+        self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
+        self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
+
     def test_a_push_mode_goes_on_through_a_death(self):
         text = SPARSE.format(rounds=6000, consistency="mode: BOUNDED staleness: 2")
         process, run_dir = self.begin("bounded", self.job(text))

@@ -80,8 +80,8 @@ class ClusterServer::Part final : public CutSink {
     queue_.clear();
   }
 
-  const CutId& cut() const { return cut_; }
   std::optional<v1::CutReport> report;
+  uint64_t attempt = 0;
 
  private:
   absl::Status Open() {
@@ -191,7 +191,10 @@ void ClusterServer::Beat() {
   beat.set_generation(ready_ ? generation_.value : 0);
   beat.set_ready(ready_);
   beat.set_nonce(nonce_);
-  if (part_ != nullptr && part_->report.has_value()) *beat.add_cut() = *part_->report;
+  if (part_ != nullptr && part_->report.has_value()) {
+    *beat.add_cut() = *part_->report;
+    beat.mutable_cut(0)->set_attempt(part_->attempt);
+  }
   if (ready_) beat.mutable_load()->set_round(node_->stats().round);
   cluster_->net.Call<v1::HeartbeatReply>(
       process(), 0,
@@ -290,13 +293,14 @@ absl::Status ClusterServer::MakeNode(const v1::HeartbeatReply& news) {
 
 void ClusterServer::TakeOrder(const v1::HeartbeatReply& news) {
   const bool wanted = news.has_cut() && ready_ && news.generation() == generation_.value;
-  if (part_ != nullptr && (!wanted || part_->cut().number != news.cut().number())) {
+  if (part_ != nullptr && (!wanted || part_->attempt != news.cut().attempt())) {
     if (node_ != nullptr) node_->DropCut();
     part_.reset();
   }
   if (!wanted || part_ != nullptr) return;
   part_ = std::make_shared<Part>(storage_.get(), news.cut().folder(), CutId{kRun, generation_, news.cut().number()},
                                  ServerId(registration_.server()), tensors_, cluster_->job.ranks);
+  part_->attempt = news.cut().attempt();
   const absl::Status begun = node_->BeginCut(Clock(news.cut().at()), part_);
   if (!begun.ok()) part_->Fail(begun, absl::IsOutOfRange(begun));
   After(absl::Milliseconds(1), &ClusterServer::WritePart);
