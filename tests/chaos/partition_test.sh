@@ -20,6 +20,7 @@ tag=dsp$$
 hosts=(a b c d)
 cleanup() {
   end_processes
+  for h in "${hosts[@]}"; do ip netns pids "$tag-$h" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true; done
   for h in switch "${hosts[@]}"; do ip netns del "$tag-$h" 2>/dev/null || true; done
   rm -rf "$work"
 }
@@ -145,8 +146,11 @@ between_replicas() {
   begin "$job" "$dir"
   synced() { [[ $(ask 'sum(x.get("synced", False) for x in s["server"])' 0) == 2 ]]; }
   wait_for 20 synced || fail "backups are not there: $(tail -n 20 "$work"/[abcd].log)"
-  ip netns exec "$tag-b" iptables -A INPUT -s 10.88.0.1 -p tcp ! --sport 7000 ! --dport 7000 -j DROP
-  ip netns exec "$tag-b" iptables -A OUTPUT -d 10.88.0.1 -p tcp ! --sport 7000 ! --dport 7000 -j DROP
+  local way port
+  for way in "INPUT -s" "OUTPUT -d"; do
+    for port in --sport --dport; do ip netns exec "$tag-b" iptables -A $way 10.88.0.1 -p tcp "$port" 7000 -j ACCEPT; done
+    ip netns exec "$tag-b" iptables -A $way 10.88.0.1 -j DROP
+  done
   local cut=$(date +%s%N) stands
   read -rt 1 <> <(:) || true
   stands=$(round_of)

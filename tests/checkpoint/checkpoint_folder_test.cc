@@ -215,9 +215,9 @@ TEST_F(CheckpointFolderTest, PruneRemovesWhatWasNeverCommitted) {
 
 TEST_F(CheckpointFolderTest, PruneLeavesWhatIsOfAnotherRun) {
   ASSERT_EQ(folder_->BeginGeneration(RunId(kTestRun)).value(), Generation(1));
-  ASSERT_EQ(folder_->BeginGeneration(RunId(9)).value(), Generation(2));
   for (const uint64_t number : {1, 2, 3}) Write(1, number);
   ASSERT_TRUE(folder_->Prepare(TestCut(1, 4)).ok());
+  ASSERT_EQ(folder_->BeginGeneration(RunId(9)).value(), Generation(2));
   ASSERT_TRUE(folder_->Prepare(TestCut(2, 5)).ok());
   PruneOptions options;
   options.generation = Generation(2);
