@@ -376,14 +376,19 @@ void Coordinator::Evolve() {
     samples_.assign(1, Totals());
     LogGrants(leases_.Spread(), "");
     if (!leases_.Orphans().empty()) orphans_since_ = now_;
+    if (adopted_) Unsettle();
   }
   if (phase_ == v1::RUNNING) {
     // Under a stop a rank without a holder is as idle as one whose worker said so.
-    bool idle = true;
+    bool idle = true, settled = true;
+    for (uint32_t r = 0; r < ranks_.size() && settled; ++r) settled = Settled(r);
+    if (stopping_ && !stop_told_.has_value() && (settled || now_ - stop_since_ >= options_.stop_grace)) {
+      stop_told_ = now_;
+    }
     for (uint32_t r = 0; r < ranks_.size() && idle; ++r) {
       idle = ranks_[r].done || (stopping_ && !leases_.holder(Rank(r)).has_value());
     }
-    const bool grace_over = stopping_ && now_ - stop_since_ >= options_.stop_grace;
+    const bool grace_over = stop_told_.has_value() && now_ - *stop_told_ >= options_.stop_grace;
     if (idle || grace_over) {
       SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
                            : idle     ? "stopped; every worker finished the clock in hand"
@@ -395,6 +400,15 @@ void Coordinator::Evolve() {
       }
     }
   }
+}
+
+void Coordinator::Unsettle() {
+  for (RankState& rank : ranks_) rank.settles = kUnbounded;
+}
+
+bool Coordinator::Settled(uint32_t rank) const {
+  const RankState& state = ranks_[rank];
+  return state.done || state.clock >= state.settles || !leases_.holder(Rank(rank)).has_value();
 }
 
 void Coordinator::GrantOrphans() {

@@ -181,6 +181,9 @@ class Coordinator {
     uint64_t examples_before = 0;  // of earlier leases
     bool done = false;
     absl::Time advanced;
+    // With replicas: what it was pushing when servers changed hands may be on some of them and not on others, until it
+    // has completed this clock. kUnbounded: its worker has not been heard of since.
+    uint64_t settles = 0;
   };
   struct Sample {
     absl::Time time;
@@ -198,6 +201,10 @@ class Coordinator {
   void LearnLength();
   bool PlanMemory();
   void GrantOrphans();
+  // Servers have changed hands: a stop is told once every rank has completed a clock with those that serve now, so that
+  // all are at one clock.
+  void Unsettle();
+  bool Settled(uint32_t rank) const;
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   void Lose(MemberId id, absl::string_view why);
   void ServerDied(const Member& server, absl::string_view why);
@@ -288,6 +295,7 @@ class Coordinator {
   bool stopping_ = false;
   int stop_signal_ = 0;
   absl::Time stop_since_;
+  std::optional<absl::Time> stop_told_;  // since when workers are told
   FirstCause first_;
   std::string model_dir_, parameters_sha256_, state_sha256_;
 

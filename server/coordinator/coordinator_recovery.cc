@@ -35,6 +35,7 @@ bool Coordinator::GoesOnWithout(const Member& server) {
                      it == members_.end() ? "a process that is gone too" : Name(it->second)));
     if (it == members_.end()) return false;
   }
+  if (!loss.promoted.empty()) Unsettle();
   for (ServerId alone : loss.alone) {
     Log(LogLine::Level::kWarning, absl::StrCat("server ", alone.value, " goes on without a backup"));
   }
@@ -184,6 +185,7 @@ void Coordinator::Restore() {
     rank.examples = 0;
     rank.clock = restore_.has_value() && r < restore_->clocks.size() ? restore_->clocks[r] : 0;
     rank.done = false;
+    rank.settles = 0;
     rank.advanced = now_;
   }
   training_ = TrainingMerge(static_cast<uint32_t>(ranks_.size()), metrics_every_);

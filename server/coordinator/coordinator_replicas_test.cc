@@ -176,6 +176,40 @@ TEST_F(CoordinatorReplicas, ABackupThatConfirmsNothingIsGivenUpForAWhile) {
   EXPECT_TRUE(AllSynced(t));
 }
 
+TEST_F(CoordinatorReplicas, AStopIsToldOnceServersThatChangedHandsAreAtOneClock) {
+  const auto both = [&](uint64_t clock) {
+    t.now += absl::Milliseconds(100);
+    const bool first = t.Progress(t.worker[0], {{0, clock}, {1, clock}}).stop();
+    return t.Progress(t.worker[1], {{2, clock}, {3, clock}}).stop() && first;
+  };
+  both(7);
+  KillServer(1);
+  t.c->Stop({}, t.now);
+  EXPECT_FALSE(both(8)) << "completed with the server that died";
+  t.MakeViewsLasting();
+  EXPECT_FALSE(both(9)) << "told of the new one only now";
+  EXPECT_FALSE(both(9)) << "what it had completed when it heard of that";
+  EXPECT_FALSE(both(9));
+  EXPECT_FALSE(t.Progress(t.worker[0], {{0, 10}, {1, 10}}).stop()) << "the other worker has not";
+  both(10);
+  EXPECT_TRUE(both(10));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING);
+  for (uint32_t w = 0; w < 2; ++w) t.Progress(t.worker[w], {{2 * w, 10}, {2 * w + 1, 10}}, /*done=*/true);
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+}
+
+TEST_F(CoordinatorReplicas, AStopIsToldInTheEndWhateverRanksDo) {
+  KillServer(1);
+  t.c->Stop({}, t.now);
+  t.Run(absl::Seconds(4));
+  EXPECT_FALSE(t.Send(t.worker[0]).stop());
+  t.Run(absl::Seconds(2));
+  EXPECT_TRUE(t.Send(t.worker[0]).stop());
+  EXPECT_EQ(t.c->phase(), v1::RUNNING);
+  t.Run(absl::Seconds(6));
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+}
+
 TEST_F(CoordinatorReplicas, NobodyHearsThatABackupWasGivenUpBeforeThatLasts) {
   t.unconfirmed[0] = 7;
   const uint64_t before = t.c->Status(t.now).server(0).view();

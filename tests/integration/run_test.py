@@ -235,12 +235,12 @@ class RunTest(ClusterTest):
         first, run_dir = self.start_run("first", self.job(text))
         run = (run_dir / "run").read_text().strip()
         second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "second")
-        self.assertEqual(second.returncode, 2, second.stdout)
+        self.assertEqual(second.returncode, 1, second.stdout)
         self.assertIn(f"the checkpoint folder is in use by run {run}, process ", second.stdout)
         first.send_signal(signal.SIGINT)
         self.assertEqual(first.wait(DEADLINE), 130, first.log())
         second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "third")
-        self.assertEqual(second.returncode, 2, second.stdout)
+        self.assertEqual(second.returncode, 1, second.stdout)
         self.assertIn("of another run; name another folder", second.stdout)
 
     def test_a_dead_worker_is_replaced(self):
