@@ -280,6 +280,7 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
       load.set_duplicates(stats.duplicates);
       load.set_fenced(stats.fenced);
       load.set_held_pulls(stats.held_pulls);
+      load.set_lead(stats.largest_lead);
       for (const WaitingNotice& notice : node->Waiting(absl::Now())) {
         for (Rank rank : notice.ranks) {
           v1::Waited* waited = load.add_waited();
@@ -328,6 +329,7 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
     load->set_duplicates(load->duplicates() + answer.load.duplicates());
     load->set_fenced(load->fenced() + answer.load.fenced());
     load->set_held_pulls(load->held_pulls() + answer.load.held_pulls());
+    load->set_lead(std::max(load->lead(), answer.load.lead()));
     load->mutable_waited()->MergeFrom(answer.load.waited());
     load->set_round(round);
   }
