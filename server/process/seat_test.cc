@@ -46,12 +46,12 @@ class SeatTest : public testing::Test {
     news_.set_clocks(1000);
     *news_.add_tensors() = ToMessage(table);
     *news_.mutable_map() = ToMessage(MakePartitionMap({table}, GeometryOf(job), 1));
+    news_.mutable_map()->add_address("127.0.0.1:1");
     want_.set_primary(true);
     want_.set_view(1);
     seat_->Tend(news_, want_);
     EXPECT_TRUE(seat_->AwaitPlaced(absl::Now() + kDeadline));
-    EXPECT_TRUE(seat_->Poll().ok());
-    EXPECT_TRUE(seat_->ready(1));
+    EXPECT_EQ(seat_->Poll(), absl::OkStatus());
   }
   ~SeatTest() override {
     seat_.reset();
