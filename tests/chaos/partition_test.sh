@@ -14,7 +14,7 @@ lengths=("${@:-1 5}")
 longest=0
 for seconds in ${lengths[*]}; do ((seconds <= longest)) || longest=$seconds; done
 # Longer than the partition even where nobody waits for the host that is cut off.
-rounds=$((longest * 1500 > 6000 ? longest * 1500 : 6000))
+rounds=$((longest * 4000 > 6000 ? longest * 4000 : 6000))
 
 tag=dsp$$
 hosts=(a b c d)
