@@ -67,7 +67,7 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
   if (job->length_case() == v1::JobSpec::LENGTH_NOT_SET && ReadsData(job->model())) job->set_epochs(1);
   if (job->has_data()) ResolveData(job_dir, job->mutable_data());
   if (job->has_model()) ResolveModel(job->mutable_model());
-  job->mutable_consistency();
+  job->mutable_consistency()->set_mode(job->consistency().mode());  // SYNC, unless said
   ResolveOptimizer(job->mutable_optimizer());
   if (job->has_learning_rate()) ResolveLearningRate(job->mutable_learning_rate());
 

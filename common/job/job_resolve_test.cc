@@ -56,6 +56,7 @@ model {
   max_bytes: 68719476736
 }
 consistency {
+  mode: SYNC
 }
 optimizer {
   adam {
@@ -84,6 +85,16 @@ metrics {
 block_elements: 65536
 slots: 1024
 )");
+}
+
+TEST(ResolveJob, SyncSaidOrNotIsTheSameJob) {
+  v1::JobSpec said = Resolved("ranks: 5");
+  EXPECT_TRUE(said.consistency().has_mode());
+  const uint64_t fingerprint = JobFingerprint(said);
+  said.mutable_consistency()->clear_mode();
+  EXPECT_EQ(JobFingerprint(said), fingerprint);
+  said.mutable_consistency()->set_mode(v1::ASYNC);
+  EXPECT_NE(JobFingerprint(said), fingerprint);
 }
 
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {

@@ -22,6 +22,9 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   decides.clear_limits();
   decides.clear_checkpoint();
   decides.clear_replicas();
+  if (decides.has_consistency() && decides.consistency().mode() == v1::SYNC) {
+    decides.mutable_consistency()->clear_mode();  // said or not, it is the same job
+  }
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();

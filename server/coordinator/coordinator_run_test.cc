@@ -430,6 +430,9 @@ TEST(CoordinatorRunTest, StatusTellsSpeedSpreadTimeLeftAndWhoIsWaitedFor) {
   EXPECT_EQ(status.batch_size(), 10u);
   EXPECT_NEAR(status.examples_per_second(), 40, 4);  // 2 ranks x 2 clocks/s x 10
   EXPECT_NEAR(status.seconds_left(), 80 / 2.0, 4);
+  beat.mutable_load()->set_lead(2);
+  t.Send(beat);
+  EXPECT_EQ(t.c->Status(t.now).staleness_spread(), 2u) << "servers see all ranks at one moment";
   ASSERT_EQ(status.waited_size(), 1);
   EXPECT_EQ(status.waited(0).rank(), 1u);
   EXPECT_EQ(status.waited(0).seconds(), 3);

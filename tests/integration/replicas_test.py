@@ -115,6 +115,19 @@ class ReplicasTest(ClusterTest):
         self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
         self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
 
+    def test_the_coordinator_dies_again_before_its_successors_generation_runs(self):
+        text = DENSE.format(rounds=6000, consistency="mode: SYNC")
+        expected = self.undisturbed(text, 6000)
+        process, run_dir = self.begin("twice", self.job(text))
+        adopted = "goes on with what the servers hold"
+        for deaths in range(2):
+            os.kill(self.servers(process, "--job")[0], signal.SIGKILL)
+            self.wait_for(lambda: self.logs(run_dir).count(adopted) > deaths, process)
+        summary = self.end(process, run_dir)
+        logs = self.logs(run_dir)
+        self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text(), logs[-4000:])
+        self.assertEqual(summary["parameters_sha256"], expected, logs[-4000:])
+
     def test_a_push_mode_goes_on_through_a_death(self):
         text = SPARSE.format(rounds=2500, consistency="mode: BOUNDED staleness: 2")
         process, run_dir = self.begin("bounded", self.job(text))
@@ -137,6 +150,24 @@ class ReplicasTest(ClusterTest):
             self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
             replayed = self.command("descent", "replay", run_dir)
             self.assertEqual(replayed.returncode, 0, replayed.stdout)
+
+    def test_a_stop_goes_on_when_a_server_dies_meanwhile(self):
+        text = DENSE.format(rounds=8000, consistency="mode: SYNC") + "checkpoint { every_rounds: 1000000 }\n"
+        expected = self.undisturbed(text, 8000)
+        job = self.job(text)
+        for name in ("death-first", "stop-first"):
+            process, run_dir = self.begin(name, job)
+            self.wait_for(lambda: self.synced(run_dir), process)
+            blows = [lambda pid=self.servers(process)[0]: os.kill(pid, signal.SIGKILL),
+                     lambda: process.send_signal(signal.SIGINT)]
+            for blow in blows if name == "death-first" else reversed(blows):
+                blow()
+            self.assertEqual(process.wait(DEADLINE), 130, process.log() + self.logs(run_dir)[-4000:])
+            self.assertEqual(json.loads((run_dir / "summary.json").read_text())["result"], "STOPPED")
+            # The last checkpoint is of the clock where it stopped.
+            resumed = self.command("descent", "run", job, "--resume", "--run-dir", run_dir, "--servers", 3)
+            self.assertEqual(resumed.returncode, 0, resumed.stdout)
+            self.assertEqual(json.loads((run_dir / "summary.json").read_text())["parameters_sha256"], expected)
 
     def test_primary_and_backup_together_go_back_to_the_last_cut(self):
         text = DENSE.format(rounds=2500, consistency="mode: SYNC") + "checkpoint { every_rounds: 50 }\n"

@@ -242,6 +242,19 @@ class RunTest(ClusterTest):
         self.assertEqual(again.returncode, 2, again.stdout)
         self.assertIn("nothing to go on with", again.stdout)
 
+    def test_a_checkpoint_folder_is_one_runs_at_a_time(self):
+        text = LOGISTIC.format(epochs=1000000) + f'checkpoint {{ every_rounds: 20 path: "{self.folder}/cuts" }}\n'
+        first, run_dir = self.start_run("first", self.job(text))
+        run = (run_dir / "run").read_text().strip()
+        second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "second")
+        self.assertEqual(second.returncode, 1, second.stdout)
+        self.assertIn(f"the checkpoint folder is in use by run {run}, process ", second.stdout)
+        first.send_signal(signal.SIGINT)
+        self.assertEqual(first.wait(DEADLINE), 130, first.log())
+        second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "third")
+        self.assertEqual(second.returncode, 1, second.stdout)
+        self.assertIn("of another run; name another folder", second.stdout)
+
     def test_a_dead_worker_is_replaced(self):
         undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)
         job = self.job(LOGISTIC.format(epochs=100))

@@ -137,13 +137,30 @@ class Trainer::Impl {
 
   // What is on its way when the run is stopped must arrive on every server or on none, or blocks would be saved at
   // different clocks. The pull that rides with it may wait for ranks that have stopped; so the push is sent again,
-  // alone: what is in already answers as a duplicate.
+  // alone: what is in already answers as a duplicate. Should a server die meanwhile, its backup is to get it.
   void FinishPushes() {
     const absl::Time deadline = time_->Now() + kFinishWithin;
+    std::vector<std::string> servers;
     bool arrived = true;
     for (const InFlight& in_flight : in_flight_) {
-      const absl::Status status =
-          connection_.client->Wait(connection_.client->Exchange(in_flight.push, std::nullopt), deadline);
+      std::optional<Ticket> ticket;
+      absl::Status status;
+      do {
+        if (std::vector<std::string> moved = control_->MovedServers(); moved != servers) {
+          servers = std::move(moved);
+          ticket.reset();
+          Accumulate(connection_.client->stats(), &past_stats_);
+          connection_.client.reset();
+          connection_ = connect_();
+        }
+        if (!ticket.has_value()) ticket = connection_.client->Exchange(in_flight.push, std::nullopt);
+        const absl::Time slice = std::min(deadline, time_->Now() + kWaitSlice);
+        status = connection_.client->Wait(*ticket, slice);
+        if (absl::IsUnavailable(status)) {  // a backup, say, that has not heard yet that it serves now
+          ticket.reset();
+          control_->WaitForChange(slice);
+        }
+      } while ((absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) && time_->Now() < deadline);
       if (status.ok()) continue;
       if (LeftBehind(status)) {
         DropResult(in_flight.push.rank);

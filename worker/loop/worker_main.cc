@@ -142,10 +142,11 @@ absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSour
       const std::vector<std::string> servers(news->map().address().begin(), news->map().address().end());
       Trainer trainer(
           OptionsOf(job.job(), *news, data), data.model.get(), batches, data.train.get(), data.validation.get(),
-          [&client, &servers, &time] {
+          [&client, &servers, &time, link] {
             Connection connection;
             GrpcClientOptions transport;
-            transport.servers = servers;
+            transport.servers = link->MovedServers();
+            if (transport.servers.empty()) transport.servers = servers;
             connection.transport = MakeGrpcClientTransport(transport);
             connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
             return connection;
