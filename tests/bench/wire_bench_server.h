@@ -22,8 +22,8 @@ struct Model {
   Envelope envelope() const;
 };
 
-// Prints its port on standard output, serves until standard input ends.
-void ServeModel(const Model& model);
+// Prints its port on standard output, serves until standard input ends. `local`: over local sockets too.
+void ServeModel(const Model& model, bool local);
 
 }  // namespace descent::bench
 
