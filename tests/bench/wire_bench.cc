@@ -44,6 +44,14 @@ double g_seconds = 0.7;
 uint64_t g_bytes = 0;
 std::string g_what;
 
+// Bytes of payload, in and out, and how many of them one side has copied.
+struct Moved {
+  uint64_t bytes = 0, copied = 0;
+  double CopiesSince(const Moved& before) const {
+    return static_cast<double>(copied - before.copied) / static_cast<double>(bytes - before.bytes);
+  }
+};
+
 // This program again, in another role: its port is on its standard output, and it ends with its standard input.
 class Child {
  public:
@@ -62,21 +70,28 @@ class Child {
     close(in[0]);
     close(out[1]);
     end_ = in[1];
-    FILE* lines = fdopen(out[0], "r");
+    lines_ = fdopen(out[0], "r");
     int port = 0;
-    DESCENT_CHECK(std::fscanf(lines, "%d", &port) == 1);
-    std::fclose(lines);
+    DESCENT_CHECK(std::fscanf(lines_, "%d", &port) == 1);
     port_ = static_cast<uint16_t>(port);
   }
   ~Child() {
     close(end_);
+    std::fclose(lines_);
     int status;
     waitpid(pid_, &status, 0);
   }
   uint16_t port() const { return port_; }
+  // Of a server with a model (ServeModel).
+  Moved Ask() const {
+    Moved moved;
+    DESCENT_CHECK(write(end_, "?", 1) == 1 && std::fscanf(lines_, "%lu %lu", &moved.bytes, &moved.copied) == 2);
+    return moved;
+  }
 
  private:
   pid_t pid_ = 0;
+  FILE* lines_ = nullptr;
   int end_ = -1;
   uint16_t port_ = 0;
 };
@@ -123,6 +138,11 @@ class Bench {
   ~Bench() { client_.reset(); }
 
   ParameterClient& client() { return *client_; }
+  Moved client_moved() const {
+    const ClientStats stats = client_->stats();
+    return {stats.payload_bytes_out + stats.payload_bytes_in, stats.payload_bytes_copied};
+  }
+  Moved server_moved() const { return server_.Ask(); }
   Clock clock() const { return clock_; }
 
   PushSpec Push(uint32_t rank) const {
@@ -190,9 +210,9 @@ void Dense() {
   Child tcp_server({"--serve-raw", "tcp"}), unix_server({"--serve-raw", "unix"});
   RawClient tcp(RawKind::kTcp, tcp_server.port()), local(RawKind::kUnix, unix_server.port());
   std::printf(
-      "| model | rule, ranks | what | raw TCP | raw Unix | Descent, TCP | ratio | Descent, local | ratio | client "
-      "copies/byte |\n"
-      "|---|---|---|---|---|---|---|---|---|---|\n");
+      "| model | rule, ranks | what | raw TCP | raw Unix | Descent, TCP | ratio | Descent, local | ratio | "
+      "copies/byte: client | server |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const bool adam : {false, true}) {
     const uint32_t ranks = adam ? 2 : 1;
     for (const uint64_t bytes : {uint64_t{4} << 10, uint64_t{256} << 10, uint64_t{4} << 20, uint64_t{64} << 20}) {
@@ -213,17 +233,17 @@ void Dense() {
         const double raw_tcp = Rate([&] { tcp.Exchange(kind.up, kind.down); }) * scale;
         const double ours_tcp = Rate([&] { kind.run(over_tcp); }) * scale;
         const double raw_local = Rate([&] { local.Exchange(kind.up, kind.down); }) * scale;
-        const ClientStats before = over_local.client().stats();
+        const Moved client = over_local.client_moved(), server = over_local.server_moved();
+        const uint64_t resends = over_local.client().stats().resends;
         const double ours_local = Rate([&] { kind.run(over_local); }) * scale;
-        const ClientStats after = over_local.client().stats();
-        const double moved = static_cast<double>(after.payload_bytes_out + after.payload_bytes_in -
-                                                 before.payload_bytes_out - before.payload_bytes_in);
-        std::printf("| %s | %s, %u | %s | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |\n", Size(bytes).c_str(),
-                    adam ? "Adam" : "SGD", ranks, kind.name, raw_tcp, raw_local, ours_tcp, ours_tcp / raw_tcp,
-                    ours_local, ours_local / raw_tcp,
-                    static_cast<double>(after.payload_bytes_copied - before.payload_bytes_copied) / moved);
+        std::printf("| %s | %s, %u | %s | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |\n",
+                    Size(bytes).c_str(), adam ? "Adam" : "SGD", ranks, kind.name, raw_tcp, raw_local, ours_tcp,
+                    ours_tcp / raw_tcp, ours_local, ours_local / raw_tcp, over_local.client_moved().CopiesSince(client),
+                    over_local.server_moved().CopiesSince(server));
         std::fflush(stdout);
-        if (after.resends != before.resends) std::printf("(%lu resends)\n", after.resends - before.resends);
+        if (const uint64_t now = over_local.client().stats().resends; now != resends) {
+          std::printf("(%lu resends)\n", now - resends);
+        }
       }
     }
   }

@@ -55,8 +55,14 @@ void ServeModel(const Model& model, bool local) {
   if (local) DESCENT_CHECK((*server)->ServeLocally(absl::StrCat("127.0.0.1:", (*server)->port())).ok());
   std::printf("%d\n", (*server)->port());
   std::fflush(stdout);
-  char end;
-  while (read(STDIN_FILENO, &end, 1) > 0) {
+  char question;
+  while (read(STDIN_FILENO, &question, 1) > 0) {
+    service->Post([](ServerNode* node) {
+      const ServerNodeStats& stats = node->stats();
+      std::printf("%lu %lu\n", stats.payload_bytes_in + stats.payload_bytes_out,
+                  stats.payload_bytes_copied + node->store().copied_bytes());
+      std::fflush(stdout);
+    });
   }
   (*server)->Stop(absl::ZeroDuration());
 }
