@@ -24,7 +24,7 @@ namespace descent {
 
 // What a connection can hold on its way, for each direction. The system may grant less (net.core.wmem_max), which costs
 // speed alone: the more fits, the fewer times the ends wait for each other.
-inline constexpr int kLocalBufferBytes = 2 << 20;
+inline constexpr int kLocalBufferBytes = 1 << 20;
 
 class LocalListener {
  public:

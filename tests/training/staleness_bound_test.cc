@@ -90,7 +90,9 @@ Outcome Measure(uint64_t staleness, bool apply_push, uint64_t clocks, EngineFaul
     auto server = RpcServer::Start(rpc, services.back().get(), {});
     EXPECT_TRUE(server.ok()) << server.status();
     const std::string address = absl::StrCat("127.0.0.1:", (*server)->port());
-    if (s % 2 == 0) EXPECT_TRUE((*server)->ServeLocally(address).ok());  // the others over TCP
+    if (s % 2 == 0) {  // the others over TCP
+      EXPECT_TRUE((*server)->ServeLocally(address).ok());
+    }
     transport_options.servers.push_back(address);
     servers.push_back(*std::move(server));
   }
