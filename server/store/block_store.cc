@@ -53,6 +53,7 @@ class Store final : public BlockStore {
       context.apply_push = options.apply_push;
       context.history = options.history;
       context.pool = &pool_;
+      context.copied_bytes = &copied_bytes_;
       const std::vector<ServerId>& placement = options.map.placement[t];
       if (spec.sparse) {
         tables_[t] = std::make_unique<SparseTable>(&context, &arena_);
@@ -197,6 +198,7 @@ class Store final : public BlockStore {
     ForEachSlot([&](const SparseTable&, const SparseSlot& slot) { bytes += sizeof(slot) + slot.other_bytes(); });
     return bytes;
   }
+  uint64_t copied_bytes() const override { return copied_bytes_; }
 
  private:
   static uint64_t KeepBytes(const StoreOptions& options) {
@@ -250,6 +252,7 @@ class Store final : public BlockStore {
 
   BufferPool pool_;
   SlabArena arena_;
+  uint64_t copied_bytes_ = 0;
   std::vector<TensorContext> contexts_;
   std::vector<std::unique_ptr<SparseTable>> tables_;             // [tensor], null where dense
   std::vector<std::vector<std::unique_ptr<SparseSlot>>> slots_;  // [tensor][slot], null where another server has it

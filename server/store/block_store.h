@@ -142,6 +142,9 @@ class BlockStore {
   virtual uint64_t parameter_bytes() const = 0;                // dense and rows, without state
   virtual uint64_t held_bytes() const = 0;                     // contributions of the round in progress
   virtual uint64_t total_bytes() const = 0;                    // everything the store has allocated
+  // So far, of payloads: contributions kept for those they wait for (what is added to one at once counts not), and rows
+  // read.
+  virtual uint64_t copied_bytes() const = 0;
 };
 
 // What a store will take at most, before it is made: one line for people, and the number. Rows of tables that do not

@@ -30,6 +30,7 @@ struct TensorContext {
   bool apply_push = false;
   uint32_t history = 1;
   BufferPool* pool = nullptr;
+  uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
