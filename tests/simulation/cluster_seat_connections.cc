@@ -53,7 +53,8 @@ void ClusterSeat::SendToWorker(const std::shared_ptr<ClusterLine>& line, Reply r
     // One that does not know yet that another has taken its place says nothing that the other can't stand for.
     const auto other = cluster_->successors.find({generation_, server_});
     const auto seat = other == cluster_->successors.end() ? nullptr : other->second.lock();
-    if (seat != nullptr && seat.get() != this && seat->node_ != nullptr) seat->CheckTold("has taken over, and");
+    const bool serves = seat != nullptr && seat->ready_ && seat->primary_ && seat->generation_ == generation_;
+    if (serves && seat.get() != this) seat->CheckTold("has taken over, and");
   }
   reply.payload = Copied(reply.payload);
   cluster_->net.Message(process_, line->worker,

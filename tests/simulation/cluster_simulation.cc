@@ -29,6 +29,8 @@ class ClusterSimulation {
   void StartProcess(ProcessId p, bool elsewhere);
   ProcessId Pick(Role role);
   ProcessId Target(const Blow& blow);
+  // What a cluster that held everything twice makes of it.
+  ClusterTruth::Expected Expected(const Blow& blow, ProcessId p);
   void KillPair(const Blow& blow);
   void PartitionPair(const Blow& blow);
   void CutOff(ProcessId p, const Blow& blow);
@@ -152,6 +154,36 @@ ProcessId ClusterSimulation::Target(const Blow& blow) {
   return Pick(blow.role);
 }
 
+ClusterTruth::Expected ClusterSimulation::Expected(const Blow& blow, ProcessId p) {
+  using Kind = Blow::Kind;
+  ClusterCoverage& coverage = cluster_.truth.coverage;
+  switch (blow.kind) {
+    case Kind::kKill:
+    case Kind::kPowerLoss:
+      if (p == 0 || blow.kind == Kind::kPowerLoss) {
+        coverage.Add("deaths of the coordinator to be got over without a roll-back");
+        return ClusterTruth::Expected::kNothingRolledBack;
+      }
+      if (p < cluster_.worker_process(0)) coverage.Add("deaths to be got over without a new generation");
+      return ClusterTruth::Expected::kSameGeneration;
+    case Kind::kPause:
+    case Kind::kPartition:
+    case Kind::kPartitionOneWay:
+    case Kind::kPartitionPair:
+    case Kind::kDiskFull:
+    case Kind::kSyncFails:
+    case Kind::kRenameFails:
+    case Kind::kCutOff:
+      coverage.Add("other faults to be got over without a new generation");
+      return ClusterTruth::Expected::kSameGeneration;
+    case Kind::kKillTwo:
+    case Kind::kKillPair:
+    case Kind::kBadByte:
+      break;
+  }
+  return ClusterTruth::Expected::kAnything;
+}
+
 ProcessId ClusterSimulation::PickOther(ProcessId p) {
   ProcessId other = p;
   while (other == p) other = Pick(static_cast<Role>(cluster_.dice->Below(kRoles)));
@@ -183,10 +215,9 @@ void ClusterSimulation::Strike(const Blow& blow) {
   ++struck_;
   ClusterCoverage& coverage = cluster_.truth.coverage;
   const ProcessId p = Target(blow);
-  using Expected = ClusterTruth::Expected;
   // What was before is over, and everything is held twice.
   const bool quiet = cluster_.schedule.replicas && healed_ <= cluster_.net.now() && !dying_ && coordinator_.AllSynced();
-  cluster_.truth.Expect(Expected::kAnything);
+  cluster_.truth.Expect(quiet ? Expected(blow, p) : ClusterTruth::Expected::kAnything);
   Heal(blow.lasts);
   using Kind = Blow::Kind;
   cluster_.Note("blow", absl::StrCat("kind ", static_cast<int>(blow.kind), " at process ", p, " for ",
@@ -203,11 +234,6 @@ void ClusterSimulation::Strike(const Blow& blow) {
         break;
       }
       CountKill(p, coordinator_.moment());
-      if (quiet && blow.kind == Kind::kKill) {
-        cluster_.truth.Expect(p == 0 ? Expected::kNothingRolledBack : Expected::kSameGeneration);
-        if (p == 0) coverage.Add("deaths of the coordinator to be got over without a roll-back");
-        if (p != 0 && p < cluster_.worker_process(0)) coverage.Add("deaths to be got over without a new generation");
-      }
       if (blow.kind == Kind::kKillTwo) {
         const ProcessId other = PickOther(p);
         if (cluster_.net.alive(other)) {
@@ -301,8 +327,9 @@ void ClusterSimulation::CutOff(ProcessId p, const Blow& blow) {
   if (cluster_.dice->Chance(0.5)) return;
   const absl::Duration after = cluster_.dice->Between(absl::Seconds(1), blow.lasts + absl::Milliseconds(200));
   Heal(after);
+  cluster_.truth.Expect(ClusterTruth::Expected::kAnything);
   cluster_.net.At(after, [this] {
-    if (!cluster_.net.alive(0)) return;
+    if (!cluster_.net.alive(0) || coordinator_.exited()) return;
     CountKill(0, coordinator_.moment());
     Kill(0, cluster_.dice->Between(absl::Milliseconds(50), absl::Milliseconds(500)));
   });

@@ -16,6 +16,7 @@ std::vector<std::string> ClusterCoverage::Names() {
         "clocks that a successor has to hold", "workers that followed a promotion", "links to backups broken",
         "partitions of a primary and its backup", "kills of a primary and its backup",
         "servers cut off from the coordinator", "ranks left behind", "deaths to be got over without a new generation",
+        "other faults to be got over without a new generation",
         "deaths of the coordinator to be got over without a roll-back"}) {
     names.push_back(name);
   }
@@ -36,7 +37,8 @@ void ClusterTruth::Serves(Generation generation, std::optional<CutId> from) {
     Wrong(absl::StrCat("generation ", generation.value, " is served after generation ", served_.value));
   }
   if (expected_ == Expected::kSameGeneration) {
-    Wrong(absl::StrCat("a server has died whose backup held everything, and generation ", generation.value, " begins"));
+    Wrong(
+        absl::StrCat("everything was held twice when one thing failed, and generation ", generation.value, " begins"));
   }
   served_ = generation;
   const CutKey key = from.has_value() ? Key(*from) : CutKey{0, 0};
