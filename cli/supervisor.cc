@@ -209,7 +209,7 @@ void Supervisor::OnStopSignal(int signal) {
   for (Seat& seat : seats_) {
     if (seat.pending()) display_->Message(absl::StrCat(seat.death, "; not started again"));
     seat.restart_at = absl::InfiniteFuture();
-    unsaved_ |= seat.role == "server" && seat.down() && !ended();
+    unsaved_ |= seat.role == "server" && seat.down() && !ended() && !replicated();
   }
   unsaved_ |= coordinator_away();
   if (unsaved_) {

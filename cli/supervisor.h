@@ -87,6 +87,7 @@ class Supervisor {
   bool AnyWorker() const;
   bool coordinator_away() const { return back_after_ != 0; }
   bool ended() const { return last_.phase() >= v1::FINISHED; }
+  bool replicated() const { return last_.server_size() > 0; }  // servers have backups
   bool stopped() const { return stop_signal_ != 0 || last_.phase() == v1::STOPPED; }
   void ShowLive(absl::Time now);
   int Conclude();

@@ -71,8 +71,13 @@ void Supervisor::Judge(Seat* seat) {
   if (stop_signal_ != 0 && unsaved_) return;  // it all ends anyway
   const bool crashed = child.killed_by_signal() || (!leaves && code != 1 && code != 2);
   const bool mend = crashed && stop_signal_ == 0 && !ended() && !address_.empty();
+  // While the run is being stopped the backups of a dead server may do for it; the coordinator knows.
+  const bool covered = crashed && stop_signal_ != 0 && replicated() && !seat->coordinates();
   if (mend) {
     Revive(seat, how);
+  } else if (covered) {
+    ReportDeath(*seat, false);
+    display_->Message(how);
   } else if (seat->role == "server" || (stop_signal_ == 0 && (last_.phase() < v1::RUNNING || !AnyWorker()))) {
     Fatal(how, seat);
   } else {

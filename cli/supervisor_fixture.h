@@ -28,6 +28,7 @@ struct Script {
   std::vector<v1::FailureReport> reports ABSL_GUARDED_BY(mu);
   std::function<void()> on_report;
   int stopped ABSL_GUARDED_BY(mu) = 0;
+  bool stop_takes_a_death ABSL_GUARDED_BY(mu) = false;  // it is over with a failure report, not with the call
   std::string end_file;  // made on Stop and on a failure report (of the process's own, or any): the scripts end
   bool end_on_report = true;
   int end_after_polls = -1;
@@ -46,6 +47,10 @@ class ScriptedControl : public ClusterControl {
   absl::Status Stop(int signal, bool at_once) override {
     MutexLock lock(&script_->mu);
     script_->stopped = signal;
+    if (script_->stop_takes_a_death) {
+      std::ofstream(script_->end_file + "-soon") << "";
+      return absl::OkStatus();
+    }
     script_->status.set_phase(v1::STOPPED);
     std::ofstream(script_->end_file) << "end";
     return absl::OkStatus();
@@ -54,6 +59,11 @@ class ScriptedControl : public ClusterControl {
     MutexLock lock(&script_->mu);
     script_->reports.push_back(report);
     if (script_->on_report) script_->on_report();
+    if (script_->stop_takes_a_death && !report.own()) {
+      script_->status.set_phase(v1::STOPPED);
+      std::ofstream(script_->end_file) << "end";
+      return absl::OkStatus();
+    }
     if (script_->end_on_report || report.own()) {
       script_->status.set_phase(v1::FAILED);
       std::ofstream(script_->end_file) << "end";

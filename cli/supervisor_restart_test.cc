@@ -72,6 +72,26 @@ TEST_F(SupervisorRestartTest, AKilledServerIsStartedAgainAsItWas) {
   EXPECT_EQ(script_.reports[0].cause(), "ended with signal 9 (SIGKILL)");
 }
 
+// Its backups may do for it: the coordinator judges.
+TEST_F(SupervisorRestartTest, AServerWithABackupThatIsKilledDuringAStopFailsNothing) {
+  for (const bool replicated : {true, false}) {
+    if (!replicated) SetUp();
+    {
+      MutexLock lock(&script_.mu);
+      script_.stop_takes_a_death = true;
+      script_.reports.clear();
+      script_.status.clear_server();
+      if (replicated) script_.status.add_server()->set_synced(true);
+    }
+    Programs("await 130", Await("end-soon") + "; kill -9 $$", "kill -2 $PPID; await 0");
+    EXPECT_EQ(Run(), replicated ? 130 : 1) << out_;
+    MutexLock lock(&script_.mu);
+    ASSERT_EQ(script_.reports.size(), 1u);
+    EXPECT_EQ(script_.reports[0].role(), "server");
+    EXPECT_NE(script_.reports[0].own(), replicated);
+  }
+}
+
 TEST_F(SupervisorRestartTest, AKilledCoordinatorGoesOnAtItsAddress) {
   {
     MutexLock lock(&script_.mu);

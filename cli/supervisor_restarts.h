@@ -16,7 +16,7 @@ class RestartBudget {
     uint32_t most = 100;                             // of all members together
     absl::Duration first = absl::Milliseconds(100);  // pause before a start
     absl::Duration longest = absl::Seconds(5);       // doubled up to this while a member keeps dying
-    absl::Duration calm = absl::Seconds(10);         // one that lived for this long begins at `first` again
+    absl::Duration calm = absl::Seconds(2);          // one that lived for this long begins at `first` again
   };
   struct Life {  // of one member
     absl::Time started;

@@ -47,6 +47,7 @@ struct Flags {
   std::string numerics_profile;
   double wait_seconds = 600;
   bool no_reflection = false;
+  bool no_local_sockets = false;
   bool resume = false;
   std::string checkpoint_dir;
 };
@@ -209,6 +210,10 @@ int Serve(const Flags& flags, StopSignals* signals) {
   if (!rpc.ok()) return Complain(rpc.status(), 1);
   absl::StatusOr<std::string> address = Advertised(flags, *bind, (*rpc)->port());
   if (!address.ok()) return Complain(address.status(), kUsage);
+  member_options.local_sockets = !flags.no_local_sockets;
+  if (member_options.local_sockets) {
+    if (absl::Status local = (*rpc)->ServeLocally(*address); !local.ok()) log.Log(local.message());
+  }
   member_options.address = *address;
   member_options.replica_bind = *bind;
   if (absl::StatusOr<Endpoint> reached = ParseEndpoint(*address, Endpoint{"127.0.0.1", 0}); reached.ok()) {
@@ -304,6 +309,8 @@ int main(int argc, char** argv) {
   app.add_option("--checkpoint-dir", flags.checkpoint_dir,
                  "where this host has the checkpoint folder (default: where the coordinator has it)");
   app.add_flag("--no-reflection", flags.no_reflection, "do not offer gRPC server reflection");
+  app.add_flag("--no-local-sockets", flags.no_local_sockets,
+               "serve clients on this machine over TCP too, like all others");
   app.allow_config_extras(false);
   try {
     app.parse(argc, argv);

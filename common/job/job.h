@@ -49,10 +49,14 @@ struct Consistency {
   bool operator==(const Consistency&) const = default;
 };
 Consistency ConsistencyOf(const v1::JobSpec& job);
+// The length of a job in clocks, and an epoch's, for data of `rows` examples; both at least 1.
+uint64_t ClocksPerEpoch(const v1::JobSpec& job, uint64_t rows);
+uint64_t ClocksOf(const v1::JobSpec& job, uint64_t clocks_per_epoch);
+// Epochs in whole rounds, at least 1.
+uint64_t RoundsOf(double epochs, uint64_t clocks_per_epoch);
 // Evaluations take place at clocks divisible by this, beside that at the end; 0: none do.
 uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch);
 Geometry GeometryOf(const v1::JobSpec& job);
-float LearningRateAt(const v1::JobSpec& job, uint64_t clock);
 
 }  // namespace descent
 

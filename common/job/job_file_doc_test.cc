@@ -1,5 +1,6 @@
 // Holds docs/job-file.md and job.proto together: a table for every message and enum, a row for every field and value,
-// no row for what does not exist, and every example parses.
+// no row for what does not exist, and every example parses. And docs/training.md: its examples parse, and the fields
+// and tests that it names are there.
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -18,9 +19,13 @@
 namespace descent {
 namespace {
 
-std::string Document() {
+std::string Source(const std::string& path) {
   const char* source = std::getenv("DESCENT_SOURCE_DIR");
-  std::ifstream in(std::string(source == nullptr ? "." : source) + "/docs/job-file.md");
+  return absl::StrCat(source == nullptr ? "." : source, "/", path);
+}
+
+std::string Document(const std::string& path = "docs/job-file.md") {
+  std::ifstream in(Source(path));
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
@@ -71,19 +76,21 @@ TEST(JobFileDocument, HasEveryFieldAndValueAndNoOther) {
   }
 }
 
-TEST(JobFileDocument, ExamplesParseAndWholeJobsAreValid) {
+// Parses every example, and validates those that are whole jobs; how many there are of each.
+void CheckExamples(const std::string& document, int* blocks, int* whole) {
   std::string block;
   bool code = false;
-  int blocks = 0, whole = 0, line_number = 0;
-  for (const absl::string_view line : absl::StrSplit(Document(), '\n')) {
+  int line_number = 0;
+  *blocks = *whole = 0;
+  for (const absl::string_view line : absl::StrSplit(Document(document), '\n')) {
     ++line_number;
     if (code && line == "```") {
       code = false;
-      ++blocks;
-      auto job = ParseJob(block, absl::StrCat("docs/job-file.md, block that ends at line ", line_number));
+      ++*blocks;
+      auto job = ParseJob(block, absl::StrCat(document, ", block that ends at line ", line_number));
       ASSERT_TRUE(job.ok()) << job.status();
       if (job->name().empty()) continue;
-      ++whole;
+      ++*whole;
       ASSERT_TRUE(ResolveJob(1, 1, "/jobs", &*job).ok());
       EXPECT_TRUE(ValidateJob(*job).ok()) << ValidateJob(*job) << " before line " << line_number;
     } else if (code) {
@@ -93,8 +100,48 @@ TEST(JobFileDocument, ExamplesParseAndWholeJobsAreValid) {
       block.clear();
     }
   }
+}
+
+TEST(JobFileDocument, ExamplesParseAndWholeJobsAreValid) {
+  int blocks, whole;
+  CheckExamples("docs/job-file.md", &blocks, &whole);
   EXPECT_GE(blocks, 15);
   EXPECT_GE(whole, 2);
+}
+
+// "optimizer.adam.beta1", from the job on.
+bool IsField(absl::string_view path) {
+  const google::protobuf::Descriptor* message = v1::JobSpec::descriptor();
+  for (const absl::string_view name : absl::StrSplit(path, '.')) {
+    const auto* field = message == nullptr ? nullptr : message->FindFieldByName(std::string(name));
+    if (field == nullptr) return false;
+    message = field->message_type();
+  }
+  return true;
+}
+
+TEST(TrainingDocument, ExamplesParseAndFieldsAndTestsExist) {
+  int blocks, whole;
+  CheckExamples("docs/training.md", &blocks, &whole);
+  EXPECT_GE(blocks, 2);
+  int fields = 0, tests = 0;
+  for (const absl::string_view line : absl::StrSplit(Document("docs/training.md"), '\n')) {
+    const std::vector<std::string> columns = absl::StrSplit(line, " | ");
+    if (columns.size() < 4 || !absl::StartsWith(line, "| ")) continue;  // not of the tables of what is there
+    const std::vector<std::string> named = absl::StrSplit(columns[1], '`');
+    for (size_t i = 1; i < named.size(); i += 2) {
+      if (absl::StrContains(named[i], ": ") || named[i] == "descent tune") continue;  // an example; a command
+      EXPECT_TRUE(IsField(named[i]) || named[i] == "sparse_table") << named[i] << " in " << line;
+      ++fields;
+    }
+    const std::vector<std::string> held = absl::StrSplit(columns[2], '`');
+    for (size_t i = 1; i < held.size(); i += 2) {
+      EXPECT_TRUE(std::ifstream(Source(held[i])).good()) << held[i] << " in " << line;
+      ++tests;
+    }
+  }
+  EXPECT_GE(fields, 25);
+  EXPECT_GE(tests, 25);
 }
 
 }  // namespace

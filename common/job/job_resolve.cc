@@ -1,9 +1,12 @@
-// Every default, in one place; the comments of job.proto and docs/job-file.md state the same numbers.
+// Every default; those of rules and rates come from the files beside this. The comments of job.proto and
+// docs/job-file.md state the same numbers.
 #include <algorithm>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/job/job.h"
+#include "common/job/learning_rate_spec.h"
+#include "common/job/optimizer_spec.h"
 
 namespace descent {
 namespace {
@@ -38,32 +41,6 @@ void ResolveModel(v1::ModelSpec* model) {
   if (model->max_bytes() == 0) model->set_max_bytes(uint64_t{64} << 30);
 }
 
-void ResolveOptimizer(v1::Optimizer* optimizer) {
-  switch (optimizer->rule_case()) {
-    case v1::Optimizer::RULE_NOT_SET:
-      optimizer->mutable_sgd();
-      break;
-    case v1::Optimizer::kMomentum:
-      if (!optimizer->momentum().has_momentum()) optimizer->mutable_momentum()->set_momentum(0.9);
-      break;
-    case v1::Optimizer::kAdagrad: {
-      v1::Adagrad* rule = optimizer->mutable_adagrad();
-      if (!rule->has_epsilon()) rule->set_epsilon(1e-10);
-      if (!rule->has_initial_accumulator()) rule->set_initial_accumulator(0);
-      break;
-    }
-    case v1::Optimizer::kAdam: {
-      v1::Adam* rule = optimizer->mutable_adam();
-      if (!rule->has_beta1()) rule->set_beta1(0.9);
-      if (!rule->has_beta2()) rule->set_beta2(0.999);
-      if (!rule->has_epsilon()) rule->set_epsilon(1e-8);
-      break;
-    }
-    default:
-      break;
-  }
-}
-
 void ResolveCluster(uint32_t servers, uint32_t workers, v1::Cluster* cluster) {
   if (servers != 0) cluster->set_servers(servers);
   if (workers != 0) cluster->set_workers(workers);
@@ -90,8 +67,9 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
   if (job->length_case() == v1::JobSpec::LENGTH_NOT_SET && ReadsData(job->model())) job->set_epochs(1);
   if (job->has_data()) ResolveData(job_dir, job->mutable_data());
   if (job->has_model()) ResolveModel(job->mutable_model());
-  job->mutable_consistency();
+  job->mutable_consistency()->set_mode(job->consistency().mode());  // SYNC, unless said
   ResolveOptimizer(job->mutable_optimizer());
+  if (job->has_learning_rate()) ResolveLearningRate(job->mutable_learning_rate());
 
   v1::Evaluation* evaluation = job->mutable_evaluation();
   if (evaluation->every_case() == v1::Evaluation::EVERY_NOT_SET &&

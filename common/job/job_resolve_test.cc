@@ -56,6 +56,7 @@ model {
   max_bytes: 68719476736
 }
 consistency {
+  mode: SYNC
 }
 optimizer {
   adam {
@@ -86,6 +87,16 @@ slots: 1024
 )");
 }
 
+TEST(ResolveJob, SyncSaidOrNotIsTheSameJob) {
+  v1::JobSpec said = Resolved("ranks: 5");
+  EXPECT_TRUE(said.consistency().has_mode());
+  const uint64_t fingerprint = JobFingerprint(said);
+  said.mutable_consistency()->clear_mode();
+  EXPECT_EQ(JobFingerprint(said), fingerprint);
+  said.mutable_consistency()->set_mode(v1::ASYNC);
+  EXPECT_NE(JobFingerprint(said), fingerprint);
+}
+
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {
   EXPECT_EQ(Resolved("", 1, 1).ranks(), 8u);
   EXPECT_EQ(Resolved("", 1, 3).ranks(), 12u);
@@ -114,6 +125,29 @@ TEST(ResolveJob, RulesAndLengths) {
   EXPECT_EQ(Resolved("checkpoint { every_rounds: 9 }").checkpoint().keep(), 3u);
   EXPECT_EQ(Resolved("").evaluation().every_case(), v1::Evaluation::EVERY_NOT_SET);
   EXPECT_EQ(Resolved("evaluation { objective: true }").evaluation().every_epochs(), 1);
+}
+
+TEST(ResolveJob, EveryNumberOfEveryRuleHasADefault) {
+  const auto* rules = v1::Optimizer::descriptor()->FindOneofByName("rule");
+  for (int i = 0; i < rules->field_count(); ++i) {
+    const v1::JobSpec job = Resolved("optimizer { " + std::string(rules->field(i)->name()) + " {} }");
+    const auto* reflection = job.optimizer().GetReflection();
+    const auto& rule = reflection->GetMessage(job.optimizer(), rules->field(i));
+    for (int j = 0; j < rule.GetDescriptor()->field_count(); ++j) {
+      const auto* field = rule.GetDescriptor()->field(j);
+      if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_DOUBLE) continue;
+      EXPECT_TRUE(rule.GetReflection()->HasField(rule, field)) << field->full_name();
+    }
+  }
+}
+
+TEST(ResolveJob, Rates) {
+  const v1::LearningRate cycle = Resolved("learning_rate { one_cycle { peak: 2 } }").learning_rate();
+  EXPECT_EQ(cycle.one_cycle().initial(), 0.2);
+  EXPECT_EQ(cycle.one_cycle().final(), 0.002);
+  EXPECT_EQ(cycle.one_cycle().rise(), 0.45);
+  EXPECT_EQ(Resolved("learning_rate { step { initial: 1 } }").learning_rate().step().factor(), 0.1);
+  EXPECT_EQ(Resolved("learning_rate { cosine { initial: 1 } }").learning_rate().cosine().growth(), 1u);
 }
 
 TEST(ResolveJob, IsIdempotentAndItsTextReadsBack) {

@@ -1,4 +1,7 @@
 // Text, fingerprint and the plain readings of a resolved job.
+#include <algorithm>
+#include <cmath>
+
 #include "common/base/check.h"
 #include "common/job/job.h"
 #include "google/protobuf/text_format.h"
@@ -19,6 +22,9 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   decides.clear_limits();
   decides.clear_checkpoint();
   decides.clear_replicas();
+  if (decides.has_consistency() && decides.consistency().mode() == v1::SYNC) {
+    decides.mutable_consistency()->clear_mode();  // said or not, it is the same job
+  }
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();
@@ -58,11 +64,25 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
   return result;
 }
 
+uint64_t ClocksPerEpoch(const v1::JobSpec& job, uint64_t rows) {
+  const uint64_t ranks = std::max<uint64_t>(1, job.ranks()), batch = std::max<uint64_t>(1, job.batch_size());
+  const uint64_t share = rows / ranks + (rows % ranks != 0);
+  return std::max<uint64_t>(1, share / batch + (share % batch != 0));
+}
+
+uint64_t ClocksOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
+  if (job.length_case() != v1::JobSpec::kEpochs) return std::max<uint64_t>(1, job.rounds());
+  return std::max<uint64_t>(1, static_cast<uint64_t>(std::ceil(job.epochs() * static_cast<double>(clocks_per_epoch))));
+}
+
+uint64_t RoundsOf(double epochs, uint64_t clocks_per_epoch) {
+  return std::max<uint64_t>(1, static_cast<uint64_t>(epochs * static_cast<double>(clocks_per_epoch) + 0.5));
+}
+
 uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch) {
   if (evaluation.every_rounds() > 0) return evaluation.every_rounds();
   if (evaluation.every_epochs() <= 0) return 0;
-  return std::max<uint64_t>(
-      1, static_cast<uint64_t>(evaluation.every_epochs() * static_cast<double>(clocks_per_epoch) + 0.5));
+  return RoundsOf(evaluation.every_epochs(), clocks_per_epoch);
 }
 
 Geometry GeometryOf(const v1::JobSpec& job) {
@@ -70,10 +90,6 @@ Geometry GeometryOf(const v1::JobSpec& job) {
   if (job.block_elements() != 0) geometry.block_elements = job.block_elements();
   if (job.slots() != 0) geometry.slots = job.slots();
   return geometry;
-}
-
-float LearningRateAt(const v1::JobSpec& job, uint64_t clock) {
-  return static_cast<float>(job.learning_rate().constant());
 }
 
 }  // namespace descent

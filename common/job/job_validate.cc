@@ -2,23 +2,19 @@
 #include <cmath>
 #include <set>
 #include <string>
-#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "common/job/field_names.h"
 #include "common/job/job.h"
-#include "google/protobuf/message.h"
+#include "common/job/job_errors.h"
+#include "common/job/learning_rate_spec.h"
+#include "common/job/optimizer_spec.h"
 
 namespace descent {
 namespace {
 
-using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
-
-class Checker {
+class Checker : private JobErrors {
  public:
   explicit Checker(const v1::JobSpec& job) : job_(job) {}
 
@@ -31,56 +27,10 @@ class Checker {
     Rule();
     EvaluationAndCluster();
     Replicas();
-    if (errors_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrJoin(errors_, "\n"));
+    return status();
   }
 
  private:
-  template <typename... Text>
-  void Error(absl::string_view path, const Text&... text) {
-    errors_.push_back(absl::StrCat(path, ": ", text...));
-  }
-  template <typename Number>
-  void Range(absl::string_view path, Number value, Number least, Number most) {
-    if (!(value >= least && value <= most)) Error(path, value, " is not from ", least, " to ", most);
-  }
-  void Positive(absl::string_view path, double value, bool or_zero = false) {
-    if (or_zero && value == 0) return;
-    if (std::isfinite(value) && !(value > 0)) Error(path, value, " is not above 0");
-  }
-  void UnitInterval(absl::string_view path, double value) {
-    if (std::isfinite(value) && !(value >= 0 && value < 1)) Error(path, value, " is not from 0 to below 1");
-  }
-
-  // What holds for every field of a kind: numbers are finite, enum values have a name.
-  void Plain(const Message& message, const std::string& prefix) {
-    const auto* reflection = message.GetReflection();
-    std::vector<const FieldDescriptor*> fields;
-    reflection->ListFields(message, &fields);
-    for (const FieldDescriptor* field : fields) {
-      const std::string path = prefix.empty() ? field->name() : absl::StrCat(prefix, ".", field->name());
-      if (field->is_repeated()) continue;
-      switch (field->cpp_type()) {
-        case FieldDescriptor::CPPTYPE_MESSAGE:
-          Plain(reflection->GetMessage(message, field), path);
-          break;
-        case FieldDescriptor::CPPTYPE_DOUBLE:
-          if (const double value = reflection->GetDouble(message, field); !std::isfinite(value)) {
-            Error(path, value, " is not a finite number");
-          }
-          break;
-        case FieldDescriptor::CPPTYPE_ENUM:
-          if (const int value = reflection->GetEnumValue(message, field);
-              field->enum_type()->FindValueByNumber(value) == nullptr) {
-            Error(path, value, " is none of ", absl::StrJoin(ValueNames(*field->enum_type()), ", "));
-          }
-          break;
-        default:
-          break;
-      }
-    }
-  }
-
   void Top() {
     bool good_name =
         !job_.name().empty() && job_.name().size() <= 100 && job_.name()[0] != '.' && job_.name()[0] != '-';
@@ -286,27 +236,15 @@ class Checker {
   }
 
   void Rule() {
-    if (!job_.has_learning_rate() || job_.learning_rate().constant() == 0) {
-      Error("learning_rate.constant", "missing: how far a step goes");
-    } else if (const double rate = job_.learning_rate().constant(); std::isfinite(rate)) {
-      if (!(rate > 0)) {
-        Error("learning_rate.constant", rate, " is not above 0");
-      } else if (!std::isnormal(static_cast<float>(rate))) {
-        Error("learning_rate.constant", rate, " is beyond float32");
-      }
+    CheckLearningRate(job_.learning_rate(), ReadsData(), this);
+    CheckOptimizer(job_.optimizer(), this);
+    if (job_.optimizer().has_adamw() && job_.l2() > 0) {
+      Error("l2", job_.l2(), " beside adamw, which decays by optimizer.adamw.weight_decay alone");
     }
-    const v1::Optimizer& optimizer = job_.optimizer();
-    if (optimizer.has_momentum()) UnitInterval("optimizer.momentum.momentum", optimizer.momentum().momentum());
-    if (optimizer.has_adagrad()) {
-      Positive("optimizer.adagrad.epsilon", optimizer.adagrad().epsilon());
-      if (optimizer.adagrad().initial_accumulator() < 0) {
-        Error("optimizer.adagrad.initial_accumulator", optimizer.adagrad().initial_accumulator(), " is below 0");
-      }
-    }
-    if (optimizer.has_adam()) {
-      UnitInterval("optimizer.adam.beta1", optimizer.adam().beta1());
-      UnitInterval("optimizer.adam.beta2", optimizer.adam().beta2());
-      Positive("optimizer.adam.epsilon", optimizer.adam().epsilon());
+    const bool falls = job_.learning_rate().schedule_case() > v1::LearningRate::kConstant ||
+                       job_.learning_rate().warmup_case() != v1::LearningRate::WARMUP_NOT_SET;
+    if (job_.optimizer().has_ftrl() && falls) {
+      Error("learning_rate", "ftrl takes a constant, its alpha: the rate of each parameter falls by itself");
     }
   }
 
@@ -345,7 +283,6 @@ class Checker {
   }
 
   const v1::JobSpec& job_;
-  std::vector<std::string> errors_;
 };
 
 }  // namespace

@@ -76,6 +76,87 @@ TEST(ValidateJob, Rates) {
             "optimizer.adam.beta2: -0.5 is not from 0 to below 1\noptimizer.adam.epsilon: 0 is not above 0");
 }
 
+TEST(ValidateJob, Schedules) {
+  const auto error = [](const std::string& rate, const char* text = kMlp) {
+    return ErrorOf(text, {("learning_rate={ " + rate + " }").c_str()});
+  };
+  EXPECT_EQ(error("cosine { initial: 0.1 } warmup_rounds: 5"), "");
+  EXPECT_EQ(error("warmup_rounds: 5"), "learning_rate.constant: missing: how far a step goes");
+  EXPECT_EQ(error("step {}"),
+            "learning_rate.step.initial: missing: how far a step goes\n"
+            "learning_rate.step.every_rounds: missing, and every_epochs as well: how soon the rate falls");
+  EXPECT_EQ(error("step { initial: 1 factor: 1.5 every_rounds: 0 }"),
+            "learning_rate.step.factor: 1.5 is not from above 0 to 1\n"
+            "learning_rate.step.every_rounds: 0 is not from 1 to 281474976710656");
+  EXPECT_EQ(error("exponential { initial: 1e300 factor: 0 epochs: -1 }"),
+            "learning_rate.exponential.initial: 1e+300 is beyond float32\n"
+            "learning_rate.exponential.factor: 0 is not from above 0 to 1\n"
+            "learning_rate.exponential.epochs: -1 is not above 0");
+  EXPECT_EQ(error("inverse_time { initial: 1 }"),
+            "learning_rate.inverse_time.rounds: missing, and epochs as well: how soon the rate falls");
+  EXPECT_EQ(error("inverse_sqrt { initial: -1 rounds: 1 }"), "learning_rate.inverse_sqrt.initial: -1 is not above 0");
+  EXPECT_EQ(error("polynomial { initial: 1 final: -1 power: 0 }"),
+            "learning_rate.polynomial.final: -1 is below 0\nlearning_rate.polynomial.power: 0 is not above 0");
+  EXPECT_EQ(error("cosine { initial: 1 growth: 2 }"),
+            "learning_rate.cosine.growth: 2 is for cycles that follow: set restarts");
+  EXPECT_EQ(error("one_cycle { peak: 1 rise: 0.6 } warmup_epochs: 0"),
+            "learning_rate.one_cycle.rise: 0.6 is not from above 0 to 0.5: the fall takes as long\n"
+            "learning_rate.warmup_epochs: 0 is not above 0");
+  EXPECT_EQ(error("cosine { initial: 1 epochs: 1 }", kQuadratic),
+            "learning_rate.cosine.epochs: the model reads no data, so it has no epochs: set rounds");
+}
+
+TEST(ValidateJob, Rules) {
+  const auto error = [](const std::string& optimizer, const char* change = "seed=0") {
+    return ErrorOf(kMlp, {("optimizer={ " + optimizer + " }").c_str(), change});
+  };
+  for (const char* rule :
+       {"sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "amsgrad", "ftrl"}) {
+    EXPECT_EQ(error(std::string(rule) + " {}"), "");
+  }
+  EXPECT_EQ(error("momentum { dampening: 1 }"), "optimizer.momentum.dampening: 1 is not from 0 to below 1");
+  EXPECT_EQ(error("nesterov { momentum: -1 }"), "optimizer.nesterov.momentum: -1 is not from 0 to below 1");
+  EXPECT_EQ(error("adagrad { initial_accumulator: -1 }"), "optimizer.adagrad.initial_accumulator: -1 is below 0");
+  EXPECT_EQ(error("adadelta { rho: 1 epsilon: 0 }"),
+            "optimizer.adadelta.rho: 1 is not from 0 to below 1\noptimizer.adadelta.epsilon: 0 is not above 0");
+  EXPECT_EQ(
+      error("rmsprop { decay: 2 momentum: 1 }"),
+      "optimizer.rmsprop.decay: 2 is not from 0 to below 1\noptimizer.rmsprop.momentum: 1 is not from 0 to below 1");
+  EXPECT_EQ(error("adamw { weight_decay: -1 }"), "optimizer.adamw.weight_decay: -1 is below 0");
+  EXPECT_EQ(error("adamw {}", "l2=0.1"), "l2: 0.1 beside adamw, which decays by optimizer.adamw.weight_decay alone");
+  EXPECT_EQ(error("amsgrad { epsilon: inf }"), "optimizer.amsgrad.epsilon: inf is not a finite number");
+  EXPECT_EQ(error("ftrl { beta: 0 l1: -1 l2: 1e39 }"),
+            "optimizer.ftrl.beta: 0 is not above 0\noptimizer.ftrl.l1: -1 is below 0\n"
+            "optimizer.ftrl.l2: 1e+39 is beyond float32");
+  EXPECT_EQ(error("ftrl {}", "learning_rate.warmup_rounds=5"),
+            "learning_rate: ftrl takes a constant, its alpha: the rate of each parameter falls by itself");
+}
+
+TEST(ValidateJob, ProximalSteps) {
+  const auto error = [](const std::string& optimizer) {
+    return ErrorOf(kMlp, {("optimizer={ " + optimizer + " }").c_str()});
+  };
+  for (const char* rule : {"", "sgd {}", "momentum {}", "adagrad {}", "rmsprop {}", "adam {}", "amsgrad {}"}) {
+    EXPECT_EQ(error(std::string(rule) + " proximal { l1: 1e-4 }"), "");
+  }
+  const std::string goes_with = "; it goes with sgd, momentum, adagrad, adam, amsgrad, and rmsprop without momentum";
+  for (const std::string rule : {"nesterov", "adadelta", "adamw"}) {
+    EXPECT_EQ(error(rule + " {} proximal { l1: 1 }"), "optimizer.proximal: has no meaning after " + rule + goes_with);
+  }
+  EXPECT_EQ(error("ftrl {} proximal { l1: 1 }"),
+            "optimizer.proximal: has no meaning after ftrl, which has l1 and l2 of its own" + goes_with);
+  EXPECT_EQ(error("rmsprop { momentum: 0.5 } proximal { l1: 1 }"),
+            "optimizer.proximal: has no meaning after rmsprop with momentum 0.5, whose steps are of many scales");
+  EXPECT_EQ(error("proximal {}"), "optimizer.proximal: does nothing: set l1, l2, lower, upper or non_negative");
+  EXPECT_EQ(error("proximal { l1: -1 l2: nan }"),
+            "optimizer.proximal.l2: nan is not a finite number\noptimizer.proximal.l1: -1 is below 0");
+  EXPECT_EQ(error("proximal { lower: 0.5 upper: -0.5 }"),
+            "optimizer.proximal.lower: 0.5 is above 0, which must be allowed\n"
+            "optimizer.proximal.upper: -0.5 is below 0, which must be allowed");
+  EXPECT_EQ(error("proximal { lower: 0 non_negative: true }"),
+            "optimizer.proximal.lower: 0 beside non_negative, which is lower: 0");
+}
+
 TEST(ValidateJob, Models) {
   EXPECT_EQ(ErrorOf(kMlp, {"model.mlp.classes=0"}), "model.mlp.classes: the number of classes is missing");
   EXPECT_EQ(ErrorOf(kMlp, {"model.softmax.classes=1"}), "model.softmax.classes: 1 is not from 2 to 65536");

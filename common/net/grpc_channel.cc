@@ -2,10 +2,12 @@
 
 #include <grpcpp/channel.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/create_channel_posix.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "common/net/local_socket.h"
 #include "common/wire/frame.h"
 
 namespace descent {
@@ -50,9 +52,7 @@ constexpr Setting kServer[] = {
     {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0},
 };
 
-}  // namespace
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, Lane lane) {
+grpc::ChannelArguments ArgumentsOf(Lane lane) {
   grpc::ChannelArguments arguments;
   const auto set = [&](const auto& table) {
     for (const Setting& setting : table) arguments.SetInt(setting.name, setting.value);
@@ -62,7 +62,19 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, Lane lane
   if (lane == Lane::kBulk) set(kBulk);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxMessageBytes));
   arguments.SetMaxSendMessageSize(static_cast<int>(kMaxMessageBytes));
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return arguments;
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, Lane lane) {
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), ArgumentsOf(lane));
+}
+
+std::shared_ptr<grpc::Channel> MakeLocalChannel(const std::string& address, Lane lane) {
+  absl::StatusOr<FileDescriptor> fd = ConnectLocally(address);
+  if (!fd.ok()) return nullptr;
+  return grpc::CreateCustomInsecureChannelFromFd(address, fd->Release(), ArgumentsOf(lane));
 }
 
 void ApplyServerSettings(grpc::ServerBuilder* builder) {

@@ -1,7 +1,7 @@
 // The one table of what gRPC is told about channels and servers, and how they are made. gRPC's defaults are for wide
 // networks and many services: a peer's death is noticed after hours, a restarted one found after minutes.
 //
-// Functions are thread-safe. A channel connects by itself, on first use, and again after a loss.
+// Functions are thread-safe.
 #ifndef DESCENT_COMMON_NET_GRPC_CHANNEL_H_
 #define DESCENT_COMMON_NET_GRPC_CHANNEL_H_
 
@@ -21,8 +21,12 @@ namespace descent {
 // Channels of different lanes never share a connection: a heartbeat does not queue behind 64 MiB of gradients.
 enum class Lane { kControl, kBulk };
 
-// `address` is "host:port". Insecure credentials.
+// `address` is "host:port". Insecure credentials. Connects by itself, on first use, and again after a loss.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, Lane lane);
+
+// The same for a server of this machine, over a local socket (local_socket.h): connected already, and of one
+// connection; when that is lost, make another. Null: no server is reached so under this address, and TCP is the way.
+std::shared_ptr<grpc::Channel> MakeLocalChannel(const std::string& address, Lane lane);
 
 // The server's half of the table: permission for the clients' keepalive, message limits, no silent sharing of a port.
 void ApplyServerSettings(grpc::ServerBuilder* builder);

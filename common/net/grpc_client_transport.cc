@@ -54,8 +54,7 @@ class GrpcClientTransport final : public ClientTransport {
     DESCENT_CHECK(handler_ == nullptr);
     handler_ = handler;
     for (auto& peer : peers_) {
-      peer->channel = MakeChannel(peer->address, Lane::kBulk);
-      peer->stub = std::make_unique<Stub>(peer->channel);
+      peer->tcp = MakeChannel(peer->address, Lane::kBulk);
     }
     thread_ = std::thread([this] { Poll(); });
   }
@@ -122,8 +121,7 @@ class GrpcClientTransport final : public ClientTransport {
   struct Peer {
     ServerId id;
     std::string address;
-    std::shared_ptr<grpc::Channel> channel;
-    std::unique_ptr<Stub> stub;
+    std::shared_ptr<grpc::Channel> tcp;
     std::unique_ptr<Stream> stream;
     absl::Duration backoff = kFirstBackoff;
     absl::Time retry_at = absl::InfinitePast();
@@ -194,16 +192,16 @@ class GrpcClientTransport final : public ClientTransport {
     bool ok;
     while (queue_.Next(&tag, &ok)) {
     }
-    for (auto& peer : peers_) {
-      peer->stub.reset();
-      peer->channel.reset();
-    }
+    for (auto& peer : peers_) peer->tcp.reset();
   }
 
   void Connect(Peer* peer) {
     peer->stream = std::make_unique<Stream>(peer);
     Stream* stream = peer->stream.get();
-    stream->call = peer->stub->PrepareCall(&stream->context, kMethod, &queue_);
+    // A local channel lives as long as its stream's context, which holds it.
+    std::shared_ptr<grpc::Channel> channel = MakeLocalChannel(peer->address, Lane::kBulk);
+    if (channel == nullptr) channel = peer->tcp;
+    stream->call = Stub(std::move(channel)).PrepareCall(&stream->context, kMethod, &queue_);
     stream->call->StartCall(&stream->start);
   }
 

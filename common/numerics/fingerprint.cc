@@ -69,6 +69,8 @@ uint64_t Probe() {
     hash.Number(std::bit_cast<uint32_t>(std::tanh(x[i])));
     hash.Number(std::bit_cast<uint64_t>(std::exp(static_cast<double>(x[i]))));
     hash.Number(std::bit_cast<uint64_t>(std::log1p(static_cast<double>(y[i]))));
+    hash.Number(std::bit_cast<uint64_t>(std::cos(static_cast<double>(x[i]))));
+    hash.Number(std::bit_cast<uint64_t>(std::pow(0.1, static_cast<double>(x[i]))));
     sum += y[i];
   }
   hash.Number(std::bit_cast<uint64_t>(sum));

@@ -48,8 +48,7 @@ absl::StatusOr<Generation> CheckpointFolder::BeginGeneration(RunId run) {
     DESCENT_ASSIGN_OR_RETURN(Generation next, HighestGeneration());
     if (next.value == kUnbounded) return absl::ResourceExhaustedError(absl::StrCat(path_, ": out of generations"));
     ++next;
-    const absl::Status made =
-        storage_->CreateExclusive(PathOf(GenerationFileName(next)), absl::StrFormat("run %016x\n", run.value));
+    const absl::Status made = storage_->CreateExclusive(PathOf(GenerationFileName(next)), GenerationText(run));
     if (made.ok()) return next;
     if (!absl::IsAlreadyExists(made)) return made;  // else another coordinator was faster
   }

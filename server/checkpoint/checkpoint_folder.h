@@ -47,6 +47,9 @@ struct NewestCut {
 };
 
 struct PruneOptions {
+  // Whose cuts these are: those of other runs are neither removed nor counted. One that was never committed is of the
+  // run that its generation's file names. nullopt: all are of one run.
+  std::optional<RunId> run;
   uint32_t keep_last = 1;
   uint32_t keep_best = 0;  // by the metric that the newest cut with one names; NaN is never best
   bool higher_is_better = false;
@@ -96,6 +99,7 @@ class CheckpointFolder {
   absl::StatusOr<Generation> HighestGeneration();
   Cut LookAt(const std::string& name, const CutId& id);
   absl::Status RemoveCut(const Cut& cut);
+  bool IsOf(const Cut& cut, RunId run);
   absl::StatusOr<std::vector<std::string>> Surplus(const std::vector<Cut>& cuts, const PruneOptions& options);
 
   Storage* const storage_;

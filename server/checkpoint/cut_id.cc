@@ -16,6 +16,7 @@ constexpr absl::string_view kCut = "cut-", kOfGeneration = "-g", kServer = "serv
 std::string CutFolderName(const CutId& id) { return absl::StrFormat("cut-%012u-g%u", id.number, id.generation.value); }
 std::string PartFileName(ServerId server) { return absl::StrCat(kServer, server.value, kPart); }
 std::string GenerationFileName(Generation of) { return absl::StrCat(kGeneration, of.value); }
+std::string GenerationText(RunId run) { return absl::StrFormat("run %016x\n", run.value); }
 
 std::optional<CutId> ParseCutFolderName(absl::string_view name) {
   absl::string_view rest = name;

@@ -25,6 +25,7 @@ inline constexpr absl::string_view kManifestTemporaryName = "MANIFEST.tmp";
 std::string CutFolderName(const CutId& id);     // "cut-000000000500-g2"; the run is not in it
 std::string PartFileName(ServerId server);      // "server-0.part"
 std::string GenerationFileName(Generation of);  // "generation-2"
+std::string GenerationText(RunId run);          // what that file holds
 
 // The run is left 0. nullopt: no such name; what these return gives the name back, byte for byte.
 std::optional<CutId> ParseCutFolderName(absl::string_view name);

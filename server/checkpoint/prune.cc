@@ -11,6 +11,8 @@
 namespace descent {
 namespace {
 
+constexpr uint64_t kMostGenerationBytes = 1024;
+
 // Names of the best of these, newest first among equals.
 std::vector<std::string> Best(const std::vector<const Cut*>& cuts, uint32_t keep, bool higher_is_better) {
   std::string metric;
@@ -60,6 +62,12 @@ absl::StatusOr<std::vector<std::string>> CheckpointFolder::Surplus(const std::ve
   return surplus;
 }
 
+bool CheckpointFolder::IsOf(const Cut& cut, RunId run) {
+  if (cut.status.ok()) return cut.id.run == run;
+  const auto text = storage_->ReadFile(PathOf(GenerationFileName(cut.id.generation)), kMostGenerationBytes);
+  return text.ok() && *text == GenerationText(run);
+}
+
 absl::Status CheckpointFolder::RemoveCut(const Cut& cut) {
   const std::string folder = PathOf(cut.name);
   if (cut.committed) {
@@ -72,7 +80,10 @@ absl::Status CheckpointFolder::RemoveCut(const Cut& cut) {
 }
 
 absl::StatusOr<std::vector<std::string>> CheckpointFolder::Prune(const PruneOptions& options) {
-  DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, List());
+  DESCENT_ASSIGN_OR_RETURN(std::vector<Cut> cuts, List());
+  if (options.run.has_value()) {
+    std::erase_if(cuts, [&](const Cut& cut) { return !IsOf(cut, *options.run); });
+  }
   DESCENT_ASSIGN_OR_RETURN(const std::vector<std::string> surplus, Surplus(cuts, options));
   const std::string busy = options.in_progress.has_value() ? CutFolderName(*options.in_progress) : std::string();
   std::vector<std::string> removed;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/job/job.h"
 #include "common/wire/frame.h"
 
 namespace descent {
@@ -15,6 +16,7 @@ namespace {
 constexpr size_t kMaxMembers = 16384;
 constexpr size_t kMaxText = 4096;
 constexpr absl::Duration kCoveredSilence = absl::Seconds(1);  // many beats
+constexpr absl::Duration kUnconfirmed = absl::Seconds(2);     // many round trips
 
 absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Seconds(seconds > 0 ? seconds : otherwise); }
 
@@ -37,10 +39,18 @@ Admission::Rules AdmissionRules(const CoordinatorOptions& options) {
 uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
   switch (optimizer.rule_case()) {
     case v1::Optimizer::kMomentum:
+    case v1::Optimizer::kNesterov:
     case v1::Optimizer::kAdagrad:
       return 1;
+    case v1::Optimizer::kRmsprop:
+      return 1u + (optimizer.rmsprop().centered() ? 1 : 0) + (optimizer.rmsprop().momentum() > 0 ? 1 : 0);
+    case v1::Optimizer::kAdadelta:
     case v1::Optimizer::kAdam:
+    case v1::Optimizer::kAdamw:
+    case v1::Optimizer::kFtrl:
       return 2;
+    case v1::Optimizer::kAmsgrad:
+      return 3;
     default:
       return 0;
   }
@@ -96,6 +106,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       generation_(options_.generation),
       admission_(AdmissionRules(options_)),
       replicated_(options_.job.replicas() > 0 && want_servers_ > 1),
+      watch_(std::max(kUnconfirmed, lease_ / 5)),
       restore_(options_.restore),
       cuts_(CutOptions(options_)),
       leases_(options_.job.ranks()),
@@ -238,9 +249,9 @@ v1::RegisterReply Coordinator::RegisterServer(const v1::RegisterServerRequest& r
   member.nonce = request.nonce();
   member.memory_bytes = request.memory_bytes();
   member.registered = member.heard = now_;
-  if (options_.adopt.has_value() && request.seat_generation() == options_.adopt->generation() &&
-      request.seat_run() == options_.run.value) {
+  if (options_.adopt.has_value() && request.seat_run() == options_.run.value) {
     member.held.assign(request.seat().begin(), request.seat().end());
+    member.held_generation = request.seat_generation();
   }
   Log(LogLine::Level::kInfo, absl::StrCat("registered: ", Name(member), " at ", member.address));
   const v1::RegisterReply reply = Welcome(member);
@@ -292,15 +303,8 @@ v1::RegisterReply Coordinator::RegisterWorker(const v1::RegisterWorkerRequest& r
 
 void Coordinator::LearnLength() {
   if (clocks_per_epoch_ != 0) return;
-  const uint64_t rows = admission_.train_rows();
-  const uint64_t ranks = ranks_.size();
-  const uint64_t batch = options_.job.batch_size();
-  const uint64_t share = rows / ranks + (rows % ranks != 0);
-  clocks_per_epoch_ = std::max<uint64_t>(1, share / batch + (share % batch != 0));
-  if (options_.job.length_case() == v1::JobSpec::kEpochs) {
-    clocks_ = static_cast<uint64_t>(std::ceil(options_.job.epochs() * static_cast<double>(clocks_per_epoch_)));
-    clocks_ = std::max<uint64_t>(1, clocks_);
-  }
+  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.train_rows());
+  if (options_.job.length_case() == v1::JobSpec::kEpochs) clocks_ = ClocksOf(options_.job, clocks_per_epoch_);
 }
 
 // --- Phases
@@ -366,6 +370,7 @@ void Coordinator::Evolve() {
                                     [](const auto& m) { return !m.second.is_server || m.second.ready; });
     if (!placed || (replicated_ && !replicas_.CanRun())) return;
     SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
+    replicas_.Settle();
     if (recoveries_ == 0) running_since_ = now_;
     advanced_ = training_told_ = now_;
     cuts_.Start(restore_.has_value() ? restore_->number : 0, now_);
@@ -373,14 +378,19 @@ void Coordinator::Evolve() {
     samples_.assign(1, Totals());
     LogGrants(leases_.Spread(), "");
     if (!leases_.Orphans().empty()) orphans_since_ = now_;
+    if (adopted_) Unsettle();
   }
   if (phase_ == v1::RUNNING) {
     // Under a stop a rank without a holder is as idle as one whose worker said so.
-    bool idle = true;
+    bool idle = true, settled = true;
+    for (uint32_t r = 0; r < ranks_.size() && settled; ++r) settled = Settled(r);
+    if (stopping_ && !stop_told_.has_value() && (settled || now_ - stop_since_ >= options_.stop_grace)) {
+      stop_told_ = now_;
+    }
     for (uint32_t r = 0; r < ranks_.size() && idle; ++r) {
       idle = ranks_[r].done || (stopping_ && !leases_.holder(Rank(r)).has_value());
     }
-    const bool grace_over = stopping_ && now_ - stop_since_ >= options_.stop_grace;
+    const bool grace_over = stop_told_.has_value() && now_ - *stop_told_ >= options_.stop_grace;
     if (idle || grace_over) {
       SetPhase(v1::SAVING, !stopping_ ? "every rank reached the end"
                            : idle     ? "stopped; every worker finished the clock in hand"
@@ -392,6 +402,15 @@ void Coordinator::Evolve() {
       }
     }
   }
+}
+
+void Coordinator::Unsettle() {
+  for (RankState& rank : ranks_) rank.settles = kUnbounded;
+}
+
+bool Coordinator::Settled(uint32_t rank) const {
+  const RankState& state = ranks_[rank];
+  return state.done || state.clock >= state.settles || !leases_.holder(Rank(rank)).has_value();
 }
 
 void Coordinator::GrantOrphans() {
@@ -429,6 +448,7 @@ void Coordinator::Lose(MemberId id, absl::string_view why) {
   last_death_ = absl::StrCat(Name(member), ": ", Clip(why));
   Log(ended() ? LogLine::Level::kInfo : LogLine::Level::kWarning, absl::StrCat("gone: ", last_death_));
   if (member.is_server) {
+    watch_.Forget(id);
     ServerDied(member, why);
     return;
   }
@@ -508,6 +528,7 @@ void Coordinator::Tick(absl::Time now) {
   ticked_ = now_;
   if (ended()) return;
   TendCuts();
+  TendBackups();
 
   std::vector<MemberId> silent;
   for (const auto& [id, member] : members_) {

@@ -14,7 +14,8 @@
 // process of its own: it is created with a generation that follows the last one.
 //
 // With replicas (job.replicas) the death of a server whose backups hold everything is none of this: they are promoted,
-// workers are told the new addresses, and the generation goes on (replica_table.h).
+// workers are told the new addresses, and the generation goes on (replica_table.h). A backup that its primary can't
+// reach is given up for a while (backup_watch.h).
 //
 // What comes from members is checked, never trusted. Thread-safety: none.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
@@ -37,6 +38,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "server/coordinator/admission.h"
+#include "server/coordinator/backup_watch.h"
 #include "server/coordinator/cut_schedule.h"
 #include "server/coordinator/first_cause.h"
 #include "server/coordinator/lease_table.h"
@@ -65,8 +67,6 @@ struct CoordinatorOptions {
   RunId run;
   Geometry geometry;
   bool apply_push = false;
-  // The learning rate of a clock, for the records. Null: job.learning_rate.constant.
-  std::function<double(uint64_t clock)> rate;
   // Null: an estimate from specs, map and optimizer, dense tensors only.
   std::function<MemoryPlan(ServerId, const std::vector<TensorSpec>&, const PartitionMap&, uint64_t clocks)> memory;
   absl::Duration stop_grace = absl::Seconds(5);   // for workers to finish the clock in hand
@@ -170,7 +170,8 @@ class Coordinator {
     bool ready = false;  // of a server: its blocks of this generation are made
     bool told_end = false;
     v1::ServerLoad load;
-    std::vector<v1::SeatReport> held;  // when it registered, of the generation of options.adopt
+    std::vector<v1::SeatReport> held;  // when it registered, of the generation below
+    uint64_t held_generation = 0;
   };
   struct RankState {
     uint64_t clock = 0;
@@ -178,6 +179,9 @@ class Coordinator {
     uint64_t examples_before = 0;  // of earlier leases
     bool done = false;
     absl::Time advanced;
+    // With replicas: what it was pushing when servers changed hands may be on some of them and not on others, until it
+    // has completed this clock. kUnbounded: its worker has not been heard of since.
+    uint64_t settles = 0;
   };
   struct Sample {
     absl::Time time;
@@ -195,12 +199,20 @@ class Coordinator {
   void LearnLength();
   bool PlanMemory();
   void GrantOrphans();
+  // Servers have changed hands: a stop is told once every rank has completed a clock with those that serve now, so that
+  // all are at one clock.
+  void Unsettle();
+  bool Settled(uint32_t rank) const;
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   void Lose(MemberId id, absl::string_view why);
   void ServerDied(const Member& server, absl::string_view why);
   // With replicas: whether all that the server served is served by others now.
   bool GoesOnWithout(const Member& server);
   void PlaceReplicas();
+  // What a primary says of its backup, which may hold it up.
+  void WatchBackup(const v1::SeatReport& report);
+  // Backups that were given up come again.
+  void TendBackups();
   // Goes on with what the servers hold, or from the cut.
   void AdoptOrRestore();
   void Restore();
@@ -250,6 +262,7 @@ class Coordinator {
   std::string memory_line_;
   const bool replicated_;
   ReplicaTable replicas_;
+  BackupWatch watch_;
   uint64_t promotions_ = 0;
   uint64_t lasting_change_ = 0, lasting_news_ = 0;
   uint64_t moves_ = 0;    // that may be heard of
@@ -280,6 +293,7 @@ class Coordinator {
   bool stopping_ = false;
   int stop_signal_ = 0;
   absl::Time stop_since_;
+  std::optional<absl::Time> stop_told_;  // since when workers are told
   FirstCause first_;
   std::string model_dir_, parameters_sha256_, state_sha256_;
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/control/messages.h"
+#include "common/job/learning_rate_schedule.h"
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
@@ -49,7 +50,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
     }
     member.ready = request.ready() && current && map_.has_value();
     for (const v1::SeatReport& report : request.seat()) {
-      if (current) replicas_.Report(member.id, report);
+      if (current && replicas_.Report(member.id, report) && report.primary()) WatchBackup(report);
     }
     if (replicated_) member.ready = member.ready && replicas_.Ready(member.id);
     for (const v1::CutReport& report : request.cut()) {
@@ -79,6 +80,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   }
   if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {
     reply.mutable_cut()->set_number(cuts_.number());
+    reply.mutable_cut()->set_attempt(cuts_.attempt());
     reply.mutable_cut()->set_at(cuts_.at());
     reply.mutable_cut()->set_folder(cut_folder);
   }
@@ -87,7 +89,7 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
       *reply.add_leases() = ToMessage(Rank(r), Incarnation{generation_, leases_.number(Rank(r))});
     }
   }
-  reply.set_stop(stopping_);
+  reply.set_stop(stop_told_.has_value() || (stopping_ && phase_ != v1::RUNNING));
   reply.set_message(Message());
   reply.set_next_ms(NextMs());
   if (member.is_server ? cuts_.enabled() || replicated_ : replicated_) {
@@ -116,6 +118,10 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
       rank.done = true;
       rank.advanced = advanced_ = now_;
     }
+  }
+  const bool placed = replicas_.changes() == lasting_change_ && request.moves() == moves_;
+  for (uint32_t r = 0; r < ranks_.size() && placed; ++r) {
+    if (ranks_[r].settles == kUnbounded && held(r)) ranks_[r].settles = ranks_[r].clock + 1;
   }
   for (const v1::TrainingPart& part : request.training()) {
     if (!held(part.rank()) || part.first() >= clocks_ || part.clocks() > clocks_ - part.first()) continue;
@@ -146,11 +152,12 @@ void Coordinator::EmitTraining() {
   if (fresh.empty()) return;
   const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
   training_told_ = now_;
+  const LearningRateSchedule rate(options_.job, clocks_per_epoch_);
   for (MetricRecord& record : fresh) {
     record.time = now_;
     record.epoch = EpochOf(record.clock);
     const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / metrics_every_ * metrics_every_;
-    record.rate = options_.rate ? options_.rate(record.clock - 1) : options_.job.learning_rate().constant();
+    record.rate = rate.At(record.clock - 1);
     if (seconds > 0) record.examples_per_second = examples / seconds;
     const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
     if (square.has_value()) record.gradient_norm = std::sqrt(*square);

@@ -12,6 +12,9 @@ namespace {
 // A run whose servers die as soon as they train would go round for ever.
 constexpr uint32_t kMostFruitless = 20;
 
+// Who is to hold a copy is to be well.
+constexpr absl::Duration kHeardOfLately = absl::Seconds(1);
+
 }  // namespace
 
 bool Coordinator::GoesOnWithout(const Member& server) {
@@ -32,6 +35,7 @@ bool Coordinator::GoesOnWithout(const Member& server) {
                      it == members_.end() ? "a process that is gone too" : Name(it->second)));
     if (it == members_.end()) return false;
   }
+  if (!loss.promoted.empty()) Unsettle();
   for (ServerId alone : loss.alone) {
     Log(LogLine::Level::kWarning, absl::StrCat("server ", alone.value, " goes on without a backup"));
   }
@@ -44,6 +48,33 @@ bool Coordinator::GoesOnWithout(const Member& server) {
   return true;
 }
 
+void Coordinator::WatchBackup(const v1::SeatReport& report) {
+  const ServerId server(report.server());
+  const bool held_up = watch_.HoldsUp(server, report.view(), report.unconfirmed(), now_);
+  if (!held_up || (phase_ != v1::RUNNING && phase_ != v1::SAVING)) return;
+  const std::optional<MemberId> backup = replicas_.GiveUpBackup(server);
+  if (!backup.has_value()) return;
+  const absl::Duration pause = watch_.GaveUp(server, *backup, now_);
+  const auto it = members_.find(*backup);
+  Log(LogLine::Level::kWarning,
+      absl::StrCat("server ", server.value, ": its backup on ",
+                   it == members_.end() ? "a process that is gone" : Name(it->second),
+                   " confirms nothing, they may not reach each other; it goes on without it, for ",
+                   absl::FormatDuration(pause), " at least"));
+}
+
+void Coordinator::TendBackups() {
+  if (phase_ != v1::RUNNING || !replicas_.running()) return;
+  for (const auto& [server, backup] : watch_.Due(now_)) {
+    const auto it = members_.find(backup);
+    if (it == members_.end() || now_ - it->second.heard > kHeardOfLately) continue;
+    if (!replicas_.Join(server, backup)) continue;  // it has another, or serves it by now
+    watch_.Back(server, backup, now_);
+    Log(LogLine::Level::kInfo,
+        absl::StrCat("server ", server.value, ": ", Name(it->second), " becomes its backup again"));
+  }
+}
+
 void Coordinator::AdoptOrRestore() {
   if (!options_.adopt.has_value() || phase_ != v1::STARTING) return;
   std::vector<ReplicaTable::Held> held;
@@ -51,7 +82,7 @@ void Coordinator::AdoptOrRestore() {
   for (const auto& [id, member] : members_) {
     if (!member.is_server) continue;
     servers.push_back(id);
-    for (const v1::SeatReport& seat : member.held) held.push_back({id, seat});
+    for (const v1::SeatReport& seat : member.held) held.push_back({id, seat, member.held_generation});
   }
   const bool same = options_.adopt->view_size() == static_cast<int>(want_servers_);
   adopted_ = replicated_ && same && replicas_.Adopt(*options_.adopt, held, servers);
@@ -102,6 +133,7 @@ void Coordinator::ServerDied(const Member& server, absl::string_view why) {
   if (phase_ == v1::STARTING || ended()) return;  // it holds nothing yet, or nothing that is still wanted
   if (GoesOnWithout(server)) return;
   replicas_.Halt();
+  watch_.Clear();
   moves_ = 0;
   if (std::exchange(adopted_, false) && phase_ == v1::PLACING) wants_generation_ = true;  // what was held counts
   if (stopping_) {
@@ -153,6 +185,7 @@ void Coordinator::Restore() {
     rank.examples = 0;
     rank.clock = restore_.has_value() && r < restore_->clocks.size() ? restore_->clocks[r] : 0;
     rank.done = false;
+    rank.settles = 0;
     rank.advanced = now_;
   }
   training_ = TrainingMerge(static_cast<uint32_t>(ranks_.size()), metrics_every_);

@@ -265,6 +265,7 @@ TEST(CoordinatorRecoveryTest, ACutIsOrderedFromServersAloneAndOnlyInItsGeneratio
   for (uint64_t server : t.server) {
     v1::HeartbeatRequest beat = t.Beat(server);
     beat.add_cut()->set_number(50);
+    beat.mutable_cut(0)->set_attempt(reply.cut().attempt());
     t.Send(beat);
   }
   EXPECT_EQ(t.c->cuts().stage(), CutSchedule::Stage::kCommitting);

@@ -138,6 +138,95 @@ TEST_F(CoordinatorReplicas, AServerThatWakesUpIsUnknown) {
   EXPECT_TRUE(t.Send(t.server[1]).unknown_member());
 }
 
+TEST_F(CoordinatorReplicas, ABackupThatConfirmsNothingIsGivenUpForAWhile) {
+  const auto backup = [&] { return t.c->Status(t.now).server(0).backup(); };
+  ASSERT_EQ(backup(), t.server[1]);
+  for (uint64_t sequence = 1; sequence < 4; ++sequence) {  // slowly, but it does
+    t.unconfirmed[0] = sequence;
+    t.Run(absl::Milliseconds(1800));
+  }
+  EXPECT_EQ(backup(), t.server[1]);
+  t.unconfirmed[0] = 7;
+  t.Run(absl::Milliseconds(2400));
+  EXPECT_EQ(backup(), 0u);
+  EXPECT_TRUE(absl::StrContains(t.Log(), "server 0: its backup on server 1 on host s1 (pid 101) confirms nothing"))
+      << t.Log();
+  // Its primary was told once that was lasting; the backup lets go of what it held; the other servers are as before.
+  const v1::HeartbeatReply primary = t.Send(t.server[0]), former = t.Send(t.server[1]);
+  ASSERT_EQ(primary.seat_size(), 2);
+  EXPECT_TRUE(primary.seat(0).primary());
+  EXPECT_FALSE(primary.seat(0).await_backup());
+  ASSERT_EQ(former.seat_size(), 1);
+  EXPECT_EQ(former.seat(0).server(), 1u);
+  EXPECT_FALSE(t.views.synced(0));
+  EXPECT_TRUE(t.views.synced(1));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING);
+
+  // It comes again after 10 s, and where that is of no use after 20.
+  t.Run(absl::Seconds(9));
+  EXPECT_EQ(backup(), 0u);
+  t.Run(absl::Seconds(2));
+  EXPECT_EQ(backup(), t.server[1]);
+  t.Run(absl::Seconds(3));
+  EXPECT_EQ(backup(), 0u);
+  t.unconfirmed.clear();
+  t.Run(absl::Seconds(16));
+  EXPECT_EQ(backup(), 0u);
+  t.Run(absl::Seconds(4));
+  EXPECT_TRUE(AllSynced(t));
+}
+
+TEST_F(CoordinatorReplicas, AStopIsToldOnceServersThatChangedHandsAreAtOneClock) {
+  const auto both = [&](uint64_t clock) {
+    t.now += absl::Milliseconds(100);
+    const bool first = t.Progress(t.worker[0], {{0, clock}, {1, clock}}).stop();
+    return t.Progress(t.worker[1], {{2, clock}, {3, clock}}).stop() && first;
+  };
+  both(7);
+  KillServer(1);
+  t.c->Stop({}, t.now);
+  EXPECT_FALSE(both(8)) << "completed with the server that died";
+  t.MakeViewsLasting();
+  EXPECT_FALSE(both(9)) << "told of the new one only now";
+  EXPECT_FALSE(both(9)) << "what it had completed when it heard of that";
+  EXPECT_FALSE(both(9));
+  EXPECT_FALSE(t.Progress(t.worker[0], {{0, 10}, {1, 10}}).stop()) << "the other worker has not";
+  both(10);
+  EXPECT_TRUE(both(10));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING);
+  for (uint32_t w = 0; w < 2; ++w) t.Progress(t.worker[w], {{2 * w, 10}, {2 * w + 1, 10}}, /*done=*/true);
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+}
+
+TEST_F(CoordinatorReplicas, AStopIsToldInTheEndWhateverRanksDo) {
+  KillServer(1);
+  t.c->Stop({}, t.now);
+  t.Run(absl::Seconds(4));
+  EXPECT_FALSE(t.Send(t.worker[0]).stop());
+  t.Run(absl::Seconds(2));
+  EXPECT_TRUE(t.Send(t.worker[0]).stop());
+  EXPECT_EQ(t.c->phase(), v1::RUNNING);
+  t.Run(absl::Seconds(6));
+  EXPECT_EQ(t.c->phase(), v1::SAVING);
+}
+
+TEST_F(CoordinatorReplicas, NobodyHearsThatABackupWasGivenUpBeforeThatLasts) {
+  t.unconfirmed[0] = 7;
+  const uint64_t before = t.c->Status(t.now).server(0).view();
+  for (int beat = 0; beat < 30; ++beat) {
+    t.now += absl::Milliseconds(100);
+    for (const auto& [member, is_server] : t.alive) t.Send(member);
+    t.c->Tick(t.now);
+  }
+  EXPECT_GT(t.c->Status(t.now).server(0).view(), before);
+  EXPECT_EQ(t.Send(t.server[0]).seat_size(), 0);
+  t.MakeViewsLasting();
+  EXPECT_EQ(t.Send(t.server[0]).seat_size(), 2);
+  // Should the primary die now, its former backup is not what the run goes on with.
+  KillServer(0);
+  EXPECT_TRUE(t.c->wants_generation());
+}
+
 // The coordinator of `t` has died with server 0; the others come to another one, with what they hold or without.
 class AnotherCoordinator : public CoordinatorReplicas {
  protected:
@@ -186,6 +275,52 @@ TEST_F(AnotherCoordinator, GoesBackToTheCutWhereTheServersHoldNothing) {
   const std::vector<MetricRecord> records = next->c->DrainRecords();
   EXPECT_TRUE(std::any_of(records.begin(), records.end(),
                           [](const MetricRecord& r) { return r.kind == MetricRecord::Kind::kRolledBack; }));
+}
+
+// The second coordinator dies as well, when one server has heard of its generation and the other has not.
+TEST_F(AnotherCoordinator, ASecondDeathBeforeTheGenerationRunsIsMendedToo) {
+  const auto join = [&](TestCluster* to, uint32_t s, const v1::HeartbeatRequest& holds, uint64_t generation) {
+    v1::RegisterServerRequest request = to->ServerRequest(absl::StrCat("s", s), 100 + s);
+    *request.mutable_seat() = holds.seat();
+    for (v1::SeatReport& seat : *request.mutable_seat()) seat.set_ready(true);
+    for (v1::SeatReport& seat : *request.mutable_seat()) seat.set_whole(!seat.primary());
+    request.set_seat_generation(generation);
+    request.set_seat_run(77);
+    const uint64_t member = to->c->RegisterServer(request, to->now).member();
+    to->alive[member] = true;
+    return member;
+  };
+  CoordinatorOptions options = Options();
+  options.resumed = true;
+  options.generation = Generation(2);
+  options.adopt = t.views;
+  TestCluster second(options);
+  second.AddServer("s0", 300);
+  const uint64_t heard = join(&second, 1, t.Beat(t.server[1]), 1);
+  second.Kill(join(&second, 2, t.Beat(t.server[2]), 1));
+  for (uint32_t w = 0; w < 2; ++w) second.AddWorker(absl::StrCat("w", w), 200 + w);
+  second.Run(absl::Seconds(1));
+  ASSERT_EQ(second.c->phase(), v1::PLACING) << second.Log();
+  ASSERT_EQ(second.views.generation(), 2u);
+  ASSERT_EQ(second.views.before_size(), 1);
+  EXPECT_EQ(second.views.before(0).generation(), 1u);
+
+  options.generation = Generation(3);
+  options.adopt = second.views;
+  TestCluster third(options);
+  third.AddServer("s0", 400);
+  join(&third, 1, second.Beat(heard), 2);
+  join(&third, 2, t.Beat(t.server[2]), 1);
+  const uint64_t worker = third.AddWorker("w0", 200);
+  third.AddWorker("w1", 201);
+  // Nobody trains before the views of the generations that are over are out of the file.
+  for (int step = 0; step < 50 && third.c->phase() != v1::RUNNING; ++step) third.Run(third.step);
+  EXPECT_EQ(third.views.before_size(), 0);
+  EXPECT_EQ(third.views.generation(), 3u);
+  EXPECT_TRUE(third.Send(worker).has_map());
+  third.Run(absl::Seconds(3));
+  EXPECT_TRUE(absl::StrContains(third.Log(), "nothing is rolled back")) << third.Log();
+  EXPECT_TRUE(AllSynced(third));
 }
 
 TEST_F(CoordinatorReplicas, AWorkerThatComesWhileAServerIsMissingIsPlaced) {

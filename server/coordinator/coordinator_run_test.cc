@@ -324,7 +324,10 @@ TEST(CoordinatorRunTest, AStopAtOnceOrBeforeTrainingSavesNothing) {
 
 TEST(CoordinatorRunTest, TrainingRecordsCarryRateNormAndSpeed) {
   CoordinatorOptions options = TestCluster::Options(2, 2, 2);
-  options.rate = [](uint64_t clock) { return clock < 10 ? 0.25 : 0.125; };
+  v1::StepRate* rate = options.job.mutable_learning_rate()->mutable_step();
+  rate->set_initial(0.25);
+  rate->set_factor(0.5);
+  rate->set_every_rounds(10);
   TestCluster t(options);
   t.Start(2, 2);
   const auto partials = [&](int server, std::vector<std::pair<uint32_t, double>> blocks) {
@@ -427,6 +430,9 @@ TEST(CoordinatorRunTest, StatusTellsSpeedSpreadTimeLeftAndWhoIsWaitedFor) {
   EXPECT_EQ(status.batch_size(), 10u);
   EXPECT_NEAR(status.examples_per_second(), 40, 4);  // 2 ranks x 2 clocks/s x 10
   EXPECT_NEAR(status.seconds_left(), 80 / 2.0, 4);
+  beat.mutable_load()->set_lead(2);
+  t.Send(beat);
+  EXPECT_EQ(t.c->Status(t.now).staleness_spread(), 2u) << "servers see all ranks at one moment";
   ASSERT_EQ(status.waited_size(), 1);
   EXPECT_EQ(status.waited(0).rank(), 1u);
   EXPECT_EQ(status.waited(0).seconds(), 3);

@@ -222,7 +222,15 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_clocks(clocks_);
   status.set_clocks_per_epoch(admission_.train_rows() > 0 ? clocks_per_epoch_ : 0);  // without data there are no epochs
   status.set_round(round());
-  status.set_staleness_spread(most - round());
+  // What workers say of their clocks is of different moments; servers see all ranks at one.
+  uint64_t spread = most - round();
+  bool measured = false;
+  for (const auto& [id, member] : members_) {
+    if (!member.load.has_lead()) continue;
+    spread = std::max(measured ? spread : 0, member.load.lead());
+    measured = true;
+  }
+  status.set_staleness_spread(spread);
   if (last_training_.has_value()) status.set_loss(last_training_->loss);
   if (const std::optional<double> square = scalars_.Last(); square.has_value()) {
     status.set_gradient_norm(std::sqrt(*square));

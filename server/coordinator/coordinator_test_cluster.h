@@ -87,6 +87,7 @@ class TestCluster {
     const auto it = generation.find(member);
     request.set_generation(it == generation.end() ? 1 : it->second);
     request.set_ready(ready.contains(member));
+    if (const auto heard = moves.find(member); heard != moves.end()) request.set_moves(heard->second);
     const auto held = seats.find(member);
     for (size_t i = 0; held != seats.end() && i < held->second.size(); ++i) {
       const v1::Seat& seat = held->second[i];
@@ -97,12 +98,16 @@ class TestCluster {
       report->set_address(absl::StrCat("m", member, ":", seat.server()));
       report->set_ready(ready.contains(member));
       report->set_synced(seat.primary() && !seat.backup_address().empty() && sync);
+      if (const auto waits = unconfirmed.find(seat.server()); waits != unconfirmed.end() && seat.await_backup()) {
+        report->set_unconfirmed(waits->second);
+      }
     }
     return request;
   }
   v1::HeartbeatReply Send(const v1::HeartbeatRequest& request) {
     v1::HeartbeatReply reply = c->Heartbeat(request, now);
     seats[request.member()].assign(reply.seat().begin(), reply.seat().end());
+    if (reply.has_map()) moves[request.member()] = reply.moves();
     return reply;
   }
   v1::HeartbeatReply Send(uint64_t member) { return Send(Beat(member)); }
@@ -169,10 +174,12 @@ class TestCluster {
   std::set<uint64_t> ready;
   std::map<uint64_t, uint64_t> generation;  // that a member has built for
   std::vector<uint64_t> server, worker;
+  std::map<uint64_t, uint64_t> moves;               // as in the news that its map came with
   std::map<uint64_t, std::vector<v1::Seat>> seats;  // that a server was told of last, all of which it holds
   absl::Duration step = absl::Milliseconds(500);    // between two ticks
   v1::ReplicaViews views;                           // that were made lasting last
   bool sync = true;                                 // primaries have synced the backups that they know of
+  std::map<uint32_t, uint64_t> unconfirmed;         // by server: what its primary waits for its backup to confirm
 
  private:
   static void Numerics(v1::Numerics* numerics) {

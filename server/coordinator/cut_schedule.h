@@ -6,6 +6,9 @@
 // The owner makes the folder while it is preparing, passes the order on while it is ordered, and writes the manifest
 // while it is committing. Under ROUND a cut is of one clock, so it is ordered ahead: of a clock that no server will
 // have passed when the order reaches it. If one has, the cut is given up and the next is ordered further ahead.
+//
+// The same cut may be ordered again, and a report of the first order, whose part is gone, may come late: orders are
+// counted, and a report counts for its own alone.
 #ifndef DESCENT_SERVER_COORDINATOR_CUT_SCHEDULE_H_
 #define DESCENT_SERVER_COORDINATOR_CUT_SCHEDULE_H_
 
@@ -55,7 +58,8 @@ class CutSchedule {
   void Advance(uint64_t round, uint64_t end, absl::Time now);
 
   Stage stage() const { return stage_; }
-  uint64_t number() const { return number_; }  // of the cut under way
+  uint64_t number() const { return number_; }    // of the cut under way
+  uint64_t attempt() const { return attempt_; }  // orders until then, of all numbers
   uint64_t at() const { return options_.apply_push ? 0 : number_; }
   // Of the last one that was committed in this generation, or that it began with.
   uint64_t last() const { return last_; }
@@ -85,6 +89,7 @@ class CutSchedule {
   uint64_t last_ = 0;
   uint64_t tried_ = 0;  // the last number that was ordered
   uint64_t number_ = 0;
+  uint64_t attempt_ = 0;
   absl::Time last_time_, since_, retry_at_ = absl::InfinitePast();
   uint64_t round_ = 0;
   uint64_t rounds_at_last_ = 0;  // PUSH: the round when the last cut was ordered

@@ -18,9 +18,11 @@ class CutScheduleTest : public ::testing::Test {
     options.servers = servers;
     return options;
   }
-  static v1::CutReport Part(uint64_t number) {
+  // Of the order that is in force.
+  static v1::CutReport Part(const CutSchedule& cuts, uint64_t number) {
     v1::CutReport report;
     report.set_number(number);
+    report.set_attempt(cuts.attempt());
     return report;
   }
   absl::Time now = absl::FromUnixSeconds(1000);
@@ -34,12 +36,12 @@ TEST_F(CutScheduleTest, ACutGoesThroughItsStages) {
   EXPECT_EQ(cuts.number(), 100u);
   cuts.Prepared(absl::OkStatus(), now);
   EXPECT_EQ(cuts.stage(), Stage::kOrdered);
-  cuts.Report(ServerId(0), Part(100), now);
-  cuts.Report(ServerId(0), Part(100), now);  // sent again
+  cuts.Report(ServerId(0), Part(cuts, 100), now);
+  cuts.Report(ServerId(0), Part(cuts, 100), now);  // sent again
   EXPECT_EQ(cuts.stage(), Stage::kOrdered);
-  cuts.Report(ServerId(1), Part(99), now);  // of another
+  cuts.Report(ServerId(1), Part(cuts, 99), now);  // of another
   EXPECT_EQ(cuts.stage(), Stage::kOrdered);
-  cuts.Report(ServerId(1), Part(100), now);
+  cuts.Report(ServerId(1), Part(cuts, 100), now);
   ASSERT_EQ(cuts.stage(), Stage::kCommitting);
   EXPECT_THAT(cuts.RestartClocks(2), ElementsAre(100, 100));
   cuts.Committed(absl::OkStatus(), now);
@@ -56,7 +58,7 @@ TEST_F(CutScheduleTest, FastRoundsAreOrderedAhead) {
   cuts.Prepared(absl::OkStatus(), now);
   // 5,000 rounds a second: the order for clock 10 comes too late.
   for (int i = 0; i < 20; ++i) cuts.Advance(250 * i, 1000000, now += absl::Milliseconds(50));
-  v1::CutReport late = Part(10);
+  v1::CutReport late = Part(cuts, 10);
   late.set_failure("the round is at 4000, past 10");
   late.set_past(true);
   cuts.Report(ServerId(1), late, now);
@@ -101,7 +103,7 @@ TEST_F(CutScheduleTest, PushesAreCutAtOnceAndGoOnFromTheLeastMark) {
   EXPECT_EQ(cuts.number(), 5u);
   EXPECT_EQ(cuts.at(), 0u);
   cuts.Prepared(absl::OkStatus(), now);
-  v1::CutReport a = Part(5), b = Part(5);
+  v1::CutReport a = Part(cuts, 5), b = Part(cuts, 5);
   for (uint64_t mark : {100, 103}) a.add_least_mark(mark);
   for (uint64_t mark : {101, 102}) b.add_least_mark(mark);
   cuts.Report(ServerId(0), a, now);
@@ -142,7 +144,7 @@ TEST_F(CutScheduleTest, ADemandIsMetOrGivenUp) {
   cuts.Advance(57, 1000, now);
   ASSERT_EQ(cuts.number(), 57u);
   cuts.Prepared(absl::OkStatus(), now);
-  cuts.Report(ServerId(0), Part(57), now);
+  cuts.Report(ServerId(0), Part(cuts, 57), now);
   cuts.Committed(absl::OkStatus(), now);
   EXPECT_TRUE(cuts.demand_met());
   cuts.Demand(57, now);  // there is one
@@ -164,14 +166,14 @@ TEST_F(CutScheduleTest, ADemandIsNotMetByACutUnderWay) {
   cuts.Advance(10, 1000, now);
   cuts.Prepared(absl::OkStatus(), now);
   cuts.Demand(12, now);
-  cuts.Report(ServerId(0), Part(1), now);
+  cuts.Report(ServerId(0), Part(cuts, 1), now);
   cuts.Committed(absl::OkStatus(), now);
   EXPECT_FALSE(cuts.demand_met());
   cuts.Advance(12, 1000, now);
   ASSERT_EQ(cuts.stage(), Stage::kPreparing);
   EXPECT_EQ(cuts.number(), 2u);
   cuts.Prepared(absl::OkStatus(), now);
-  cuts.Report(ServerId(0), Part(2), now);
+  cuts.Report(ServerId(0), Part(cuts, 2), now);
   cuts.Committed(absl::OkStatus(), now);
   EXPECT_TRUE(cuts.demand_met());
 
@@ -183,6 +185,31 @@ TEST_F(CutScheduleTest, ADemandIsNotMetByACutUnderWay) {
   EXPECT_FALSE(cuts.demand_met());
   cuts.Advance(31, 1000, now + absl::Seconds(2));
   EXPECT_EQ(cuts.number(), 4u);
+}
+
+// Its part went with the folder of the first order.
+TEST_F(CutScheduleTest, AReportOfAnEarlierOrderOfTheSameCutDoesNotCount) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.Demand(57, now);
+  cuts.Advance(57, 1000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  const v1::CutReport first = Part(cuts, 57);
+  cuts.Report(ServerId(0), first, now);
+  cuts.Disturbed("server 1 is gone", now);
+  cuts.Advance(57, 1000, now);
+  ASSERT_EQ(cuts.number(), 57u);
+  cuts.Report(ServerId(0), first, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Report(ServerId(0), first, now);
+  cuts.Report(ServerId(1), Part(cuts, 57), now);
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  v1::CutReport late = first;
+  late.set_failure("no space is left");
+  cuts.Report(ServerId(0), late, now);
+  EXPECT_EQ(cuts.stage(), Stage::kOrdered);
+  cuts.Report(ServerId(0), Part(cuts, 57), now);
+  EXPECT_EQ(cuts.stage(), Stage::kCommitting);
 }
 
 TEST_F(CutScheduleTest, OneAtTheEndAlone) {
@@ -208,7 +235,7 @@ TEST_F(CutScheduleTest, NothingIsUnderWayBetweenGenerations) {
   cuts.Advance(1, 1000, now);
   cuts.Prepared(absl::OkStatus(), now);
   cuts.Halt();
-  cuts.Report(ServerId(0), Part(100), now);
+  cuts.Report(ServerId(0), Part(cuts, 100), now);
   EXPECT_EQ(cuts.stage(), Stage::kIdle);
   cuts.Advance(500, 1000, now);
   EXPECT_EQ(cuts.stage(), Stage::kIdle);

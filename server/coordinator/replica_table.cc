@@ -1,6 +1,7 @@
 #include "server/coordinator/replica_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/check.h"
 
@@ -9,6 +10,7 @@ namespace descent {
 void ReplicaTable::Begin(const std::vector<MemberId>& members, const std::vector<std::string>& addresses) {
   const size_t n = members.size();
   DESCENT_CHECK(n >= 2 && addresses.size() == n);
+  before_.clear();
   views_.assign(n, View());
   moves_ = 0;
   ++changes_;
@@ -22,22 +24,32 @@ void ReplicaTable::Begin(const std::vector<MemberId>& members, const std::vector
 
 bool ReplicaTable::Adopt(const v1::ReplicaViews& lasting, const std::vector<Held>& held,
                          const std::vector<MemberId>& members) {
-  const size_t n = static_cast<size_t>(lasting.view_size());
-  if (n < 2 || lasting.synced_size() != lasting.view_size()) return false;
-  std::vector<const Held*> chosen(n, nullptr);
+  const auto n = static_cast<size_t>(lasting.view_size());
+  std::vector<v1::ReplicaViews> all = {lasting};
+  all[0].clear_before();
+  all.insert(all.end(), lasting.before().begin(), lasting.before().end());
   uint64_t newest = last_view_;
-  for (size_t k = 0; k < n; ++k) newest = std::max(newest, lasting.view(static_cast<int>(k)));
+  for (const v1::ReplicaViews& views : all) {
+    if (n < 2 || views.view_size() != static_cast<int>(n) || views.synced_size() != views.view_size()) return false;
+    for (uint64_t view : views.view()) newest = std::max(newest, view);
+  }
+  std::vector<const Held*> chosen(n, nullptr);
   for (const Held& h : held) {
-    if (h.seat.server() >= n || !h.seat.ready()) continue;
+    const auto views =
+        std::find_if(all.begin(), all.end(), [&](const auto& v) { return v.generation() == h.generation; });
+    if (views == all.end() || h.seat.server() >= n || !h.seat.ready()) continue;
     newest = std::max(newest, h.seat.view());
     const int k = static_cast<int>(h.seat.server());
-    const Held*& best = chosen[k];
     // A primary of a later view than lasts has been given another backup, no more. A backup counts in its own view.
-    const bool primary = h.seat.primary() && h.seat.view() >= lasting.view(k);
-    const bool backup = !h.seat.primary() && h.seat.whole() && h.seat.view() == lasting.view(k) && lasting.synced(k);
-    if (primary || (backup && best == nullptr)) best = &h;
+    const bool primary = h.seat.primary() && h.seat.view() >= views->view(k);
+    const bool backup = !h.seat.primary() && h.seat.whole() && h.seat.view() == views->view(k) && views->synced(k);
+    if (!primary && !backup) continue;
+    // Of several that can be believed any would do; the newest primary has the least to be told.
+    const auto rank = [](const Held& of) { return std::pair(of.seat.primary(), of.generation); };
+    if (chosen[k] == nullptr || rank(h) > rank(*chosen[k])) chosen[k] = &h;
   }
   if (std::find(chosen.begin(), chosen.end(), nullptr) != chosen.end()) return false;
+  before_ = std::move(all);
   last_view_ = newest;
   moves_ = 0;
   views_.assign(n, View());
@@ -66,7 +78,19 @@ v1::ReplicaViews ReplicaTable::Lasting() const {
     lasting.add_view(view.number);
     lasting.add_synced(view.synced);
   }
+  for (const v1::ReplicaViews& before : before_) *lasting.add_before() = before;
   return lasting;
+}
+
+void ReplicaTable::Settle() {
+  if (before_.empty()) return;
+  before_.clear();
+  ++changes_;
+}
+
+void ReplicaTable::Halt() {
+  views_.clear();
+  before_.clear();
 }
 
 bool ReplicaTable::IsOf(const std::vector<MemberId>& members) const {
@@ -77,10 +101,10 @@ bool ReplicaTable::IsOf(const std::vector<MemberId>& members) const {
   return true;
 }
 
-void ReplicaTable::Report(MemberId from, const v1::SeatReport& report) {
-  if (report.server() >= views_.size()) return;
+bool ReplicaTable::Report(MemberId from, const v1::SeatReport& report) {
+  if (report.server() >= views_.size()) return false;
   View& view = views_[report.server()];
-  if (report.view() != view.number) return;
+  if (report.view() != view.number) return false;
   if (report.primary() && view.primary == from) {
     view.primary_ready |= report.ready();
     if (!report.address().empty()) view.primary_address = report.address();
@@ -88,10 +112,14 @@ void ReplicaTable::Report(MemberId from, const v1::SeatReport& report) {
       view.synced = true;
       ++news_;
     }
-  } else if (!report.primary() && view.backup == from) {
+    return true;
+  }
+  if (!report.primary() && view.backup == from) {
     view.backup_ready |= report.ready();
     if (report.ready()) view.backup_address = report.address();
+    return true;
   }
+  return false;
 }
 
 bool ReplicaTable::CanRun() const {
@@ -119,13 +147,25 @@ ReplicaTable::Loss ReplicaTable::Lost(MemberId member) {
     } else {
       continue;
     }
-    ++changes_;
-    view.number = ++last_view_;
-    view.backup.reset();
-    view.backup_address.clear();
-    view.backup_ready = view.synced = view.fresh = false;
+    GoAlone(&view);
   }
   return loss;
+}
+
+void ReplicaTable::GoAlone(View* view) {
+  ++changes_;
+  view->number = ++last_view_;
+  view->backup.reset();
+  view->backup_address.clear();
+  view->backup_ready = view->synced = view->fresh = false;
+}
+
+std::optional<MemberId> ReplicaTable::GiveUpBackup(ServerId server) {
+  if (server.value >= views_.size()) return std::nullopt;
+  View& view = views_[server.value];
+  const std::optional<MemberId> backup = view.backup;
+  if (backup.has_value()) GoAlone(&view);
+  return backup;
 }
 
 bool ReplicaTable::Covers(MemberId member) const {
@@ -134,16 +174,21 @@ bool ReplicaTable::Covers(MemberId member) const {
          });
 }
 
+bool ReplicaTable::Join(ServerId server, MemberId member) {
+  if (server.value >= views_.size()) return false;
+  View& view = views_[server.value];
+  if (view.backup.has_value() || view.primary == member) return false;
+  view.number = ++last_view_;
+  view.backup = member;
+  view.fresh = view.synced = view.backup_ready = false;
+  view.backup_address.clear();
+  return true;
+}
+
 std::vector<ServerId> ReplicaTable::Joined(MemberId member) {
   std::vector<ServerId> taken;
   for (uint32_t k = 0; k < views_.size(); ++k) {
-    View& view = views_[k];
-    if (view.backup.has_value() || view.primary == member) continue;
-    view.number = ++last_view_;
-    view.backup = member;
-    view.fresh = view.synced = view.backup_ready = false;
-    view.backup_address.clear();
-    taken.push_back(ServerId(k));
+    if (Join(ServerId(k), member)) taken.push_back(ServerId(k));
   }
   return taken;
 }

@@ -9,9 +9,11 @@
 //   begin      server k on the k-th process, its backup on the next one, both fresh: made as the generation begins.
 //   lost       of the primary: a backup that is synced is promoted; one that isn't holds too little, and the server is
 //              lost. Of the backup: the primary goes on alone.
+//   given up   a backup that its primary can't reach: the primary goes on alone, as if the backup were gone.
 //   adopt      another coordinator takes over: the processes say what they hold, and whoever holds a server's blocks
 //              goes on with them. What is believed is decided by the views that the coordinator before has made
-//              lasting: it did so before anybody heard of a promotion or of a backup that was given up.
+//              lasting: it did so before anybody heard of a promotion or of a backup that was given up. Those of
+//              the generation before count as well until the adopted one is settled (replica_views_file.h).
 //   joined     a process without duties is made the backup of every server that has none; the primary sends it
 //              everything, and reports when it is synced.
 #ifndef DESCENT_SERVER_COORDINATOR_REPLICA_TABLE_H_
@@ -45,18 +47,22 @@ class ReplicaTable {
   struct Held {  // what a process holds
     MemberId member;
     v1::SeatReport seat;
+    uint64_t generation = 0;  // that the seat is of
   };
-  // False, and nothing has changed: some server's blocks are held by nobody who can be believed. `held`: seats of the
-  // generation of `lasting`, of members that are there. Backups are chosen among `members`, anew.
+  // False, and nothing has changed: some server's blocks are held by nobody who can be believed. `held`: what members
+  // that are there hold; seats that are of no generation of `lasting` or lasting.before are passed over. Backups are
+  // chosen among `members`, anew.
   bool Adopt(const v1::ReplicaViews& lasting, const std::vector<Held>& held, const std::vector<MemberId>& members);
+  // All that was adopted is held in the new generation: what lasted before counts no more, once that is lasting too.
+  void Settle();
   // No generation runs.
-  void Halt() { views_.clear(); }
+  void Halt();
   bool running() const { return !views_.empty(); }
   // A member of the beginning that is gone, and is not in `members`: Begin is to be called again.
   bool IsOf(const std::vector<MemberId>& members) const;
 
-  // What a member says of what it holds; of other views, or of what it is not to hold, it counts nothing.
-  void Report(MemberId from, const v1::SeatReport& report);
+  // What a member says of what it holds; of other views, or of what it is not to hold, it counts nothing: false.
+  bool Report(MemberId from, const v1::SeatReport& report);
   // Every server has a primary, and a synced backup or (adopted) one that is to join.
   bool CanRun() const;
 
@@ -67,6 +73,10 @@ class ReplicaTable {
   Loss Lost(MemberId member);
   // Would Lost(member) lose nothing?
   bool Covers(MemberId member) const;
+  // The server's backup is its backup no more; who it was, if it had one.
+  std::optional<MemberId> GiveUpBackup(ServerId server);
+  // The member becomes the server's backup, if that lacks one and is served by another.
+  bool Join(ServerId server, MemberId member);
   // A member that may hold what lacks a backup; the servers that it becomes the backup of.
   std::vector<ServerId> Joined(MemberId member);
 
@@ -84,8 +94,12 @@ class ReplicaTable {
   v1::ReplicaViews Lasting() const;  // run and generation are the caller's
 
  private:
-  std::vector<View> views_;  // by server id
-  uint64_t last_view_ = 0;   // numbers are never used twice
+  // The view's pair has changed: a new view, which nobody hears of before it lasts, and which begins alone.
+  void GoAlone(View* view);
+
+  std::vector<View> views_;               // by server id
+  std::vector<v1::ReplicaViews> before_;  // while what was adopted is not settled, newest first
+  uint64_t last_view_ = 0;                // numbers are never used twice
   uint64_t moves_ = 0;
   uint64_t changes_ = 0, news_ = 0;
 };

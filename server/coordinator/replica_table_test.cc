@@ -1,5 +1,9 @@
 #include "server/coordinator/replica_table.h"
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "gtest/gtest.h"
 
 namespace descent {
@@ -27,6 +31,12 @@ class ReplicaTableTest : public testing::Test {
         }
       }
     }
+  }
+
+  v1::ReplicaViews Lasting() const {
+    v1::ReplicaViews lasting = table_.Lasting();
+    lasting.set_generation(1);
+    return lasting;
   }
 
   ReplicaTable table_;
@@ -108,7 +118,8 @@ TEST_F(ReplicaTableTest, PrimaryAndBackupTogetherAreLost) {
 }
 
 // What A, B and C hold, as they would say it to another coordinator.
-std::vector<ReplicaTable::Held> Held(const ReplicaTable& table, const std::vector<MemberId>& members) {
+std::vector<ReplicaTable::Held> Held(const ReplicaTable& table, const std::vector<MemberId>& members,
+                                     uint64_t generation = 1) {
   std::vector<ReplicaTable::Held> held;
   for (MemberId member : members) {
     for (const v1::Seat& seat : table.SeatsOf(member)) {
@@ -119,7 +130,7 @@ std::vector<ReplicaTable::Held> Held(const ReplicaTable& table, const std::vecto
       report.set_address("m" + std::to_string(member.value) + ":" + std::to_string(seat.server()));
       report.set_ready(true);
       report.set_whole(!seat.primary());
-      held.push_back({member, report});
+      held.push_back({member, report, generation});
     }
   }
   return held;
@@ -129,7 +140,7 @@ TEST_F(ReplicaTableTest, AnotherCoordinatorGoesOnWithWhatTheSurvivorsHold) {
   Obey({kA, kB, kC});
   ReplicaTable next;
   // A went with the coordinator: B holds 1 and the backup of 0, C holds 2; D has come in A's place.
-  ASSERT_TRUE(next.Adopt(table_.Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
+  ASSERT_TRUE(next.Adopt(Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
   EXPECT_TRUE(next.IsPrimary(kB, ServerId(0)));
   EXPECT_TRUE(next.IsPrimary(kB, ServerId(1)));
   EXPECT_TRUE(next.IsPrimary(kC, ServerId(2)));
@@ -150,18 +161,72 @@ TEST_F(ReplicaTableTest, ABackupThatWasGivenUpIsNotBelieved) {
   // A dies with the coordinator, and B, which was cut off only, comes back.
   std::vector<ReplicaTable::Held> held = Held(table_, {kC});
   held.insert(held.end(), stale.begin(), stale.end());
-  EXPECT_FALSE(next.Adopt(table_.Lasting(), held, {kB, kC, kD}));
+  EXPECT_FALSE(next.Adopt(Lasting(), held, {kB, kC, kD}));
   // With A there is no doubt.
   held = Held(table_, {kA, kC});
   held.insert(held.end(), stale.begin(), stale.end());
-  EXPECT_TRUE(next.Adopt(table_.Lasting(), held, {kA, kB, kC}));
+  EXPECT_TRUE(next.Adopt(Lasting(), held, {kA, kB, kC}));
   EXPECT_TRUE(next.IsPrimary(kA, ServerId(0)));
   EXPECT_TRUE(next.IsPrimary(kC, ServerId(1)));
 }
 
 TEST_F(ReplicaTableTest, ABackupThatWasNotSyncedIsNotBelieved) {
   ReplicaTable next;
-  EXPECT_FALSE(next.Adopt(table_.Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
+  EXPECT_FALSE(next.Adopt(Lasting(), Held(table_, {kB, kC}), {kB, kC, kD}));
+}
+
+TEST_F(ReplicaTableTest, ABackupThatWasGivenUpIsNotBelievedAndMayJoinAgain) {
+  Obey({kA, kB, kC});
+  const std::vector<ReplicaTable::Held> stale = Held(table_, {kB});
+  const uint64_t changes = table_.changes(), view = table_.views()[0].number;
+  EXPECT_EQ(table_.GiveUpBackup(ServerId(0)), kB);
+  EXPECT_GT(table_.changes(), changes);
+  EXPECT_GT(table_.views()[0].number, view);
+  EXPECT_FALSE(table_.SeatsOf(kA)[0].await_backup());
+  EXPECT_FALSE(table_.Covers(kA));
+  EXPECT_TRUE(table_.Covers(kB));
+  EXPECT_EQ(table_.GiveUpBackup(ServerId(0)), std::nullopt);
+
+  ReplicaTable next;
+  std::vector<ReplicaTable::Held> held = Held(table_, {kC});
+  held.insert(held.end(), stale.begin(), stale.end());
+  EXPECT_FALSE(next.Adopt(Lasting(), held, {kB, kC, kD}));
+
+  EXPECT_FALSE(table_.Join(ServerId(0), kA)) << "it is the primary";
+  EXPECT_FALSE(table_.Join(ServerId(1), kA)) << "it has a backup";
+  EXPECT_TRUE(table_.Join(ServerId(0), kB));
+  EXPECT_FALSE(table_.Covers(kA));
+  Obey({kA, kB, kC});
+  EXPECT_TRUE(table_.Covers(kA));
+}
+
+TEST_F(ReplicaTableTest, SeatsOfTheGenerationBeforeAreBelievedUntilTheNewOneIsSettled) {
+  Obey({kA, kB, kC});
+  const std::vector<ReplicaTable::Held> first = Held(table_, {kB, kC});
+  ReplicaTable next;
+  ASSERT_TRUE(next.Adopt(Lasting(), first, {kB, kC, kD}));
+  v1::ReplicaViews lasting = next.Lasting();
+  lasting.set_generation(2);
+  // B has heard of the second generation, C has not.
+  std::vector<ReplicaTable::Held> held = Held(next, {kB}, 2);
+  const std::vector<ReplicaTable::Held> of_c = Held(table_, {kC}, 1);
+  held.insert(held.end(), of_c.begin(), of_c.end());
+  ReplicaTable third;
+  ASSERT_TRUE(third.Adopt(lasting, held, {kB, kC, kD}));
+  EXPECT_TRUE(third.IsPrimary(kB, ServerId(0)));
+  EXPECT_TRUE(third.IsPrimary(kC, ServerId(2)));
+  EXPECT_EQ(third.Lasting().before_size(), 2);
+  EXPECT_GT(third.views()[0].number, next.views()[2].number);
+
+  const uint64_t changes = next.changes();
+  next.Settle();
+  EXPECT_GT(next.changes(), changes);
+  lasting = next.Lasting();
+  lasting.set_generation(2);
+  EXPECT_EQ(lasting.before_size(), 0);
+  EXPECT_FALSE(ReplicaTable().Adopt(lasting, held, {kB, kC, kD}));
+  next.Settle();
+  EXPECT_EQ(next.changes(), changes + 1) << "once";
 }
 
 TEST_F(ReplicaTableTest, AProcessIsNotTheBackupOfItself) {

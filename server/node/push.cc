@@ -135,6 +135,7 @@ bool NodeImpl::TakeIn(const Admit& admit, const PushFrame& push, const Payload& 
   const bool defer = options_.fault == EngineFault::kAckBeforeApply;
   if (admit.later || defer) {
     Later later{admit.block, push.clock, push.rank, push.span, keys, push.weight[0], Compact(part)};
+    stats_.payload_bytes_copied += part.size();
     const std::byte* data = later.payload.empty() ? nullptr : later.payload.pieces()[0].data;
     PartFault fault = CheckPart(index_, options_.store.geometry, admit.block, keys, data, part.size());
     if (!fault.status.ok()) {

@@ -57,9 +57,10 @@ struct ServerNodeStats {
   uint64_t duplicates = 0, fenced = 0, too_early = 0, too_late = 0, stale = 0, refused = 0, held = 0,
            waiting_notices = 0;
   uint64_t payload_bytes_in = 0, payload_bytes_out = 0;
-  uint64_t held_pulls = 0;    // now
-  uint64_t round = 0;         // every rank has completed the clocks below
-  uint64_t largest_lead = 0;  // most that a rank's clock was ahead of the slowest when its pull was answered
+  uint64_t payload_bytes_copied = 0;  // for rounds to come; the store counts its own (BlockStore::copied_bytes)
+  uint64_t held_pulls = 0;            // now
+  uint64_t round = 0;                 // every rank has completed the clocks below
+  uint64_t largest_lead = 0;          // most that a rank's clock was ahead of the slowest when its pull was answered
 };
 
 struct BlockSquare {

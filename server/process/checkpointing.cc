@@ -24,12 +24,14 @@ Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId r
       run_(run),
       log_(log),
       storage_(MakePosixStorage(root_)),
+      lock_(root_, run_),
       folder_(storage_.get()),
       numerics_(ComputeNumericsFingerprint("")) {}
 
 absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   Beginning beginning;
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
+  DESCENT_RETURN_IF_ERROR(lock_.Take());
   if (restore) {
     Prune(Generation(kUnbounded), std::nullopt);  // room for the next generation on a disk that may be full
   } else {
@@ -110,7 +112,8 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
     return CutId{run_, c.generation(), c.cuts().number()};
   });
   if (std::exchange(given_up_, true)) Prune(cut.generation, std::nullopt);  // what the one before has left
-  const absl::Status prepared = folder_.Prepare(cut);
+  absl::Status prepared = lock_.Take();
+  if (prepared.ok()) prepared = folder_.Prepare(cut);
   host->With([&](Coordinator& c, absl::Time now) {
     if (c.generation() != cut.generation || c.cuts().number() != cut.number) return;
     c.cut_folder = folder_.CutPath(cut);
@@ -165,6 +168,7 @@ void Checkpointing::Prune(Generation generation, std::optional<CutId> in_progres
   PruneOptions options;
   options.keep_last = job_.checkpoint().keep() > 0 ? job_.checkpoint().keep() : kDefaultKeep;
   options.keep_best = job_.checkpoint().keep_best();
+  options.run = run_;
   options.generation = generation;
   options.in_progress = in_progress;
   if (absl::StatusOr<std::vector<std::string>> removed = folder_.Prune(options); !removed.ok()) {

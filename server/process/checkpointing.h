@@ -15,6 +15,7 @@
 #include "descent/v1/job.pb.h"
 #include "server/checkpoint/checkpoint_folder.h"
 #include "server/coordinator/coordinator_service.h"
+#include "server/process/folder_lock.h"
 
 namespace descent {
 
@@ -29,7 +30,8 @@ class Checkpointing {
     std::optional<v1::ReplicaViews> views;  // that the coordinator of this run before has made lasting
   };
   // A generation of this run that nobody else has, made lasting, and the newest good cut to go on from, unless the run
-  // is to begin with the initial values. Cuts that can't be used are logged by name.
+  // is to begin with the initial values. Cuts that can't be used are logged by name. FAILED_PRECONDITION: the folder is
+  // another run's.
   absl::StatusOr<Beginning> Begin(bool restore);
 
   // Whatever the coordinator waits for: a generation, a cut's folder, its manifest. Called a few times a second.
@@ -49,6 +51,7 @@ class Checkpointing {
   const RunId run_;
   const Logger* const log_;
   const std::unique_ptr<Storage> storage_;
+  FolderLock lock_;
   CheckpointFolder folder_;
   const NumericsFingerprint numerics_;
   bool given_up_ = false;  // the last cut that was prepared has not been committed

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
+#include "common/job/optimizer_spec.h"
 #include "server/process/model_saver.h"
 #include "server/process/node_options.h"
 
@@ -29,8 +30,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.run = run;
   options.geometry = GeometryOf(job);
   options.apply_push = ConsistencyOf(job).apply_push;
-  options.rate = [job](uint64_t clock) { return static_cast<double>(LearningRateAt(job, clock)); };
-  DESCENT_ASSIGN_OR_RETURN(const StoreOptions store, StoreOptionsOf(job));
+  DESCENT_ASSIGN_OR_RETURN(const StoreOptions store, StoreOptionsOf(job, /*clocks_per_epoch=*/1));  // makes no step
   options.memory = [store, job](ServerId server, const std::vector<TensorSpec>& tensors, const PartitionMap& map,
                                 uint64_t clocks) {
     StoreOptions of_server = store;
@@ -115,7 +115,9 @@ void CoordinatorRunner::Save() {
   });
   absl::StatusOr<SavedModelInfo> saved = SaveModel(request);
   if (saved.ok() && summary_.evaluation.has_value() && summary_.evaluation->train_loss.has_value()) {
-    summary_.objective = *summary_.evaluation->train_loss + 0.5 * job_.l2() * saved->decayed_square;
+    const Penalty penalty = PenaltyOf(job_);
+    summary_.objective = *summary_.evaluation->train_loss + penalty.l1 * saved->decayed_absolute +
+                         0.5 * penalty.l2 * saved->decayed_square;
   }
   host_.With([&](Coordinator& coordinator, absl::Time now) {
     coordinator.SaveFinished(saved.status(), directory_->model_dir(), saved.ok() ? saved->parameters_sha256 : "",

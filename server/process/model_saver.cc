@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -121,7 +122,7 @@ class Saver {
     DESCENT_RETURN_IF_ERROR(CheckSize(image, bytes * (1 + image.state_slots())));
     const absl::Span<const float> values = Floats(image.payload(), 0, elements);
     DESCENT_RETURN_IF_ERROR(writer_->AppendDense(tensor, values));
-    AddSquares(spec, values);
+    AddNorms(spec, values);
     for (uint32_t vector = 0; vector <= image.state_slots(); ++vector) {
       state_hash_.Floats(Floats(image.payload(), vector * bytes, elements));
     }
@@ -136,7 +137,7 @@ class Saver {
     const size_t rows_at = keys * sizeof(uint64_t);
     const absl::Span<const float> rows = Floats(image.payload(), rows_at, keys * dim);
     DESCENT_RETURN_IF_ERROR(writer_->AppendRows(table, absl::MakeConstSpan(key, keys), rows));
-    AddSquares(spec, rows);
+    AddNorms(spec, rows);
     for (size_t k = 0; k < keys; ++k) {
       state_hash_.Key(key[k]);
       for (uint32_t vector = 0; vector <= image.state_slots(); ++vector) {
@@ -146,9 +147,12 @@ class Saver {
     return absl::OkStatus();
   }
 
-  void AddSquares(const TensorSpec& spec, absl::Span<const float> values) {
+  void AddNorms(const TensorSpec& spec, absl::Span<const float> values) {
     if (!spec.decay) return;
-    for (float v : values) info_.decayed_square += static_cast<double>(v) * v;
+    for (float v : values) {
+      info_.decayed_square += static_cast<double>(v) * v;
+      info_.decayed_absolute += std::fabs(v);
+    }
   }
 
   const SaveModelRequest& request_;

@@ -26,7 +26,8 @@ struct SaveModelRequest {
 struct SavedModelInfo {
   std::string parameters_sha256;
   std::string state_sha256;
-  double decayed_square = 0;  // sum of squares of the parameters that L2 applies to
+  double decayed_square = 0;    // sum of squares of the parameters that are decayed
+  double decayed_absolute = 0;  // and of their magnitudes
 };
 
 // Streams, so that a model larger than memory can be saved. UNAVAILABLE: a server could not be read, named.

@@ -6,18 +6,23 @@
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
+#include "common/job/learning_rate_schedule.h"
 
 namespace descent {
 
-absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
   const Consistency consistency = ConsistencyOf(job);
   StoreOptions store;
   store.geometry = GeometryOf(job);
   store.seed = job.seed();
   store.ranks = job.ranks();
   DESCENT_ASSIGN_OR_RETURN(store.rule, UpdateRule::Make(job.optimizer()));
-  store.rate = [job](Clock clock) { return LearningRateAt(job, clock.value); };
-  store.l2 = static_cast<float>(job.l2());
+  const uint64_t steps_per_round = consistency.apply_push ? std::max<uint64_t>(1, job.ranks()) : 1;
+  store.rate = [schedule = LearningRateSchedule(job, clocks_per_epoch), steps_per_round](Clock step) {
+    return schedule.At(step.value / steps_per_round);
+  };
+  // To adamw a step's l2 is its weight decay.
+  store.l2 = static_cast<float>(job.optimizer().has_adamw() ? job.optimizer().adamw().weight_decay() : job.l2());
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
@@ -29,13 +34,13 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job) {
   return store;
 }
 
-absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job) {
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
   ServerNodeOptions options;
   options.staleness = ConsistencyOf(job).staleness;
   options.backup_ranks = ConsistencyOf(job).backup_ranks;
   options.scalars_every = job.metrics().every_rounds();
   options.record_order = job.record_order();
-  DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job));
+  DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch));
   return options;
 }
 

@@ -11,10 +11,14 @@
 
 namespace descent {
 
-// All that the job decides; tensors, map and self are the caller's. INVALID_ARGUMENT: the update rule.
-absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job);
+// All that the job decides, and its clocks per epoch (which only rates may depend on); tensors, map and self are the
+// caller's. INVALID_ARGUMENT: the update rule.
+//
+// Under PUSH a block's step is counted in pushes, of which each rank makes one a round: as many as there are ranks have
+// the rate of one round of the schedule.
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch);
 // The same for a node around such a store; the envelope is the caller's.
-absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job);
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch);
 
 // How many pushes of a job of so many clocks are recorded in order: none, or all. For StoreOptions.
 uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks);

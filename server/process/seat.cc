@@ -36,7 +36,7 @@ Seat::~Seat() {
 }
 
 absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job()));
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch()));
   options.envelope.job = context_->job.job_fingerprint();
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());
@@ -212,7 +212,7 @@ void Seat::RetireCut() {
 
 void Seat::TakeOrder(const v1::HeartbeatReply& news) {
   const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_;
-  if (cut_ != nullptr && (!wanted || cut_->cut().number != news.cut().number())) {
+  if (cut_ != nullptr && (!wanted || order_.attempt() != news.cut().attempt())) {
     // Taken back, or done. A node that still waits for its clock is told.
     cut_->Abandon(absl::CancelledError("the order was taken back"));
     services_->service()->Post([](ServerNode* node) {
@@ -222,19 +222,31 @@ void Seat::TakeOrder(const v1::HeartbeatReply& news) {
   }
   // While a disk hangs no further cut is begun: what it would hold is not bounded.
   if (!retired_.empty()) RetireCut();
-  if (wanted && cut_ == nullptr && retired_.empty()) BeginCut(news.cut());
+  if (!wanted || !retired_.empty()) return;
+  if (cut_ == nullptr) {
+    order_ = news.cut();
+    const CutId id{RunId(context_->registration.run()), Generation(generation_), order_.number()};
+    cut_ = std::make_shared<CutWriter>(context_->storage.get(), order_.folder(), id, server_, tensors_,
+                                       context_->job.job().ranks());
+    cut_refused_ = std::make_shared<std::atomic<bool>>(false);
+    BeginCut();
+  } else if (cut_refused_->exchange(false)) {
+    BeginCut();
+  }
 }
 
-void Seat::BeginCut(const v1::CutOrder& order) {
-  const CutId id{RunId(context_->registration.run()), Generation(generation_), order.number()};
-  cut_ = std::make_shared<CutWriter>(context_->storage.get(), order.folder(), id, server_, tensors_,
-                                     context_->job.job().ranks());
-  services_->service()->Post([cut = cut_, at = Clock(order.at())](ServerNode* node) {
+void Seat::BeginCut() {
+  services_->service()->Post([cut = cut_, refused = cut_refused_, at = Clock(order_.at())](ServerNode* node) {
     if (node == nullptr) {
       cut->Abandon(absl::UnavailableError("there are no blocks"));
       return;
     }
-    if (absl::Status begun = node->BeginCut(at, cut); !begun.ok()) cut->Abandon(begun, absl::IsOutOfRange(begun));
+    const absl::Status begun = node->BeginCut(at, cut);
+    if (absl::IsFailedPrecondition(begun)) {
+      *refused = true;
+    } else if (!begun.ok()) {
+      cut->Abandon(begun, absl::IsOutOfRange(begun));
+    }
   });
 }
 
@@ -260,6 +272,7 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
       load.set_duplicates(stats.duplicates);
       load.set_fenced(stats.fenced);
       load.set_held_pulls(stats.held_pulls);
+      load.set_lead(stats.largest_lead);
       for (const WaitingNotice& notice : node->Waiting(absl::Now())) {
         for (Rank rank : notice.ranks) {
           v1::Waited* waited = load.add_waited();
@@ -271,7 +284,10 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
         }
       }
       answer.whole = backup_node_ != nullptr && backup_node_->whole();
-      answer.synced = primary_node_ != nullptr && primary_node_->synced() && primary_node_->view() == view;
+      if (primary_node_ != nullptr && primary_node_->view() == view) {
+        answer.synced = primary_node_->synced();
+        answer.unconfirmed = primary_node_->unconfirmed();
+      }
     }
     MutexLock lock(&box->mu);
     box->answer = std::move(answer);
@@ -288,6 +304,7 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
   if (cut_ != nullptr) {
     if (std::optional<v1::CutReport> report = cut_->result(); report.has_value()) {
       report->set_server(server_.value);
+      report->set_attempt(order_.attempt());
       *beat->add_cut() = *std::move(report);
     }
   }
@@ -304,6 +321,7 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
     load->set_duplicates(load->duplicates() + answer.load.duplicates());
     load->set_fenced(load->fenced() + answer.load.fenced());
     load->set_held_pulls(load->held_pulls() + answer.load.held_pulls());
+    load->set_lead(std::max(load->lead(), answer.load.lead()));
     load->mutable_waited()->MergeFrom(answer.load.waited());
     load->set_round(round);
   }
@@ -316,6 +334,7 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
   report->set_ready(ready_);
   report->set_synced(ready_ && primary_ && answer.synced && view_ == told_view_);
   report->set_whole(ready_ && answer.whole);
+  if (primary_ && view_ == told_view_) report->set_unconfirmed(answer.unconfirmed);
 }
 
 }  // namespace descent

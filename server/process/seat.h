@@ -78,6 +78,7 @@ class Seat {
     v1::ServerLoad load;
     bool synced = false;
     bool whole = false;
+    uint64_t unconfirmed = 0;
   };
 
   // Makes the blocks; on a thread of its own, since a large model takes longer than a lease.
@@ -87,8 +88,9 @@ class Seat {
   void TakeOrder(const v1::HeartbeatReply& news);
   // Gives the cut under way up; its thread may still be at the disk, and is not waited for.
   void RetireCut();
-  // Asks the node on its thread, and leaves the answer to the writer.
-  void BeginCut(const v1::CutOrder& order);
+  // Asks the node on its thread, and leaves the answer to the writer. A node that is busy with another cut (that of a
+  // backup which is sent its images) is asked again, until the order is taken back.
+  void BeginCut();
   Answer Ask(absl::Duration patience);
 
   const SeatContext* const context_;
@@ -112,7 +114,9 @@ class Seat {
   bool linked_ = false;  // view_ has a backup whose address is known
   std::shared_ptr<std::atomic<bool>> promotion_failed_ = std::make_shared<std::atomic<bool>>(false);
   std::vector<TensorSpec> tensors_;
+  v1::CutOrder order_;              // of cut_
   std::shared_ptr<CutWriter> cut_;  // under way, or its result not asked for any more
+  std::shared_ptr<std::atomic<bool>> cut_refused_ = std::make_shared<std::atomic<bool>>(false);  // cut_, so far
   std::vector<std::shared_ptr<CutWriter>> retired_;
   uint64_t placing_generation_ = 0, placing_view_ = 0;
   std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_, generation_ and view_

@@ -125,6 +125,9 @@ absl::StatusOr<std::unique_ptr<Seat>> ServerMember::MakeSeat(const v1::Seat& wan
   rpc_options.bind = Endpoint{options_.replica_bind.host, 0};
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<RpcServer> rpc, RpcServer::Start(rpc_options, services->service(), {}));
   const std::string address = Endpoint{options_.replica_host, rpc->port()}.ToString();
+  if (options_.local_sockets) {
+    if (absl::Status local = rpc->ServeLocally(address); !local.ok()) log_->Log(local.message());
+  }
   return std::make_unique<Seat>(context_.get(), server, std::move(services), std::move(rpc), address);
 }
 

@@ -35,6 +35,7 @@ struct ServerMemberOptions {
   absl::Duration wait = absl::Minutes(10);  // for the coordinator
   Endpoint replica_bind;                    // where backups of other servers listen, at any free port
   std::string replica_host;                 // under which others reach those
+  bool local_sockets = true;                // and over local sockets too (RpcServer::ServeLocally)
 };
 
 class ServerMember {

@@ -46,7 +46,7 @@ void PrimaryNode::SetBackup(uint64_t view, std::shared_ptr<BackupLink> link, boo
     return;
   }
   sync_ = std::make_unique<Sync>();
-  AdvanceSync();
+  Pass(StateToPass(""));  // the greeting: what it may hold of before is of no use
 }
 
 void PrimaryNode::GoAlone(uint64_t view) {
@@ -118,6 +118,10 @@ void PrimaryNode::OnConfirmed(uint64_t view, uint64_t sequence) {
     unconfirmed_.pop_front();
   }
   if (unconfirmed_.empty()) resend_ = absl::InfiniteFuture();
+  if (sync_ != nullptr && sync_->stage == Sync::Stage::kGreeting) {
+    sync_->stage = Sync::Stage::kWanted;
+    AdvanceSync();
+  }
   if (sync_ != nullptr && sync_->stage == Sync::Stage::kLive && confirmed_ >= sync_->live_from) {
     // A slot's undo records begin with the cut: versions that are older can't be asked for any more from this round on.
     if (!options_.store.apply_push && options_.staleness != kUnbounded) {

@@ -6,7 +6,9 @@
 //   replicated  each push and each fence gets the next sequence number of the view and is sent to the backup before the
 //               inner node takes it in; each reply of the inner node waits until the backup has confirmed all that was
 //               sent before it. So what a worker has been told, and every parameter it has read, is on the backup.
-//   syncing     a backup joins while training goes on. It gets a cut of the inner node, the pushes that came after the
+//   syncing     a backup joins while training goes on. Once it has confirmed a greeting (one that can't be reached is
+//   to
+//               hold nobody up) it gets a cut of the inner node, the pushes that came after the
 //               cut's moment and the engine's state (below). Replies do not wait until the last image is out; from then
 //               on they do, and when the backup has confirmed all that was sent until then, this is `replicated`.
 // What has not been confirmed is kept (payloads shared, not copied) and sent again, in order, when the link is up again
@@ -109,6 +111,8 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   // Promoted now, the backup would lose nothing that anybody was told, and change no bit of what workers go on to read:
   // it is replicated and, under ROUND, has made the rounds of which older versions may still be asked for.
   bool synced() const;
+  // The sequence number of the first thing that the backup has not confirmed; 0: there is none.
+  uint64_t unconfirmed() const { return confirmed_ < last_ ? confirmed_ + 1 : 0; }
   // Payload that is sent or to be sent, and not confirmed.
   uint64_t unconfirmed_bytes() const { return unconfirmed_bytes_; }
   size_t held_replies() const { return held_.size(); }

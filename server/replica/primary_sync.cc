@@ -17,10 +17,11 @@ void PrimaryNode::AdvanceSync() {
   if (sync_ == nullptr) return;
   if (sync_->stage == Sync::Stage::kWanted && now_ >= sync_->not_before) OrderCut();
   if (sync_->stage == Sync::Stage::kWaiting && inner_->stats().round >= sync_->clock) BeginImages();
-  if (sync_->stage == Sync::Stage::kWanted || sync_->stage == Sync::Stage::kLive) return;
+  if (sync_->stage < Sync::Stage::kWaiting || sync_->stage == Sync::Stage::kLive) return;
   if (sync_->mail->lost) {
     DropSync();
     sync_ = std::make_unique<Sync>();
+    sync_->stage = Sync::Stage::kWanted;
     sync_->not_before = now_ + kRetryAfter;
     return;
   }

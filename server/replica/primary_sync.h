@@ -15,10 +15,11 @@ namespace descent {
 
 struct PrimaryNode::Sync {
   enum class Stage : uint8_t {
-    kWanted,   // the cut is to be ordered
-    kWaiting,  // ROUND: it is ordered, for a clock to come
-    kImages,   // its moment has come
-    kLive,     // all is sent, and so is what comes
+    kGreeting,  // the backup has not answered yet
+    kWanted,    // the cut is to be ordered
+    kWaiting,   // ROUND: it is ordered, for a clock to come
+    kImages,    // its moment has come
+    kLive,      // all is sent, and so is what comes
   };
   // What the sink leaves for the node to pick up; a sink must not call the node.
   struct Mail {
@@ -28,7 +29,7 @@ struct PrimaryNode::Sync {
     bool wanted = true;
   };
 
-  Stage stage = Stage::kWanted;
+  Stage stage = Stage::kGreeting;
   absl::Time not_before = absl::InfinitePast();  // of the order
   uint64_t clock = 0;                            // of the cut; ROUND
   std::shared_ptr<Mail> mail;

@@ -52,6 +52,7 @@ class Server {
     options.unary_patience = absl::Milliseconds(300);
     service = ParameterService::Create(options, {});
     rpc = std::move(RpcServer::Start({.bind = {"127.0.0.1", 0}}, service.get(), {}).value());
+    EXPECT_TRUE(rpc->ServeLocally(address()).ok());  // so the link goes over a local socket, the stub over TCP
     stub = v1::ParameterService::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
   }
   ~Server() { Stop(); }

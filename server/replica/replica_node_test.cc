@@ -115,6 +115,7 @@ TEST_F(ReplicaNodes, AnAnswerWaitsForTheBackup) {
   EXPECT_EQ(link_->sent[0].replica->view, 1u);
   EXPECT_EQ(link_->sent[0].replica->sequence, 1u);
   EXPECT_EQ(primary_->unconfirmed_bytes(), 16u);
+  EXPECT_EQ(primary_->unconfirmed(), 1u);
 
   // Reads wait too; another view's word is none.
   Do(maker_.PullOf(0, 1));
@@ -289,6 +290,7 @@ TEST_F(ReplicaNodes, SyncedIsSaidWhenOldVersionsAreThereToo) {
   NewBackup(1, false);
   EXPECT_FALSE(backup_->Promote().ok());
   primary_->SetBackup(1, link_, false);
+  GiveAll();
   for (uint64_t clock = 0; clock < 2; ++clock) Do(Push(clock, 1));
   EXPECT_TRUE(link_->sent.empty());  // the cut is of clock 3, which has not come
   EXPECT_EQ(primary_out_.Take(primary_.get()).size(), 2u);
@@ -320,6 +322,7 @@ TEST_F(ReplicaNodes, WhatComesWhileImagesAreMadeFollowsThem) {
   };
   Do(push(0, 1));
   primary_->SetBackup(1, link_, false);
+  GiveAll();
   primary_->Fence(Rank(0), {Generation(3), 2});
   Do(push(1, 2));  // slot 1 is imaged before it
   EXPECT_EQ(link_->sent.size(), 2u);
@@ -336,6 +339,7 @@ TEST_F(ReplicaNodes, WhatComesWhileImagesAreMadeFollowsThem) {
   // Also a fence alone, which no push says again.
   NewBackup(2, false);
   primary_->SetBackup(2, link_, false);
+  GiveAll();
   primary_->Fence(Rank(0), {Generation(3), 3});
   while (primary_->PumpCut()) {
   }
@@ -345,6 +349,7 @@ TEST_F(ReplicaNodes, WhatComesWhileImagesAreMadeFollowsThem) {
 
 TEST_F(ReplicaNodes, TheOwnersDropLeavesTheBackupsCut) {
   primary_->SetBackup(1, link_, false);
+  GiveAll();
   // A checkpoint may be to come beside what the backup is made of.
   auto dropped = std::make_shared<KeptCut>();
   EXPECT_TRUE(primary_->BeginCut(Clock(1), dropped).ok());
@@ -354,14 +359,40 @@ TEST_F(ReplicaNodes, TheOwnersDropLeavesTheBackupsCut) {
   EXPECT_TRUE(dropped->records().empty());
   // It went to the first link; a view has one backup.
   EXPECT_TRUE(link_->sent.empty());
-  primary_->SetBackup(2, link_, false);
   NewBackup(2, false);
+  primary_->SetBackup(2, link_, false);
+  GiveAll();
   primary_->GoAlone(3);
   // Given up, it is in nobody's way.
   auto cut = std::make_shared<KeptCut>();
   EXPECT_TRUE(primary_->BeginCut(Clock(7), cut).ok());
   Do(Push(6, 1));
   EXPECT_TRUE(cut->done());
+}
+
+TEST_F(ReplicaNodes, ABackupThatDoesNotAnswerHoldsNobodyUp) {
+  NewBackup(1, false);
+  primary_->SetBackup(1, link_, false);
+  for (uint64_t clock = 0; clock < 9; ++clock) {
+    Do(Push(clock, 1));
+    EXPECT_EQ(primary_out_.Take(primary_.get()).size(), 1u);
+  }
+  EXPECT_EQ(link_->sent.size(), 1u);  // the greeting
+  EXPECT_EQ(primary_->unconfirmed(), 1u);
+  auto cut = std::make_shared<KeptCut>();
+  ASSERT_TRUE(primary_->BeginCut(Clock(9), cut).ok());
+  EXPECT_TRUE(cut->done());
+  // It comes again while there is no answer; then all goes its way.
+  primary_->OnTimer(now_ + absl::Hours(1));
+  EXPECT_EQ(link_->sent.size(), 2u);
+  for (uint64_t clock = 9; clock < 18; ++clock) {
+    GiveAll();
+    Do(Push(clock, 1));
+  }
+  GiveAll();
+  EXPECT_EQ(primary_->unconfirmed(), 0u);
+  EXPECT_TRUE(primary_->synced());
+  EXPECT_EQ(Values(*backup_), Values(*primary_));
 }
 
 TEST_F(ReplicaNodes, ABackupIsMadeOnceTheOwnersCutIsOver) {

@@ -6,6 +6,8 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <deque>
@@ -19,6 +21,7 @@
 #include "common/base/mutex.h"
 #include "common/net/grpc_channel.h"
 #include "common/net/grpc_client_transport.h"
+#include "common/net/local_socket.h"
 #include "descent/v1/parameter.grpc.pb.h"
 #include "server/rpc/rpc_server.h"
 
@@ -93,6 +96,11 @@ class Server {
     if (!rpc.ok()) ADD_FAILURE() << rpc.status();
     rpc_ = *std::move(rpc);
   }
+  // Over local sockets too.
+  void ServeLocally(const std::string& address) {
+    const absl::Status served = rpc_->ServeLocally(address);
+    EXPECT_TRUE(served.ok()) << served;
+  }
   ~Server() { Stop(); }
   void Stop() { rpc_->Stop(absl::ZeroDuration()); }
 
@@ -113,6 +121,7 @@ class Server {
   }
   std::string address() const { return absl::StrCat("127.0.0.1:", rpc_->port()); }
   uint16_t port() const { return rpc_->port(); }
+  RpcServer& rpc() { return *rpc_; }
 
  private:
   std::unique_ptr<ParameterService> service_;
@@ -192,8 +201,19 @@ class Log final : public ClientTransport::Handler {
   std::vector<absl::Time> woken_ ABSL_GUARDED_BY(mu_);
 };
 
-TEST(ParameterServiceTest, ManyMegabytesBothWays) {
+// Over TCP, and over a local socket that the server offers beside it.
+class ParameterStreamTest : public testing::TestWithParam<bool> {
+ protected:
+  void Offer(Server& server) {
+    if (GetParam()) server.ServeLocally(server.address());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, ParameterStreamTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Local" : "Tcp"; });
+
+TEST_P(ParameterStreamTest, ManyMegabytesBothWays) {
   Server server;
+  Offer(server);
   EchoNode* node = server.Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
@@ -226,8 +246,9 @@ TEST(ParameterServiceTest, ManyMegabytesBothWays) {
   EXPECT_EQ(data.use_count(), 1);  // nothing is held by what was sent
 }
 
-TEST(ParameterServiceTest, WakesWhenAsked) {
+TEST_P(ParameterStreamTest, WakesWhenAsked) {
   Server server;
+  Offer(server);
   server.Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
@@ -241,8 +262,9 @@ TEST(ParameterServiceTest, WakesWhenAsked) {
   ASSERT_TRUE(log.AwaitWoken(2));
 }
 
-TEST(ParameterServiceTest, ClosesAndComesBack) {
+TEST_P(ParameterStreamTest, ClosesAndComesBack) {
   auto server = std::make_unique<Server>();
+  Offer(*server);
   server->Place();
   const uint16_t port = server->port();
   Log log;
@@ -256,6 +278,7 @@ TEST(ParameterServiceTest, ClosesAndComesBack) {
               testing::StartsWith(absl::StrCat("server 0 at 127.0.0.1:", port, ": ")));
   client->Send(ServerId(0), Request());  // dropped
   server = std::make_unique<Server>(port);
+  Offer(*server);
   server->Place();
   ASSERT_TRUE(log.AwaitOpened(2));
   Request request;
@@ -267,8 +290,9 @@ TEST(ParameterServiceTest, ClosesAndComesBack) {
   EXPECT_EQ(replies[0].id, 5u);
 }
 
-TEST(ParameterServiceTest, AnotherNodeEndsTheStreamsOfTheFirst) {
+TEST_P(ParameterStreamTest, AnotherNodeEndsTheStreamsOfTheFirst) {
   Server server;
+  Offer(server);
   server.Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
@@ -286,8 +310,9 @@ TEST(ParameterServiceTest, AnotherNodeEndsTheStreamsOfTheFirst) {
   ASSERT_TRUE(log.AwaitReplies(2));
 }
 
-TEST(ParameterServiceTest, AStreamWaitsForTheFirstNode) {
+TEST_P(ParameterStreamTest, AStreamWaitsForTheFirstNode) {
   Server server;
+  Offer(server);
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
   client->Start(&log);
@@ -298,8 +323,9 @@ TEST(ParameterServiceTest, AStreamWaitsForTheFirstNode) {
   EXPECT_EQ(log.closes(), 0u);
 }
 
-TEST(ParameterServiceTest, AStreamWithoutANodeIsRefused) {
+TEST_P(ParameterStreamTest, AStreamWithoutANodeIsRefused) {
   Server server(0, {.placing_patience = absl::Milliseconds(1)});
+  Offer(server);
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
   client->Start(&log);
@@ -308,8 +334,9 @@ TEST(ParameterServiceTest, AStreamWithoutANodeIsRefused) {
   EXPECT_THAT(std::string(log.closed(2).message()), testing::HasSubstr("not placed yet"));
 }
 
-TEST(ParameterServiceTest, TimersOfTheNodeRun) {
+TEST_P(ParameterStreamTest, TimersOfTheNodeRun) {
   Server server;
+  Offer(server);
   server.Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
@@ -323,8 +350,9 @@ TEST(ParameterServiceTest, TimersOfTheNodeRun) {
 }
 
 // A few replies may be on their way, so a slow reader stops the reading of its requests.
-TEST(ParameterServiceTest, SmallRequestsAreAnsweredInOrder) {
+TEST_P(ParameterStreamTest, SmallRequestsAreAnsweredInOrder) {
   Server server(0, {.max_unsent = 2});
+  Offer(server);
   server.Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server.address()}});
@@ -491,8 +519,9 @@ TEST(ParameterServiceTest, ATakenPortIsNamed) {
                                                                  ": Address already in use")));
 }
 
-TEST(ParameterServiceTest, StopsWithCallsUnderWay) {
+TEST_P(ParameterStreamTest, StopsWithCallsUnderWay) {
   auto server = std::make_unique<Server>();
+  Offer(*server);
   EchoNode* node = server->Place();
   Log log;
   auto client = MakeGrpcClientTransport({{server->address()}});
@@ -512,6 +541,49 @@ TEST(ParameterServiceTest, StopsWithCallsUnderWay) {
   while (server->Ask([&](EchoNode*) { return node->stats().pushes; }) < 2) std::this_thread::yield();
   server.reset();
   unary.join();
+}
+
+// TCP would not find this address.
+std::string NoTcpAddress() { return absl::StrCat("no-host.invalid:", getpid()); }
+
+TEST(LocalServiceTest, TheLocalSocketIsTakenWhereThereIsOne) {
+  Server server;
+  server.Place();
+  server.ServeLocally(NoTcpAddress());
+  Log log;
+  auto client = MakeGrpcClientTransport({{NoTcpAddress()}});
+  client->Start(&log);
+  ASSERT_TRUE(log.AwaitOpened(1));
+  client->Send(ServerId(0), Request());
+  EXPECT_TRUE(log.AwaitReplies(1));
+  EXPECT_EQ(log.closes(), 0u);
+}
+
+TEST(LocalServiceTest, TcpWhereTheNameIsAnothers) {
+  Server first, second;
+  first.ServeLocally(NoTcpAddress());
+  EXPECT_EQ(second.rpc().ServeLocally(NoTcpAddress()).code(), absl::StatusCode::kAlreadyExists);
+  second.Place();
+  Log log;
+  auto client = MakeGrpcClientTransport({{second.address()}});
+  client->Start(&log);
+  ASSERT_TRUE(log.AwaitOpened(1));
+  client->Send(ServerId(0), Request());
+  EXPECT_TRUE(log.AwaitReplies(1));
+}
+
+TEST(LocalServiceTest, StopDoesNotWaitForOneThatSaysNothing) {
+  auto server = std::make_unique<Server>();
+  server->ServeLocally(NoTcpAddress());
+  auto silent = ConnectLocally(NoTcpAddress());
+  ASSERT_TRUE(silent.ok()) << silent.status();
+  // The server's greeting: it has taken the connection.
+  pollfd wait{silent->get(), POLLIN, 0};
+  ASSERT_EQ(poll(&wait, 1, static_cast<int>(absl::ToInt64Milliseconds(kSoon))), 1);
+  const absl::Time begin = absl::Now();
+  server.reset();
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(2));  // keepalive would take longer
+  EXPECT_EQ(ConnectLocally(NoTcpAddress()).status().code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/resource_quota.h>
+#include <grpcpp/server_posix.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,8 +12,11 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "common/net/grpc_channel.h"
 #include "common/net/grpc_time.h"
+#include "common/net/local_socket.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/parameter_service.h"
 
@@ -55,6 +59,12 @@ class RpcServerImpl final : public RpcServer {
   ~RpcServerImpl() override { Stop(absl::ZeroDuration()); }
 
   uint16_t port() const override { return port_; }
+  absl::Status ServeLocally(const std::string& address) override {
+    DESCENT_CHECK(local_ == nullptr && !stopped_);
+    const auto serve = [this](FileDescriptor fd) { grpc::AddInsecureChannelFromFd(server_.get(), fd.Release()); };
+    DESCENT_ASSIGN_OR_RETURN(local_, LocalListener::Listen(address, serve));
+    return absl::OkStatus();
+  }
   void SetHealthy(bool healthy) override {
     health_->Set("", healthy);
     health_->Set(kServiceName, healthy);
@@ -62,6 +72,7 @@ class RpcServerImpl final : public RpcServer {
   void Stop(absl::Duration grace) override {
     if (stopped_) return;
     stopped_ = true;
+    local_.reset();
     health_->Close();
     server_->Shutdown(ToGprTime(absl::Now() + grace));
     parameters_->Stop();
@@ -73,6 +84,7 @@ class RpcServerImpl final : public RpcServer {
   const std::unique_ptr<grpc::Server> server_;
   ParameterService* const parameters_;
   const uint16_t port_;
+  std::unique_ptr<LocalListener> local_;  // null: TCP alone
   bool stopped_ = false;
 };
 

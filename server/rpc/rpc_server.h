@@ -6,8 +6,10 @@
 #define DESCENT_SERVER_RPC_RPC_SERVER_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/net/endpoint.h"
@@ -34,6 +36,9 @@ class RpcServer {
   virtual ~RpcServer() = default;
 
   virtual uint16_t port() const = 0;  // the one bound
+  // Also serves clients of this machine over local sockets (common/net/local_socket.h), under `address`, by which
+  // others know this server. Once. Errors are LocalListener::Listen's, and leave it with TCP, which does all the same.
+  virtual absl::Status ServeLocally(const std::string& address) = 0;
   // Answers the health service: SERVING or NOT_SERVING, for "" and for the parameter service.
   virtual void SetHealthy(bool healthy) = 0;
   // Takes no new call, gives those under way `grace` to end, cancels the rest, and stops the parameter service's

@@ -18,6 +18,11 @@ namespace {
 // Free buffers kept beyond what versions and contributions take: those of replies to reads of rows.
 constexpr uint64_t kReplyBytes = uint64_t{32} << 20;
 
+// A part of the rule, which lives as long as the whole.
+std::shared_ptr<const UpdateRule> Sharing(const std::shared_ptr<const UpdateRule>& whole, const UpdateRule& part) {
+  return {whole, &part};
+}
+
 class Store final : public BlockStore {
  public:
   explicit Store(const StoreOptions& options) : pool_(KeepBytes(options)) {}
@@ -38,15 +43,17 @@ class Store final : public BlockStore {
       context.geometry = options.geometry;
       context.seed = options.seed;
       context.ranks = options.ranks;
-      context.rule = options.rule;
+      context.rule = spec.decay ? options.rule : Sharing(options.rule, options.rule->unpenalized());
       context.rate = options.rate;
       context.trainable = spec.role == TensorRole::kTrainable;
       context.l2 = spec.decay ? options.l2 : 0;
-      context.catch_up = spec.sparse && context.trainable && context.l2 != 0 && !options.l2_touched_rows_only;
+      context.catch_up = spec.sparse && context.trainable && (context.l2 != 0 || context.rule->proximal()) &&
+                         !options.l2_touched_rows_only;
       context.reduce_sum = options.reduce_sum;
       context.apply_push = options.apply_push;
       context.history = options.history;
       context.pool = &pool_;
+      context.copied_bytes = &copied_bytes_;
       const std::vector<ServerId>& placement = options.map.placement[t];
       if (spec.sparse) {
         tables_[t] = std::make_unique<SparseTable>(&context, &arena_);
@@ -191,6 +198,7 @@ class Store final : public BlockStore {
     ForEachSlot([&](const SparseTable&, const SparseSlot& slot) { bytes += sizeof(slot) + slot.other_bytes(); });
     return bytes;
   }
+  uint64_t copied_bytes() const override { return copied_bytes_; }
 
  private:
   static uint64_t KeepBytes(const StoreOptions& options) {
@@ -244,6 +252,7 @@ class Store final : public BlockStore {
 
   BufferPool pool_;
   SlabArena arena_;
+  uint64_t copied_bytes_ = 0;
   std::vector<TensorContext> contexts_;
   std::vector<std::unique_ptr<SparseTable>> tables_;             // [tensor], null where dense
   std::vector<std::vector<std::unique_ptr<SparseSlot>>> slots_;  // [tensor][slot], null where another server has it

@@ -44,11 +44,11 @@ struct StoreOptions {
   uint64_t seed = 0;
   uint32_t ranks = 1;
   std::shared_ptr<const UpdateRule> rule;
-  std::function<float(Clock)> rate;  // the learning rate of a clock (ROUND), or of a block's step (PUSH)
-  float l2 = 0;
-  bool l2_touched_rows_only = false;
-  bool reduce_sum = false;  // the weighted sum instead of the weighted mean
-  bool apply_push = false;  // PUSH instead of ROUND
+  std::function<float(Clock)> rate;   // the learning rate of a clock (ROUND), or of a block's step (PUSH)
+  float l2 = 0;                       // of tensors that are decayed; the others' rule is unpenalized
+  bool l2_touched_rows_only = false;  // rows do not catch up on l2, nor on proximal steps
+  bool reduce_sum = false;            // the weighted sum instead of the weighted mean
+  bool apply_push = false;            // PUSH instead of ROUND
   uint32_t history = 1;
   bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
   uint64_t recorded_pushes =
@@ -142,6 +142,9 @@ class BlockStore {
   virtual uint64_t parameter_bytes() const = 0;                // dense and rows, without state
   virtual uint64_t held_bytes() const = 0;                     // contributions of the round in progress
   virtual uint64_t total_bytes() const = 0;                    // everything the store has allocated
+  // So far, of payloads: contributions kept for those they wait for (what is added to one at once counts not), and rows
+  // read.
+  virtual uint64_t copied_bytes() const = 0;
 };
 
 // What a store will take at most, before it is made: one line for people, and the number. Rows of tables that do not

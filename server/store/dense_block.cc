@@ -72,6 +72,7 @@ absl::Status DenseBlock::Hold(Rank first, uint32_t span, const Payload& values) 
   // Into a buffer of its own: what is held must stay as it is if the values turn out to be bad.
   const float* held = arrival.folds.empty() ? nullptr : cells_[arrival.folds[0]].sum.get();
   bool finite = Gather(values, held, fresh.get());
+  if (held == nullptr) *context_->copied_bytes += values.size();
   if (!finite) {
     // Finite values may still have a sum that is not, which Commit tells.
     if (absl::Status status = CheckFinite(*context_, begin_, values); !status.ok()) {
@@ -149,7 +150,7 @@ absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* squa
   SquareSum squares;
   ForEachRun(gradient, [&](const float* run, size_t at, size_t n) {
     if (square != nullptr) squares.Add(at, n, run, scale);
-    float* state[2] = {};
+    float* state[UpdateRule::kMaxStateSlots] = {};
     for (size_t s = 0; s < state_pointers_.size(); ++s) state[s] = state_pointers_[s] + at;
     context_->rule->Apply(step, n, w + at, next.get() + at, state, run);
   });

@@ -166,6 +166,23 @@ TEST(DenseStore, OneRankIsAppliedFromWhereItWasReceived) {
   }
 }
 
+// Of four ranks' contributions only those are copied that wait for one: of each pair the first.
+TEST(DenseStore, CopiesOnlyWhatWaits) {
+  auto store = BlockStore::Create(Options(Adam(), 4)).value();
+  const BlockId id{TensorId(1), 0};
+  const uint64_t one = 3 * sizeof(float);
+  uint64_t copies = 0;
+  for (const auto& [rank, copied] :
+       {std::pair(3u, true), std::pair(0u, true), std::pair(1u, false), std::pair(2u, false)}) {
+    ASSERT_TRUE(store->Hold(id, Rank(rank), 1, Shredded({1, 2, 3}, 4)).ok());
+    copies += copied ? 1 : 0;
+    EXPECT_EQ(store->copied_bytes(), copies * one) << rank;
+  }
+  ASSERT_TRUE(store->Commit(id, 4, nullptr).ok());
+  ASSERT_TRUE(store->Read(id, std::nullopt).ok());
+  EXPECT_EQ(store->copied_bytes(), copies * one);
+}
+
 TEST(DenseStore, VersionsStayAsTheyWere) {
   StoreOptions options = Options(Adam(), 1);
   options.history = 2;

@@ -155,6 +155,7 @@ absl::Status SparseSlot::Hold(Rank first, uint32_t span, uint32_t keys, const Pa
   sum.values = context.pool->Take(floats);
   if (sum.values == nullptr) return NoMemory(context, floats);
   if (floats > 0) std::memcpy(sum.values.get(), batch.values, floats * sizeof(float));
+  *context.copied_bytes += payload.size();
   const ReductionTree::Arrival arrival = tree_.Insert(first, span);
   if (arrival.covered) return absl::OkStatus();
   for (ReductionTree::Cell cell : arrival.replaced) cells_[cell] = SparseSum();
@@ -409,6 +410,7 @@ absl::StatusOr<Payload> SparseSlot::Read(uint32_t count, const Payload& keys, st
   }
   Payload payload;
   payload.Append(out.get(), count * dim * sizeof(float), out);
+  *context.copied_bytes += payload.size();
   return payload;
 }
 

@@ -1,9 +1,10 @@
 // One slot of a sparse table: its rows with their optimizer state, undo records for its last versions, and the
 // contributions held for the round in progress. The semantics are those of BlockStore (block_store.h).
 //
-// A row is made by the first step on it. Where rows decay without a gradient (TensorContext::catch_up) each remembers
-// which steps it has made, and makes the missed ones when it is next touched, read or exported; elsewhere a step
-// touches the rows of its keys only, which for momentum and Adam is their lazy form.
+// A row is made by the first step on it. Where rows move without a gradient (TensorContext::catch_up: by decay or a
+// proximal step) each remembers which steps it has made, and makes the missed ones when it is next touched, read or
+// exported; elsewhere a step touches the rows of its keys only, which for rules that are not idle without a gradient is
+// their lazy form.
 //
 // Thread-safety: none. Payloads handed out may be released on any thread.
 #ifndef DESCENT_SERVER_STORE_SPARSE_SLOT_H_

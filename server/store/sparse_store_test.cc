@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/store/block_store.h"
+#include "server/store/rule_cases.h"
 
 namespace descent {
 namespace {
@@ -36,15 +37,6 @@ struct Case {
   bool decay = true;
 };
 
-v1::Optimizer Spec(const std::string& kind) {
-  v1::Optimizer spec;
-  if (kind == "sgd") spec.mutable_sgd();
-  if (kind == "momentum") spec.mutable_momentum();
-  if (kind == "adagrad") spec.mutable_adagrad()->set_initial_accumulator(0.1);
-  if (kind == "adam") spec.mutable_adam();
-  return spec;
-}
-
 float Rate(Clock clock) { return 0.1f / static_cast<float>(clock.value + 1); }
 
 StoreOptions Options(const Case& c) {
@@ -60,7 +52,7 @@ StoreOptions Options(const Case& c) {
   options.map = MakePartitionMap(options.tensors, options.geometry, 1);
   options.seed = 3;
   options.ranks = kRanks;
-  options.rule = UpdateRule::Make(Spec(c.rule)).value();
+  options.rule = UpdateRule::Make(RuleCase(c.rule)).value();
   options.rate = Rate;
   options.l2 = c.l2;
   options.l2_touched_rows_only = c.touched_only;
@@ -132,8 +124,9 @@ class DenseTwin {
       const std::vector<float> zeros(case_.dim, 0);
       std::vector<float*> state;
       for (auto& s : row.state) state.push_back(s.data());
-      options_.rule->Apply({t, Rate(Clock(t - 1)), scale, l2}, case_.dim, row.w.data(), row.w.data(), state.data(),
-                           g == gradient.end() ? zeros.data() : g->second.data());
+      const UpdateRule& rule = case_.decay ? *options_.rule : options_.rule->unpenalized();
+      rule.Apply({t, Rate(Clock(t - 1)), scale, l2}, case_.dim, row.w.data(), row.w.data(), state.data(),
+                 g == gradient.end() ? zeros.data() : g->second.data());
     }
   }
   Rows values() const {
@@ -190,8 +183,9 @@ class SparseStore : public ::testing::Test {
     auto store = BlockStore::Create(options).value();
     auto other = BlockStore::Create(options).value();
     DenseTwin twin(c, options);
-    const bool dense = c.l2 != 0 && c.decay && !c.touched_only;
-    const bool idle = options.rule->idle_without_gradient() && (c.l2 == 0 || !c.decay);
+    const bool dense = (c.l2 != 0 || options.rule->proximal()) && c.decay && !c.touched_only;
+    const UpdateRule& rule = c.decay ? *options.rule : options.rule->unpenalized();
+    const bool idle = rule.idle_without_gradient() && (c.l2 == 0 || !c.decay);
     std::vector<Rows> history = {twin.values()};
     std::set<uint64_t> touched;
     ExpectRead(*store, options, 0, twin.values());
@@ -288,7 +282,7 @@ class SparseStore : public ::testing::Test {
 };
 
 TEST_F(SparseStore, HoldsWhatADenseTensorWouldHold) {
-  for (const char* rule : {"sgd", "momentum", "adagrad", "adam"}) {
+  for (const std::string& rule : AllRules()) {
     for (float l2 : {0.0f, 0.05f}) {
       for (Initializer initializer : {Initializer{}, Initializer{Initializer::Kind::kUniform, 0.5}}) {
         for (uint32_t dim : {1, 3, 8}) {
@@ -303,7 +297,7 @@ TEST_F(SparseStore, HoldsWhatADenseTensorWouldHold) {
 }
 
 TEST_F(SparseStore, PushesStepRowsAndTheOthersCatchUp) {
-  for (const char* rule : {"sgd", "momentum", "adagrad", "adam"}) {
+  for (const std::string& rule : AllRules()) {
     for (float l2 : {0.0f, 0.05f}) {
       const Case c{.rule = rule, .l2 = l2, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
       SCOPED_TRACE(rule);
@@ -318,7 +312,7 @@ TEST_F(SparseStore, PushesStepRowsAndTheOthersCatchUp) {
           EXPECT_EQ(store->version({TensorId(0), slot}), ++pushes[slot]);
         }
         store->AdvanceSlotsByPush();
-        twin.Step(push + 1, 0.5f, g, l2 != 0 || options.rule->idle_without_gradient());
+        twin.Step(push + 1, 0.5f, g, l2 != 0 || options.rule->proximal() || options.rule->idle_without_gradient());
         ASSERT_NO_FATAL_FAILURE(ExpectRead(*store, options, std::nullopt, twin.values()));
       }
     }
@@ -326,7 +320,8 @@ TEST_F(SparseStore, PushesStepRowsAndTheOthersCatchUp) {
 }
 
 TEST_F(SparseStore, PushesThatOverlapLoseNoStep) {
-  const Case c{.rule = "adam", .l2 = 0.05f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
+  const Case c{
+      .rule = "adam {}", .l2 = 0.05f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
   const StoreOptions options = Options(c);
   auto store = BlockStore::Create(options).value();
   DenseTwin twin(c, options);
@@ -347,7 +342,8 @@ TEST_F(SparseStore, PushesThatOverlapLoseNoStep) {
 
 // What a restored server goes on with, made in place.
 TEST_F(SparseStore, ReinstalledIsAsExportedAndInstalled) {
-  const Case c{.rule = "adam", .l2 = 0.05f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
+  const Case c{
+      .rule = "adam {}", .l2 = 0.05f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
   const StoreOptions options = Options(c);
   const Rows first = RandomRows(c.dim, 4), second = RandomRows(c.dim, 2), third = RandomRows(c.dim, 2);
   const auto push = [&](BlockStore& to, const Rows& g) {
@@ -392,7 +388,7 @@ TEST_F(SparseStore, ReinstalledIsAsExportedAndInstalled) {
 }
 
 TEST_F(SparseStore, CatchesUpAcrossManySteps) {
-  const Case c{.rule = "momentum", .l2 = 0.5f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 2};
+  const Case c{.rule = "momentum {}", .l2 = 0.5f, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 2};
   const StoreOptions options = Options(c);
   auto store = BlockStore::Create(options).value();
   DenseTwin twin(c, options);
@@ -415,7 +411,7 @@ TEST_F(SparseStore, CatchesUpAcrossManySteps) {
 
 TEST_F(SparseStore, RefusesBeforeAnythingChanges) {
   for (bool push : {false, true}) {
-    const Case c{.rule = "sgd", .dim = 2, .push = push};
+    const Case c{.rule = "sgd {}", .dim = 2, .push = push};
     const StoreOptions options = Options(c);
     auto store = BlockStore::Create(options).value();
     std::vector<uint64_t> own;
@@ -450,7 +446,7 @@ TEST_F(SparseStore, RefusesBeforeAnythingChanges) {
 }
 
 TEST_F(SparseStore, SumThatOverflowsIsNotApplied) {
-  const Case c{.rule = "sgd", .dim = 1};
+  const Case c{.rule = "sgd {}", .dim = 1};
   const StoreOptions options = Options(c);
   auto store = BlockStore::Create(options).value();
   const Rows rows = {{7, {3e38f}}};
@@ -464,7 +460,7 @@ TEST_F(SparseStore, SumThatOverflowsIsNotApplied) {
 }
 
 TEST_F(SparseStore, ReadingMakesNoRow) {
-  const Case c{.rule = "sgd", .l2 = 0.1f, .initializer = {Initializer::Kind::kNormal, 1}, .dim = 2};
+  const Case c{.rule = "sgd {}", .l2 = 0.1f, .initializer = {Initializer::Kind::kNormal, 1}, .dim = 2};
   const StoreOptions options = Options(c);
   auto store = BlockStore::Create(options).value();
   const uint64_t bytes = store->total_bytes();

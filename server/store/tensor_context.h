@@ -21,7 +21,7 @@ struct TensorContext {
   Geometry geometry;
   uint64_t seed = 0;
   uint32_t ranks = 1;
-  std::shared_ptr<const UpdateRule> rule;
+  std::shared_ptr<const UpdateRule> rule;  // of this tensor: unpenalized where spec.decay is false
   std::function<float(Clock)> rate;
   bool trainable = true;
   float l2 = 0;           // of this tensor: 0 where spec.decay is false
@@ -30,6 +30,7 @@ struct TensorContext {
   bool apply_push = false;
   uint32_t history = 1;
   BufferPool* pool = nullptr;
+  uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;

@@ -3,11 +3,27 @@
 //
 // With g the sum of gradients, the effective gradient is  d = g * scale + l2 * w  (scale = float(1 / total weight)),
 // and
-//   SGD       w -= rate * d
-//   momentum  m = mu * m + d;                         w -= rate * m                 (Polyak 1964; the form of PyTorch)
-//   Adagrad   a += d * d;                             w -= rate * d / (sqrt(a) + epsilon)   (Duchi et al. 2011)
+//   SGD       w -= rate d                                                           (Robbins & Monro 1951)
+//   momentum  m = mu m + (1 - dampening) d;           w -= rate m                   (Polyak 1964; the form of PyTorch)
+//   Nesterov  m = mu m + d;                           w -= rate (d + mu m)          (Nesterov 1983; PyTorch's form)
+//   Adagrad   a += d d;                               w -= rate d / (sqrt(a) + epsilon)     (Duchi et al. 2011)
+//   Adadelta  a = rho a + (1 - rho) d d;              x = sqrt(u + epsilon) / sqrt(a + epsilon) d;
+//             u = rho u + (1 - rho) x x;              w -= rate x                   (Zeiler 2012, where rate is 1)
+//   RMSProp   v = decay v + (1 - decay) d d;          w -= rate d / (sqrt(v) + epsilon)     (Tieleman & Hinton 2012)
+//             centered: m = decay m + (1 - decay) d;  sqrt(max(v - m m, 0)) in place of sqrt(v)      (Graves 2013)
+//             with momentum: b = mu b + d / (...);    w -= rate b
 //   Adam      m = b1 m + (1 - b1) d; v = b2 v + (1 - b2) d d;
-//             w -= rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)        (Kingma & Ba 2015, algorithm 1)
+//             w -= rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)         (Kingma & Ba 2015, algorithm 1)
+//   AdamW     d = g * scale; w -= rate l2 w; then as Adam: l2 is the weight decay   (Loshchilov & Hutter 2019; the form
+//             of PyTorch, whose decay is multiplied by the whole rate)
+//   AMSGrad   as Adam, with the largest v so far, h = max(h, v), in place of v      (Reddi et al. 2018; as in PyTorch,
+//             with Adam's corrections of the bias, which the paper leaves out)
+//   FTRL      s = (sqrt(n + d d) - sqrt(n)) / alpha; z += d - s w; n += d d;        (McMahan et al. 2013, algorithm 1)
+//             w = 0 where |z| <= l1, else -(z - sign(z) l1) / ((beta + sqrt(n)) / alpha + l2)
+//             alpha is the rate, which must stay the same. A parameter that does not start at 0 starts with the z
+//             whose solution it is, and d == 0 makes no step.
+//
+// A proximal step may follow (proximal_step.h).
 #ifndef DESCENT_SERVER_STORE_UPDATE_RULE_H_
 #define DESCENT_SERVER_STORE_UPDATE_RULE_H_
 
@@ -36,13 +52,15 @@ struct StepFactors {
   float rate = 0;
   float scale = 1;
   float l2 = 0;
-  float first = 1;   // 1 / (1 - b1^t)
+  float first = 1;   // 1 / (1 - b1^t); FTRL: 1 / alpha
   float second = 1;  // 1 / (1 - b2^t)
 };
 
 class UpdateRule {
  public:
-  // INVALID_ARGUMENT names the field that is out of range. No rule set: SGD.
+  static constexpr int kMaxStateSlots = 3;
+
+  // INVALID_ARGUMENT names every field that is out of range. No rule set: SGD.
   static absl::StatusOr<std::unique_ptr<const UpdateRule>> Make(const v1::Optimizer& spec);
   virtual ~UpdateRule() = default;
 
@@ -50,6 +68,10 @@ class UpdateRule {
   virtual float initial_state(int slot) const = 0;
   // True where a step with g == 0 and l2 == 0 leaves w and the state as they are.
   virtual bool idle_without_gradient() const = 0;
+  // Whether a proximal step follows each step: then w moves where gradient, l2 and state are 0.
+  virtual bool proximal() const = 0;
+  // The same rule without proximal step, l1 and l2 of its own: for tensors that are not decayed.
+  virtual const UpdateRule& unpenalized() const = 0;
   // out[i] = w[i] after one step on g[i], i < n; state[s][i] in place. out may be w, or g. g may be unaligned.
   virtual void Apply(const Step& step, size_t n, const float* w, float* out, float* const* state,
                      const float* g) const = 0;
@@ -57,7 +79,8 @@ class UpdateRule {
   // --- Rows: `dim` parameters, then `dim` floats of each state vector ------------------------------------------------
   // One step on each of rows[0, count), in place; g holds count x dim floats at any address. The bits of Apply.
   virtual void ApplyRows(const Step& step, size_t dim, size_t count, float* const* rows, const float* g) const = 0;
-  // Row i takes steps[first[i]], steps[first[i] + 1], ... to the last, each with g == 0. The bits of Apply.
+  // Row i takes steps[first[i]], steps[first[i] + 1], ... to the last, each with g == 0. The bits of Apply. Zeros, of
+  // parameters and state, rest whatever the rule.
   virtual StepFactors Prepare(const Step& step) const = 0;
   virtual void Replay(absl::Span<const StepFactors> steps, size_t dim, size_t count, float* const* rows,
                       const uint32_t* first) const = 0;

@@ -6,30 +6,12 @@
 #include <vector>
 
 #include "common/random/philox.h"
-#include "descent/v1/job.pb.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/store/kernels.h"
+#include "server/store/rule_cases.h"
 
 namespace descent {
 namespace {
-
-using ::testing::HasSubstr;
-
-v1::Optimizer Spec(const std::string& kind) {
-  v1::Optimizer spec;
-  if (kind == "sgd") spec.mutable_sgd();
-  if (kind == "momentum") spec.mutable_momentum()->set_momentum(0.9);
-  if (kind == "adagrad") spec.mutable_adagrad()->set_initial_accumulator(0.1);
-  if (kind == "adam") spec.mutable_adam();
-  return spec;
-}
-
-const std::vector<std::string>& Kinds() {
-  static const std::vector<std::string>* const kinds =
-      new std::vector<std::string>{"sgd", "momentum", "adagrad", "adam"};
-  return *kinds;
-}
 
 float Draw(uint64_t stream, uint64_t i) { return 2 * RandomStream(7, Purpose::kTest, stream, 0).Uniform(i) - 1; }
 
@@ -50,62 +32,11 @@ Model MakeModel(const UpdateRule& rule, size_t n) {
   return model;
 }
 
-// Written from the formulas of update_rule.h, in double throughout.
-class Reference {
- public:
-  Reference(std::string kind, double w) : kind_(std::move(kind)), w_(w), a_(kind_ == "adagrad" ? 0.1 : 0) {}
-  void Step(int t, double rate, double scale, double l2, double g) {
-    const double d = g * scale + l2 * w_;
-    if (kind_ == "sgd") w_ -= rate * d;
-    if (kind_ == "momentum") {
-      a_ = 0.9 * a_ + d;
-      w_ -= rate * a_;
-    }
-    if (kind_ == "adagrad") {
-      a_ += d * d;
-      w_ -= rate * d / (std::sqrt(a_) + 1e-10);
-    }
-    if (kind_ == "adam") {
-      a_ = 0.9 * a_ + (1 - 0.9) * d;
-      b_ = 0.999 * b_ + (1 - 0.999) * d * d;
-      w_ -= rate * (a_ / (1 - std::pow(0.9, t))) / (std::sqrt(b_ / (1 - std::pow(0.999, t))) + 1e-8);
-    }
-  }
-  double w() const { return w_; }
-
- private:
-  std::string kind_;
-  double w_, a_, b_ = 0;
-};
-
-TEST(UpdateRule, ThousandStepsAgreeWithFloat64) {
-  constexpr size_t kElements = 37;
-  for (const std::string& kind : Kinds()) {
-    for (float l2 : {0.0f, 0.01f}) {
-      auto rule = UpdateRule::Make(Spec(kind)).value();
-      Model model = MakeModel(*rule, kElements);
-      std::vector<Reference> reference;
-      for (float w : model.w) reference.emplace_back(kind, w);
-      std::vector<float> g(kElements);
-      for (int t = 1; t <= 1000; ++t) {
-        // A fixed gradient per element, of changing size: the parameters move far away from zero.
-        for (size_t i = 0; i < kElements; ++i) g[i] = -std::fabs(Draw(2, i)) - 0.1f * Draw(100 + t, i) - 0.2f;
-        const Step step{static_cast<uint64_t>(t), 0.01f, 0.25f, l2};
-        rule->Apply(step, kElements, model.w.data(), model.w.data(), model.pointers().data(), g.data());
-        for (size_t i = 0; i < kElements; ++i) reference[i].Step(t, 0.01f, 0.25, l2, g[i]);
-      }
-      for (size_t i = 0; i < kElements; ++i) {
-        EXPECT_NEAR(model.w[i], reference[i].w(), 1e-5 * std::fabs(reference[i].w())) << kind << " l2 " << l2;
-      }
-    }
-  }
-}
-
 TEST(UpdateRule, BitsDoNotDependOnCutAlignmentOrPlace) {
   constexpr size_t kElements = 45;
-  for (const std::string& kind : Kinds()) {
+  for (const std::string& kind : AllRules()) {
     for (float l2 : {0.0f, 0.01f}) {
-      auto rule = UpdateRule::Make(Spec(kind)).value();
+      auto rule = UpdateRule::Make(RuleCase(kind)).value();
       const Step step{3, 0.1f, 0.3f, l2};
       std::vector<float> g(kElements);
       for (size_t i = 0; i < kElements; ++i) g[i] = Draw(3, i);
@@ -133,10 +64,10 @@ TEST(UpdateRule, BitsDoNotDependOnCutAlignmentOrPlace) {
 }
 
 TEST(UpdateRule, RowsAndReplayHaveTheBitsOfApply) {
-  for (const std::string& kind : Kinds()) {
+  for (const std::string& kind : AllRules()) {
     for (float l2 : {0.0f, 0.01f}) {
       for (size_t dim : {1, 3, 8, 13, 16, 64}) {
-        auto rule = UpdateRule::Make(Spec(kind)).value();
+        auto rule = UpdateRule::Make(RuleCase(kind)).value();
         constexpr size_t kRows = 11;
         const size_t stride = dim * (1 + rule->state_slots());
         Model model = MakeModel(*rule, kRows * dim);
@@ -146,8 +77,12 @@ TEST(UpdateRule, RowsAndReplayHaveTheBitsOfApply) {
           pointers.push_back(rows.data() + r * stride);
           for (size_t i = 0; i < dim; ++i) {
             if (r == 4) model.w[r * dim + i] = 0;  // at rest
+            if (r == 5) {                          // at 0, and yet its state moves
+              model.w[r * dim + i] = 0;
+              for (auto& state : model.state) state[r * dim + i] = 0.25f;
+            }
             pointers[r][i] = model.w[r * dim + i];
-            for (int s = 0; s < rule->state_slots(); ++s) pointers[r][(1 + s) * dim + i] = rule->initial_state(s);
+            for (int s = 0; s < rule->state_slots(); ++s) pointers[r][(1 + s) * dim + i] = model.state[s][r * dim + i];
           }
         }
         std::vector<float> g(kRows * dim);
@@ -181,11 +116,12 @@ TEST(UpdateRule, RowsAndReplayHaveTheBitsOfApply) {
 }
 
 TEST(UpdateRule, IdleMeansIdle) {
-  for (const std::string& kind : Kinds()) {
-    auto rule = UpdateRule::Make(Spec(kind)).value();
+  for (const std::string& kind : AllRules()) {
+    auto rule = UpdateRule::Make(RuleCase(kind)).value();
     Model model = MakeModel(*rule, 5);
     std::vector<float> g(5, 1.0f);
     rule->Apply({1, 0.1f, 1, 0}, 5, model.w.data(), model.w.data(), model.pointers().data(), g.data());
+    model.w.assign(5, 1.5f);  // outside of every box
     const Model before = model;
     std::fill(g.begin(), g.end(), 0.0f);
     rule->Apply({2, 0.1f, 1, 0}, 5, model.w.data(), model.w.data(), model.pointers().data(), g.data());
@@ -193,18 +129,40 @@ TEST(UpdateRule, IdleMeansIdle) {
   }
 }
 
+TEST(UpdateRule, TensorsThatAreNotDecayedHaveNoPenalty) {
+  const auto after_a_step = [](const UpdateRule& rule) {
+    Model model = MakeModel(rule, 5);
+    const std::vector<float> g(5, 1.0f);
+    rule.Apply({1, 0.1f, 1, 0}, 5, model.w.data(), model.w.data(), model.pointers().data(), g.data());
+    return model.w;
+  };
+  for (const std::string& kind : ProximalRules()) {
+    const auto rule = UpdateRule::Make(RuleCase(kind)).value();
+    v1::Optimizer plain = RuleCase(kind);
+    plain.clear_proximal();
+    EXPECT_TRUE(rule->proximal());
+    EXPECT_FALSE(rule->unpenalized().proximal());
+    EXPECT_EQ(after_a_step(rule->unpenalized()), after_a_step(*UpdateRule::Make(plain).value())) << kind;
+    EXPECT_NE(after_a_step(*rule), after_a_step(rule->unpenalized())) << kind;
+  }
+  const auto ftrl = UpdateRule::Make(RuleCase("ftrl { l1: 0.02 l2: 0.1 }")).value();
+  EXPECT_EQ(after_a_step(ftrl->unpenalized()), after_a_step(*UpdateRule::Make(RuleCase("ftrl {}")).value()));
+  EXPECT_NE(after_a_step(*ftrl), after_a_step(ftrl->unpenalized()));
+}
+
 TEST(UpdateRule, RefusesByName) {
-  v1::Optimizer spec;
-  spec.mutable_momentum()->set_momentum(1);
-  EXPECT_THAT(UpdateRule::Make(spec).status().message(),
-              HasSubstr("optimizer.momentum.momentum: expected a number of [0, 1), got 1"));
-  spec.mutable_adam()->set_beta2(-0.1);
-  EXPECT_THAT(UpdateRule::Make(spec).status().message(), HasSubstr("optimizer.adam.beta2"));
-  spec.mutable_adam()->set_beta2(0.9);
-  spec.mutable_adam()->set_epsilon(1e-60);
-  EXPECT_THAT(UpdateRule::Make(spec).status().message(), HasSubstr("optimizer.adam.epsilon"));
-  spec.mutable_adagrad()->set_initial_accumulator(std::nan(""));
-  EXPECT_THAT(UpdateRule::Make(spec).status().message(), HasSubstr("optimizer.adagrad.initial_accumulator"));
+  const auto error = [](const std::string& spec) {
+    const absl::Status status = UpdateRule::Make(RuleCase(spec)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << spec;
+    return std::string(status.message());
+  };
+  EXPECT_EQ(error("momentum { momentum: 1 }"), "optimizer.momentum.momentum: 1 is not from 0 to below 1");
+  EXPECT_EQ(error("momentum { momentum: 0.999999999999 }"),
+            "optimizer.momentum.momentum: 1 is 1 in float32, and not below");
+  EXPECT_EQ(error("adam { beta2: -0.1 epsilon: 1e-60 }"),
+            "optimizer.adam.beta2: -0.1 is not from 0 to below 1\noptimizer.adam.epsilon: 1e-60 is beyond float32");
+  EXPECT_EQ(error("adagrad { initial_accumulator: nan }"),
+            "optimizer.adagrad.initial_accumulator: nan is not a finite number");
   EXPECT_EQ(UpdateRule::Make(v1::Optimizer()).value()->state_slots(), 0);
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "common/job/job.h"
+#include "common/job/learning_rate_schedule.h"
 #include "common/net/process_settings.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/update_rule.h"
@@ -62,6 +63,7 @@ int Run(const std::string& path, const std::vector<std::string>& set, uint32_t t
   }
   const std::vector<TensorSpec> tensors = workers[0].model->tensors();
   auto rule = UpdateRule::Make(job->optimizer());
+  const LearningRateSchedule schedule(*job, ClocksPerEpoch(*job, (*data)->rows()));
   GradientSum parameters;
   LayOut(tensors, &parameters);
   std::vector<std::vector<AlignedFloats>> state((*rule)->state_slots());
@@ -113,7 +115,7 @@ int Run(const std::string& path, const std::vector<std::string>& set, uint32_t t
           }
           std::vector<float*> slots;
           for (auto& s : state) slots.push_back(s[t].data() + begin);
-          (*rule)->Apply({clock + 1, LearningRateAt(*job, clock), static_cast<float>(1 / total), 0}, end - begin,
+          (*rule)->Apply({clock + 1, schedule.At(clock), static_cast<float>(1 / total), 0}, end - begin,
                          parameters.dense[t] + begin, parameters.dense[t] + begin, slots.data(), g);
         }
         if (id == 0) examples += total;

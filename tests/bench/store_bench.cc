@@ -29,12 +29,12 @@ namespace {
 constexpr size_t kBlock = 65536;  // elements: 256 KiB
 uint64_t g_keys = 10'000'000;
 
+// "adam", or "adam proximal".
 v1::Optimizer Spec(const std::string& kind) {
   v1::Optimizer spec;
-  if (kind == "sgd") spec.mutable_sgd();
-  if (kind == "momentum") spec.mutable_momentum();
-  if (kind == "adagrad") spec.mutable_adagrad();
-  if (kind == "adam") spec.mutable_adam();
+  const std::string rule = kind.substr(0, kind.find(' '));
+  spec.GetReflection()->MutableMessage(&spec, spec.GetDescriptor()->FindFieldByName(rule));
+  if (rule != kind) spec.mutable_proximal()->set_l1(1e-6);
   return spec;
 }
 
@@ -76,8 +76,8 @@ void Axpy(benchmark::State& state) {
 void Rule(benchmark::State& state, const std::string& kind, float l2) {
   const size_t n = static_cast<size_t>(state.range(0));
   const std::vector<float> g = Values(n, 1);
-  std::vector<float> w = Values(n, 2), out(n), s0(n), s1(n);
-  float* slots[] = {s0.data(), s1.data()};
+  std::vector<float> w = Values(n, 2), out(n), s0(n), s1(n), s2(n);
+  float* slots[] = {s0.data(), s1.data(), s2.data()};
   auto rule = UpdateRule::Make(Spec(kind)).value();
   uint64_t t = 0;
   for (auto _ : state) {
@@ -299,7 +299,8 @@ void Register() {
     benchmark::RegisterBenchmark("finite_test", Finite)->Arg(n);
     benchmark::RegisterBenchmark("reduce", Sum)->Arg(n);
     benchmark::RegisterBenchmark("squares", Squares)->Arg(n);
-    for (const char* kind : {"sgd", "momentum", "adagrad", "adam"}) {
+    for (const char* kind : {"sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw",
+                             "amsgrad", "ftrl", "sgd proximal", "adagrad proximal", "adam proximal"}) {
       const std::string name = kind;
       benchmark::RegisterBenchmark(("rule/" + name).c_str(), [name](auto& s) { Rule(s, name, 0); })->Arg(n);
       benchmark::RegisterBenchmark(("rule_l2/" + name).c_str(), [name](auto& s) { Rule(s, name, 1e-4f); })->Arg(n);

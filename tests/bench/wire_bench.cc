@@ -1,11 +1,13 @@
-// The wire, measured in one run against raw TCP on the loopback: the real server in a process of its own and the real
-// client, dense push, pull and fused exchange, sparse keys per second, and the round rate of a tiny model. Prints
-// markdown. Takes about a minute; run it on an idle machine.
+// The wire, measured in one run against raw sockets: the real server in a process of its own and the real client, over
+// a local socket and over TCP on the loopback: dense push, pull and fused exchange, sparse keys per second, and the
+// round rate of a tiny model. Prints markdown. Takes about two minutes; run it on an idle machine.
 //
 //   wire_bench [--seconds=S per figure, 0.7] [--only=dense|sparse|rounds] [--bytes=N: that dense model alone]
+//              [--what=push|pull|fused: that alone]
 //
-// GB/s are bytes of payload, both directions added, divided by wall time, and raw TCP moves the same bytes in the same
-// directions. A figure is the median of nine slices of its time; raw TCP runs right before what is compared to it.
+// GB/s are bytes of payload, both directions added, divided by wall time, and raw sockets move the same bytes in the
+// same directions. The ratio is to raw TCP. A figure is the median of nine slices of its time; what is compared runs
+// one right after the other.
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -29,7 +31,7 @@
 #include "common/net/grpc_client_transport.h"
 #include "common/net/process_settings.h"
 #include "common/random/philox.h"
-#include "tests/bench/raw_tcp.h"
+#include "tests/bench/raw_stream.h"
 #include "tests/bench/wire_bench_server.h"
 #include "worker/client/parameter_client.h"
 
@@ -40,6 +42,15 @@ namespace {
 
 double g_seconds = 0.7;
 uint64_t g_bytes = 0;
+std::string g_what;
+
+// Bytes of payload, in and out, and how many of them one side has copied.
+struct Moved {
+  uint64_t bytes = 0, copied = 0;
+  double CopiesSince(const Moved& before) const {
+    return static_cast<double>(copied - before.copied) / static_cast<double>(bytes - before.bytes);
+  }
+};
 
 // This program again, in another role: its port is on its standard output, and it ends with its standard input.
 class Child {
@@ -59,21 +70,28 @@ class Child {
     close(in[0]);
     close(out[1]);
     end_ = in[1];
-    FILE* lines = fdopen(out[0], "r");
+    lines_ = fdopen(out[0], "r");
     int port = 0;
-    DESCENT_CHECK(std::fscanf(lines, "%d", &port) == 1);
-    std::fclose(lines);
+    DESCENT_CHECK(std::fscanf(lines_, "%d", &port) == 1);
     port_ = static_cast<uint16_t>(port);
   }
   ~Child() {
     close(end_);
+    std::fclose(lines_);
     int status;
     waitpid(pid_, &status, 0);
   }
   uint16_t port() const { return port_; }
+  // Of a server with a model (ServeModel).
+  Moved Ask() const {
+    Moved moved;
+    DESCENT_CHECK(write(end_, "?", 1) == 1 && std::fscanf(lines_, "%lu %lu", &moved.bytes, &moved.copied) == 2);
+    return moved;
+  }
 
  private:
   pid_t pid_ = 0;
+  FILE* lines_ = nullptr;
   int end_ = -1;
   uint16_t port_ = 0;
 };
@@ -103,10 +121,10 @@ double Rate(const std::function<void()>& f) {
 // A server with this model and a client to it.
 class Bench {
  public:
-  explicit Bench(const Model& model)
+  Bench(const Model& model, bool local)
       : model_(model),
         server_({"--serve", absl::StrCat(model.dense_elements), absl::StrCat(model.sparse_dim),
-                 absl::StrCat(model.ranks), model.adam ? "adam" : "sgd"}),
+                 absl::StrCat(model.ranks), model.adam ? "adam" : "sgd", local ? "local" : "tcp"}),
         transport_(MakeGrpcClientTransport({{absl::StrCat("127.0.0.1:", server_.port())}})) {
     ClientOptions options;
     options.envelope = model.envelope();
@@ -120,6 +138,11 @@ class Bench {
   ~Bench() { client_.reset(); }
 
   ParameterClient& client() { return *client_; }
+  Moved client_moved() const {
+    const ClientStats stats = client_->stats();
+    return {stats.payload_bytes_out + stats.payload_bytes_in, stats.payload_bytes_copied};
+  }
+  Moved server_moved() const { return server_.Ask(); }
   Clock clock() const { return clock_; }
 
   PushSpec Push(uint32_t rank) const {
@@ -184,51 +207,57 @@ std::string Size(uint64_t bytes) {
 }
 
 void Dense() {
-  Child raw_server({"--serve-raw"});
-  RawTcpClient raw(raw_server.port());
+  Child tcp_server({"--serve-raw", "tcp"}), unix_server({"--serve-raw", "unix"});
+  RawClient tcp(RawKind::kTcp, tcp_server.port()), local(RawKind::kUnix, unix_server.port());
   std::printf(
-      "| model | rule, ranks | what | raw TCP GB/s | Descent GB/s | ratio | client copies/byte |\n"
-      "|---|---|---|---|---|---|---|\n");
+      "| model | rule, ranks | what | raw TCP | raw Unix | Descent, TCP | ratio | Descent, local | ratio | "
+      "copies/byte: client | server |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const bool adam : {false, true}) {
     const uint32_t ranks = adam ? 2 : 1;
     for (const uint64_t bytes : {uint64_t{4} << 10, uint64_t{256} << 10, uint64_t{4} << 20, uint64_t{64} << 20}) {
       if (g_bytes != 0 && bytes != g_bytes) continue;
-      Bench bench({.dense_elements = bytes / sizeof(float), .ranks = ranks, .adam = adam});
+      const Model model{.dense_elements = bytes / sizeof(float), .ranks = ranks, .adam = adam};
+      Bench over_tcp(model, false), over_local(model, true);
       struct Kind {
         const char* name;
         uint64_t up, down;
-        std::function<void()> run;
+        std::function<void(Bench&)> run;
       };
-      const Kind kinds[] = {{"push", ranks * bytes, 0, [&] { bench.Round(false); }},
-                            {"pull", 0, bytes, [&] { bench.PullOnly(); }},
-                            {"fused exchange", ranks * bytes, bytes, [&] { bench.Round(true); }}};
+      const Kind kinds[] = {{"push", ranks * bytes, 0, [](Bench& b) { b.Round(false); }},
+                            {"pull", 0, bytes, [](Bench& b) { b.PullOnly(); }},
+                            {"fused exchange", ranks * bytes, bytes, [](Bench& b) { b.Round(true); }}};
       for (const Kind& kind : kinds) {
-        const double total = static_cast<double>(kind.up + kind.down);
-        const double tcp = Rate([&] { raw.Exchange(kind.up, kind.down); }) * total * 1e-9;
-        const ClientStats before = bench.client().stats();
-        const double ours = Rate(kind.run) * total * 1e-9;
-        const ClientStats after = bench.client().stats();
-        const double moved = static_cast<double>(after.payload_bytes_out + after.payload_bytes_in -
-                                                 before.payload_bytes_out - before.payload_bytes_in);
-        std::printf("| %s | %s, %u | %s | %.2f | %.2f | %.2f | %.2f |\n", Size(bytes).c_str(), adam ? "Adam" : "SGD",
-                    ranks, kind.name, tcp, ours, ours / tcp,
-                    static_cast<double>(after.payload_bytes_copied - before.payload_bytes_copied) / moved);
+        if (!absl::StartsWith(kind.name, g_what)) continue;
+        const double scale = static_cast<double>(kind.up + kind.down) * 1e-9;
+        const double raw_tcp = Rate([&] { tcp.Exchange(kind.up, kind.down); }) * scale;
+        const double ours_tcp = Rate([&] { kind.run(over_tcp); }) * scale;
+        const double raw_local = Rate([&] { local.Exchange(kind.up, kind.down); }) * scale;
+        const Moved client = over_local.client_moved(), server = over_local.server_moved();
+        const uint64_t resends = over_local.client().stats().resends;
+        const double ours_local = Rate([&] { kind.run(over_local); }) * scale;
+        std::printf("| %s | %s, %u | %s | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |\n",
+                    Size(bytes).c_str(), adam ? "Adam" : "SGD", ranks, kind.name, raw_tcp, raw_local, ours_tcp,
+                    ours_tcp / raw_tcp, ours_local, ours_local / raw_tcp, over_local.client_moved().CopiesSince(client),
+                    over_local.server_moved().CopiesSince(server));
         std::fflush(stdout);
-        if (after.resends != before.resends) std::printf("(%lu resends)\n", after.resends - before.resends);
+        if (const uint64_t now = over_local.client().stats().resends; now != resends) {
+          std::printf("(%lu resends)\n", now - resends);
+        }
       }
     }
   }
 }
 
-void Sparse() {
+void Sparse(bool local) {
   constexpr size_t kKeys = 1 << 17;
   constexpr int kBatches = 8;
   std::printf(
-      "\n| table, SGD, 1 rank, %zu keys at a time of %zu | push M keys/s | pull M keys/s | fused M keys/s |\n"
+      "\n| table, SGD, 1 rank, %s, %zu keys at a time of %zu | push M keys/s | pull M keys/s | fused M keys/s |\n"
       "|---|---|---|---|\n",
-      kKeys, kKeys * kBatches);
+      local ? "local" : "TCP", kKeys, kKeys * kBatches);
   for (const uint32_t dim : {1u, 8u, 64u}) {
-    Bench bench({.sparse_dim = dim});
+    Bench bench({.sparse_dim = dim}, local);
     const Geometry geometry = Model{}.geometry();
     std::vector<std::vector<uint64_t>> batches(kBatches);
     const RandomStream random(1, Purpose::kTest, dim, 0);
@@ -266,21 +295,24 @@ void Sparse() {
 }
 
 void Rounds() {
-  Bench bench({.dense_elements = 256});
-  std::printf("\n1 KB model, SGD, 1 rank, push and pull: %.0f rounds/s\n", Rate([&] { bench.Round(true); }));
+  const Model model{.dense_elements = 256};
+  Bench over_tcp(model, false), over_local(model, true);
+  std::printf("\n1 KB model, SGD, 1 rank, push and pull, rounds/s: TCP %.0f, local %.0f\n",
+              Rate([&] { over_tcp.Round(true); }), Rate([&] { over_local.Round(true); }));
 }
 
 int Main(int argc, char** argv) {
   TuneProcess();
-  if (argc == 2 && std::strcmp(argv[1], "--serve-raw") == 0) {
-    ServeRawTcp();
+  if (argc == 3 && std::strcmp(argv[1], "--serve-raw") == 0) {
+    ServeRaw(std::strcmp(argv[2], "unix") == 0 ? RawKind::kUnix : RawKind::kTcp);
     return 0;
   }
-  if (argc == 6 && std::strcmp(argv[1], "--serve") == 0) {
+  if (argc == 7 && std::strcmp(argv[1], "--serve") == 0) {
     ServeModel({.dense_elements = std::strtoull(argv[2], nullptr, 10),
                 .sparse_dim = static_cast<uint32_t>(std::atoi(argv[3])),
                 .ranks = static_cast<uint32_t>(std::atoi(argv[4])),
-                .adam = std::strcmp(argv[5], "adam") == 0});
+                .adam = std::strcmp(argv[5], "adam") == 0},
+               std::strcmp(argv[6], "local") == 0);
     return 0;
   }
   std::string only;
@@ -292,13 +324,19 @@ int Main(int argc, char** argv) {
       only = argv[i] + 7;
     } else if (absl::StartsWith(argument, "--bytes=")) {
       g_bytes = std::strtoull(argv[i] + 8, nullptr, 10);
+    } else if (absl::StartsWith(argument, "--what=")) {
+      g_what = argv[i] + 7;
     } else {
-      std::fprintf(stderr, "usage: wire_bench [--seconds=S] [--only=dense|sparse|rounds] [--bytes=N]\n");
+      std::fprintf(
+          stderr,
+          "usage: wire_bench [--seconds=S] [--only=dense|sparse|rounds] [--bytes=N] [--what=push|pull|fused]\n");
       return 2;
     }
   }
   if (only.empty() || only == "dense") Dense();
-  if (only.empty() || only == "sparse") Sparse();
+  if (only.empty() || only == "sparse") {
+    for (const bool local : {false, true}) Sparse(local);
+  }
   if (only.empty() || only == "rounds") Rounds();
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "descent/v1/job.pb.h"
 #include "server/rpc/parameter_service.h"
@@ -24,7 +25,7 @@ std::vector<TensorSpec> Model::tensors() const {
 
 Envelope Model::envelope() const { return {kProtocolVersion, 1, RunId(1), Generation(1), map().epoch}; }
 
-void ServeModel(const Model& model) {
+void ServeModel(const Model& model, bool local) {
   v1::Optimizer rule;
   if (model.adam) {
     rule.mutable_adam();
@@ -51,10 +52,17 @@ void ServeModel(const Model& model) {
   service->Install(options, *std::move(node));
   auto server = RpcServer::Start({.bind = {"127.0.0.1", 0}}, service.get(), {});
   DESCENT_CHECK(server.ok());
+  if (local) DESCENT_CHECK((*server)->ServeLocally(absl::StrCat("127.0.0.1:", (*server)->port())).ok());
   std::printf("%d\n", (*server)->port());
   std::fflush(stdout);
-  char end;
-  while (read(STDIN_FILENO, &end, 1) > 0) {
+  char question;
+  while (read(STDIN_FILENO, &question, 1) > 0) {
+    service->Post([](ServerNode* node) {
+      const ServerNodeStats& stats = node->stats();
+      std::printf("%lu %lu\n", stats.payload_bytes_in + stats.payload_bytes_out,
+                  stats.payload_bytes_copied + node->store().copied_bytes());
+      std::fflush(stdout);
+    });
   }
   (*server)->Stop(absl::ZeroDuration());
 }

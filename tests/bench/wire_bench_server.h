@@ -22,8 +22,9 @@ struct Model {
   Envelope envelope() const;
 };
 
-// Prints its port on standard output, serves until standard input ends.
-void ServeModel(const Model& model);
+// Prints its port on standard output, serves until standard input ends, and for each byte of that prints two numbers:
+// bytes of payload that came and went, and how many of them the server has copied. `local`: over local sockets too.
+void ServeModel(const Model& model, bool local);
 
 }  // namespace descent::bench
 

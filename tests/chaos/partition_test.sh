@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Hosts that can't reach each other for a while: network namespaces on a bridge, cut off both ways and one way. The run goes
-# on within two seconds of healing, and the model has the bits of the undisturbed run.
+# on within two seconds of healing, and the model has the bits of the undisturbed run. With replicas, primaries and backups that
+# can't reach each other while everybody reaches the coordinator: the run goes on within five seconds although nothing heals,
+# and once it has, the backups come again.
 #   partition_test.sh [SECONDS...]   lengths of the partitions; default 1 5
 source "$DESCENT_SOURCE_DIR/tests/deploy/lib.sh"
 [[ $(id -u) -eq 0 ]] || skip "network namespaces need root"
@@ -12,12 +14,13 @@ lengths=("${@:-1 5}")
 longest=0
 for seconds in ${lengths[*]}; do ((seconds <= longest)) || longest=$seconds; done
 # Longer than the partition even where nobody waits for the host that is cut off.
-rounds=$((longest * 1500 > 6000 ? longest * 1500 : 6000))
+rounds=$((longest * 4000 > 6000 ? longest * 4000 : 6000))
 
 tag=dsp$$
 hosts=(a b c d)
 cleanup() {
   end_processes
+  for h in "${hosts[@]}"; do ip netns pids "$tag-$h" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true; done
   for h in switch "${hosts[@]}"; do ip netns del "$tag-$h" 2>/dev/null || true; done
   rm -rf "$work"
 }
@@ -46,15 +49,20 @@ learning_rate { constant: 0.001 }
 checkpoint { every_rounds: 200 }
 cluster { lease_seconds: 2 }
 JOB
-"$bin/descent" run "$work/job.textproto" --servers 2 --workers 2 --run-dir "$work/local" >"$work/local.log" 2>&1 ||
-  fail "the local run: $(tail -n 20 "$work/local.log")"
-expected=$(parameters_of "$work/local")
+undisturbed() { # its parameters, of a job file
+  rm -rf "$work/local"
+  "$bin/descent" run "$1" --servers 2 --workers 2 --run-dir "$work/local" >"$work/local.log" 2>&1 ||
+    fail "the local run: $(tail -n 20 "$work/local.log")"
+  parameters_of "$work/local"
+}
+expected=$(undisturbed "$work/job.textproto")
 echo "undisturbed $expected"
 
-round_of() {
+ask() { # a Python expression of the status s
   ip netns exec "$tag-a" "$bin/descent" status 10.88.0.1:7000 --json 2>/dev/null |
-    python3 -c 'import json,sys; s=json.load(sys.stdin); print(s.get("round", 0), s.get("phase", ""), s.get("generation", 0))' 2>/dev/null || echo "0 ? 0"
+    python3 -c "import json,sys; s=json.load(sys.stdin); print($1)" 2>/dev/null || echo "$2"
 }
+round_of() { ask 's.get("round", 0), s.get("phase", ""), s.get("generation", 0)' "0 ? 0"; }
 # Rules in the namespace of a host against an address: in alone is one way, in and out are both.
 block() { # host address one|two
   ip netns exec "$tag-$1" iptables -A INPUT -s "$2" -j DROP
@@ -81,16 +89,30 @@ start() {
   pids+=($!)
 }
 
-run() { # seconds one|two victim-host victim-address
-  local seconds=$1 ways=$2 host=$3 address=$4 dir=$work/run-$1-$2-$3
+begin() { # job-file run-directory
+  local job=$1 dir=$2
   rm -f "$work"/[abcd].log
   pids=()
-  start a a "$bin/descent_server" --job "$work/job.textproto" --servers 2 --workers 2 --bind 10.88.0.1:7000 --run-dir "$dir" --resume
+  start a a "$bin/descent_server" --job "$job" --servers 2 --workers 2 --bind 10.88.0.1:7000 --run-dir "$dir" --resume
   start b b "$bin/descent_server" --coordinator 10.88.0.1:7000 --bind 0.0.0.0:7000 --advertise 10.88.0.2:7000
   start c c "$bin/descent_worker" --coordinator 10.88.0.1:7000
   start d d "$bin/descent_worker" --coordinator 10.88.0.1:7000
   running() { [[ $(round_of) == *RUNNING* ]]; }
   wait_for 30 running || fail "did not start: $(tail -n 20 "$work"/[abcd].log)"
+}
+end() { # run-directory: its parameters, once everybody has ended well
+  local status=0 pid
+  for pid in "${pids[@]}"; do
+    wait_for 120 bash -c "! kill -0 $pid 2>/dev/null" || fail "hangs after the partition: $(tail -n 20 "$work"/[abcd].log)"
+    wait "$pid" || status=$?
+  done
+  [[ $status -eq 0 ]] || fail "a process ended with $status: $(tail -n 10 "$work"/[abcd].log)"
+  hash=$(parameters_of "$1")
+}
+
+run() { # seconds one|two victim-host victim-address
+  local seconds=$1 ways=$2 host=$3 address=$4 dir=$work/run-$1-$2-$3
+  begin "$work/job.textproto" "$dir"
   read -rt 0.5 <> <(:) || true
   for other in 1 2 3 4; do
     [[ 10.88.0.$other == "$address" ]] || block "$host" "10.88.0.$other" "$ways"
@@ -108,20 +130,47 @@ run() { # seconds one|two victim-host victim-address
   }
   wait_for 20 moved || fail "no progress within 20 s of healing: $before, $(round_of); $(tail -n 20 "$work"/[abcd].log)"
   local took=$((($(date +%s%N) - healed) / 1000000))
-  local status=0
-  for pid in "${pids[@]}"; do
-    wait_for 120 bash -c "! kill -0 $pid 2>/dev/null" || fail "hangs after the partition: $(tail -n 20 "$work"/[abcd].log)"
-    wait "$pid" || status=$?
-  done
-  [[ $status -eq 0 ]] || fail "a process ended with $status: $(tail -n 10 "$work"/[abcd].log)"
-  local hash
-  hash=$(parameters_of "$dir")
+  end "$dir"
   echo "$seconds s, $ways way(s), host $host: progress ${took} ms after healing; $hash"
   [[ $hash == "$expected" ]] || fail "another model"
   ((took <= 2000)) || slow+=("$seconds s $ways $host: $took ms")
 }
 
+# The two servers reach each other where workers and the coordinator do, at port 7000, and nowhere else; so neither reaches its
+# backup, which listens at a port of its own.
+between_replicas() {
+  local job=$work/replicas.textproto dir=$work/run-replicas
+  sed -e 's/^rounds: .*/rounds: 40000/' "$work/job.textproto" >"$job"
+  expected=$(undisturbed "$job")
+  echo 'replicas: 1' >>"$job"
+  begin "$job" "$dir"
+  synced() { [[ $(ask 'sum(x.get("synced", False) for x in s["server"])' 0) == 2 ]]; }
+  wait_for 20 synced || fail "backups are not there: $(tail -n 20 "$work"/[abcd].log)"
+  local way port
+  for way in "INPUT -s" "OUTPUT -d"; do
+    for port in --sport --dport; do ip netns exec "$tag-b" iptables -A $way 10.88.0.1 -p tcp "$port" 7000 -j ACCEPT; done
+    ip netns exec "$tag-b" iptables -A $way 10.88.0.1 -j DROP
+  done
+  local cut=$(date +%s%N) stands
+  read -rt 1 <> <(:) || true
+  stands=$(round_of)
+  goes_on() { [[ $(round_of) == *RUNNING* && $(round_of) != "$stands" ]]; }
+  wait_for 20 goes_on || fail "stands still at $stands; $(tail -n 20 "$work"/[abcd].log)"
+  local took=$((($(date +%s%N) - cut) / 1000000))
+  ((took <= 5000)) || slow+=("replicas: $took ms")
+  heal
+  wait_for 40 synced || [[ -s $dir/summary.json ]] || fail "backups do not come again: $(tail -n 20 "$work"/[abcd].log)"
+  grep -q "confirms nothing" "$work/a.log" || fail "no backup was given up: $(tail -n 20 "$work"/[abcd].log)"
+  grep -q "becomes its backup again" "$work/a.log" || fail "no backup came again: $(tail -n 20 "$work"/[abcd].log)"
+  end "$dir"
+  echo "between replicas: the run went on ${took} ms after the cut; $hash"
+  [[ $hash == "$expected" ]] || fail "another model"
+  ! grep -q rolled_back_to "$dir/metrics.jsonl" || fail "clocks were rolled back"
+}
+
 slow=()
+between_replicas
+expected=$(undisturbed "$work/job.textproto")
 for seconds in ${lengths[*]}; do
   for ways in two one; do
     run "$seconds" "$ways" b 10.88.0.2  # a server

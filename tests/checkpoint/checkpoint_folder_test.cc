@@ -213,6 +213,21 @@ TEST_F(CheckpointFolderTest, PruneRemovesWhatWasNeverCommitted) {
   EXPECT_THAT(Prune(options), UnorderedElementsAre("cut-000000000002-g2", "cut-000000000003-g1"));
 }
 
+TEST_F(CheckpointFolderTest, PruneLeavesWhatIsOfAnotherRun) {
+  ASSERT_EQ(folder_->BeginGeneration(RunId(kTestRun)).value(), Generation(1));
+  for (const uint64_t number : {1, 2, 3}) Write(1, number);
+  ASSERT_TRUE(folder_->Prepare(TestCut(1, 4)).ok());
+  ASSERT_EQ(folder_->BeginGeneration(RunId(9)).value(), Generation(2));
+  ASSERT_TRUE(folder_->Prepare(TestCut(2, 5)).ok());
+  PruneOptions options;
+  options.generation = Generation(2);
+  options.run = RunId(9);
+  EXPECT_THAT(Prune(options), ElementsAre("cut-000000000005-g2"));
+  options.run = RunId(kTestRun);
+  EXPECT_THAT(Prune(options),
+              UnorderedElementsAre("cut-000000000001-g1", "cut-000000000002-g1", "cut-000000000004-g1"));
+}
+
 TEST_F(CheckpointFolderTest, OtherFilesAreNoCuts) {
   Write(1, 1);
   ASSERT_TRUE(storage_->MakeFolder("cut-1-g1").ok());

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # docker-compose up from a clean copy of the project: the quickstart's job on containers. All containers end with 0, the
 # accuracy is the quickstart's, and the run directory belongs to the caller (to user 1000 where the caller is root). Then once
-# more, while a server, the coordinator and a worker are killed and another server is paused: the same parameters.
+# more, while a worker is taken off the network, a server hears nothing from another worker, a server, the coordinator and a worker are
+# killed and another server is paused: the same parameters.
 source "$(dirname "$0")/lib.sh"
 command -v docker-compose >/dev/null || skip "no docker-compose"
 docker info >/dev/null 2>&1 || skip "no Docker engine answers"
@@ -57,16 +58,28 @@ crash() {
   kill -KILL "$pid"
   echo "killed $2"
 }
+wait_a_moment() { read -rt 2 <> <(:) || true; }
 cuts() { compgen -G "runs/killed/checkpoints/cut-*/MANIFEST" >/dev/null; }
 generations() { [[ $(compgen -G "runs/killed/checkpoints/generation-*" | wc -l) -gt $1 ]]; }
 wait_for 120 cuts || fail "no checkpoint: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
+network=${project}_default
+away=$(container worker 1)
+docker network disconnect "$network" "$away" || fail "a worker can't be disconnected"
+server_pid=$(docker inspect -f '{{.State.Pid}}' "$(container server 1)")
+deaf=(-s "$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container worker 2)")" -j DROP)
+nsenter -t "$server_pid" -n iptables -A INPUT "${deaf[@]}" || fail "no one-way rule"
+wait_a_moment
+nsenter -t "$server_pid" -n iptables -D INPUT "${deaf[@]}" || fail "the server died of a partition"
+docker network connect --alias worker --alias "${away:0:12}" "$network" "$away" || fail "a worker can't be connected"
+echo "a worker was off the network, a server heard nothing from another"
+[[ ! -s runs/killed/summary.json ]] || fail "the run was over before it was disturbed"
 crash "$(container server 1)" "a server"
 wait_for 60 generations 1 || fail "no new generation: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
 crash "$(container worker 2)" "a worker"
 crash "$(container coordinator)" "the coordinator"
 wait_for 60 generations 2 || fail "no new generation: $(docker-compose -p "$project" logs --no-color | tail -n 40)"
 docker pause "$(container server 2)" >/dev/null
-read -rt 3 <> <(:) || true
+wait_a_moment
 docker unpause "$(container server 2)" >/dev/null
 ended() { [[ -s runs/killed/summary.json ]]; }
 wait_for 300 ended || fail "hangs: $(docker-compose -p "$project" logs --no-color | tail -n 60)"

@@ -5,7 +5,7 @@ import signal
 import time
 import unittest
 
-from harness import BIN, DEADLINE, ClusterTest, write_csv
+from harness import DEADLINE, ClusterTest, write_csv
 
 JOB = """
 name: "backups"
@@ -35,14 +35,12 @@ class BackupRanksTest(ClusterTest):
         write_csv(self.folder / "train.csv", 500, 8)
         write_csv(self.folder / "valid.csv", 200, 8)
         # Batches come late at random, so that every rank is left out now and then.
-        self.worker = self.folder / "late_worker"
-        self.worker.write_text(f'#!/bin/sh\nexec "{BIN}/descent_worker" "$@" --inject-delay-ms 2\n')
-        self.worker.chmod(0o755)
+        self.late = self.slow_worker()
 
     def start_run(self, name, job, workers=3):
         run_dir = self.folder / name
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", str(workers), "--worker-binary",
-                             str(self.worker), "--run-dir", str(run_dir))
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", str(workers), *self.late,
+                             "--run-dir", str(run_dir))
         metrics = run_dir / "metrics.jsonl"
         self.wait_for(lambda: metrics.exists() and metrics.read_text(), process)
         return process, run_dir
@@ -106,7 +104,7 @@ class BackupRanksTest(ClusterTest):
         self.assertEqual(inspected.returncode, 0, inspected.stdout)
         self.assertIn(str(summary["clocks"]), inspected.stdout)
         resumed = self.start("descent", "run", job, "--resume", "--run-dir", str(run_dir), "--servers", "1",
-                             "--workers", "2", "--worker-binary", str(self.worker))
+                             "--workers", "2", *self.late)
         self.wait_for(lambda: any(m["kind"] == "training" and m["clock"] > summary["clocks"] for m in self.metrics(run_dir)),
                       resumed)
         rolled = [m for m in self.metrics(run_dir) if m["kind"] == "rolled_back_to"]

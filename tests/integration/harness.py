@@ -64,6 +64,14 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(result.status, 0, result.output)
         return result
 
+    def slow_worker(self, mean_ms=2):
+        """Flags for workers that wait at random before each batch: arrival orders differ from run to run, and no machine is
+        so fast that a run is over before it is disturbed."""
+        wrapper = self.folder / f"slow_worker_{mean_ms}"
+        wrapper.write_text(f'#!/bin/sh\nexec "{BIN}/descent_worker" "$@" --inject-delay-ms {mean_ms}\n')
+        wrapper.chmod(0o755)
+        return ["--worker-binary", str(wrapper)]
+
     def start(self, *args):
         """A process that is killed at the end of the test, if it still runs."""
         log = open(self.folder / f"{pathlib.Path(args[0]).name}-{random.getrandbits(32)}.log", "w+")

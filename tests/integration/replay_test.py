@@ -69,7 +69,8 @@ class ReplayTest(ClusterTest):
     def disturbed(self, name, job):
         """A run that loses a worker, then a server, and ends all the same."""
         run_dir = self.folder / name
-        run = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        run = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir),
+                         *self.slow_worker())
         self.wait_for(lambda: len(self.cuts(run_dir)) > 0, run)
         os.kill(self.victim(run, "descent_worker"), signal.SIGKILL)
         number = self.cuts(run_dir)[-1].parent.name
@@ -86,13 +87,13 @@ class ReplayTest(ClusterTest):
                 ("async-momentum", SPARSE, "mode: ASYNC", "momentum { momentum: 0.9 }"),
                 ("bounded-adagrad", SPARSE, "mode: BOUNDED staleness: 3", "adagrad {}")):
             with self.subTest(name):
-                text = self.assert_replays(self.disturbed(name, self.recorded(data, mode, optimizer, 1000, CUTS)))
+                text = self.assert_replays(self.disturbed(name, self.recorded(data, mode, optimizer, 700, CUTS)))
                 self.assertRegex(text, r"cut-\d+-g2: \d+ gradients")
 
     def test_rounds(self):
         for name, mode in (("sync", "mode: SYNC"), ("stale", "mode: CUSTOM staleness: 2 apply: ROUND")):
             with self.subTest(name):
-                self.assert_replays(self.disturbed(name, self.recorded(DENSE, mode, "adam {}", 1000, CUTS)))
+                self.assert_replays(self.disturbed(name, self.recorded(DENSE, mode, "adam {}", 700, CUTS)))
 
     def test_the_cut_at_the_end_is_enough(self):
         for data, mode in ((DENSE, "mode: ASYNC"), (SPARSE, "mode: SYNC"), (SPARSE, "mode: CUSTOM apply: PUSH")):
@@ -103,8 +104,9 @@ class ReplayTest(ClusterTest):
 
     def test_a_stopped_run_and_one_that_went_on(self):
         run_dir = self.folder / "stopped"
-        job = self.recorded(SPARSE, "mode: ASYNC", "adam {}", 1000, CUTS)
-        run = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
+        job = self.recorded(SPARSE, "mode: ASYNC", "adam {}", 700, CUTS)
+        run = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir),
+                         *self.slow_worker())
         self.wait_for(lambda: len(self.cuts(run_dir)) > 0, run)
         self.assertIn("has not ended", self.replay(run_dir, status=2))
         run.send_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
 """One job, one model, bit for bit: for any number of servers and worker processes, under random delays."""
 import unittest
 
-from harness import BIN, ClusterTest, write_csv, write_libsvm
+from harness import ClusterTest, write_csv, write_libsvm
 
 MLP = """
 name: "mlp"
@@ -31,18 +31,28 @@ learning_rate {{ constant: 0.1 }}
 l2: 1e-5
 """
 
+# Every rule, every schedule, and proximal steps.
+METHODS = [
+    ("sgd {}", "cosine { initial: 0.05 final: 0.001 } warmup_rounds: 3"),
+    ("momentum { dampening: 0.5 }", "step { initial: 0.05 factor: 0.5 every_epochs: 0.5 }"),
+    ("nesterov {}", "exponential { initial: 0.02 factor: 0.5 epochs: 1 }"),
+    ("adagrad {} proximal { l1: 1e-3 }", "inverse_sqrt { initial: 0.1 rounds: 10 }"),
+    ("adadelta {}", "constant: 1"),
+    ("rmsprop { centered: true momentum: 0.5 }", "polynomial { initial: 0.003 power: 1.5 }"),
+    ("adam {} proximal { l1: 1e-3 non_negative: true }", "one_cycle { peak: 0.02 }"),
+    ("adamw {}", "inverse_time { initial: 0.01 rounds: 20 }"),
+    ("amsgrad {}", "cosine { initial: 0.01 epochs: 0.5 restarts: true growth: 2 }"),
+    ("ftrl { l1: 0.01 l2: 0.01 }", "constant: 0.2"),
+]
+
 
 class ReproducibleTest(ClusterTest):
     def hashes(self, text, layouts, repeat=2, **fields):
         job = self.job(text.format(seed=fields.pop("seed", 1), **fields))
-        # Workers that wait at random before they push, so that arrival orders differ from run to run.
-        wrapper = self.folder / "delayed_worker"
-        wrapper.write_text(f'#!/bin/sh\nexec "{BIN}/descent_worker" "$@" --inject-delay-ms 2\n')
-        wrapper.chmod(0o755)
         found = {}
         for servers, workers in layouts:
             for _ in range(repeat):
-                result = self.succeed(job, servers=servers, workers=workers, args=["--worker-binary", wrapper])
+                result = self.succeed(job, servers=servers, workers=workers, args=self.slow_worker())
                 summary = result.summary
                 found.setdefault((summary["parameters_sha256"], summary["state_sha256"]), []).append((servers, workers))
         return found
@@ -71,6 +81,17 @@ class ReproducibleTest(ClusterTest):
         print("sparse", *next(iter(found)))
         other = self.hashes(SPARSE, [(2, 2)], 1, seed=2, rule="adagrad {}")
         self.assertNotEqual(other.keys(), found.keys())
+
+    def test_methods(self):
+        write_csv(self.folder / "train.csv", 600, 12)
+        write_libsvm(self.folder / "train.svm.gz", 400, 3000, 10)
+        for rule, rate in METHODS:
+            sets = (f"optimizer={{ {rule} }}", f"learning_rate={{ {rate} }}", "l2=0", "epochs=2")
+            for text in (MLP.format(seed=1, consistency="mode: SYNC"), SPARSE.format(seed=1, rule="sgd {}")):
+                job = self.job(text)
+                summaries = [self.succeed(job, servers=s, workers=w, sets=sets).summary for s, w in ((1, 1), (3, 2))]
+                for sha in ("parameters_sha256", "state_sha256"):
+                    self.assertEqual(summaries[0][sha], summaries[1][sha], f"{rule}, {rate}: {sha}")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,17 @@ class RunTest(ClusterTest):
         validate = self.command("descent", "validate", result.run_dir / "job.textproto")
         self.assertEqual(validate.returncode, 0, validate.stdout)
 
+    def test_the_objective_counts_the_penalties_of_proximal_steps(self):
+        rule = "optimizer={ sgd {} proximal { l1: 0.02 l2: 0.01 non_negative: true } }"
+        result = self.succeed(self.job(LOGISTIC.format(epochs=4)), servers=2, workers=2, sets=(rule,))
+        import numpy
+        w = numpy.load(result.run_dir / "model/model.npz")["weights"].astype(float)
+        self.assertTrue((w >= 0).all() and (w == 0).any() and (w > 0).any(), w)
+        penalty = 0.02 * w.sum() + 0.5 * (0.01 + 1e-4) * (w * w).sum()  # and the job's l2
+        last = [m for m in result.metrics if m["kind"] == "evaluation"][-1]
+        self.assertAlmostEqual(last["objective"] - last["train_loss"], penalty, delta=1e-6)
+        self.assertAlmostEqual(result.summary["objective"], last["objective"], delta=1e-6)
+
     def test_predict_reads_what_was_trained(self):
         result = self.succeed(self.job(LOGISTIC.format(epochs=4)))
         predicted = self.command("descent", "predict", "--model", result.run_dir / "model", "--data",
@@ -186,7 +197,8 @@ class RunTest(ClusterTest):
     def start_run(self, name, job, *args):
         """A run that has written its first metrics."""
         run_dir = self.folder / name
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir), *args)
+        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir),
+                             *self.slow_worker(1), *args)
         self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
         return process, run_dir
 
@@ -230,12 +242,23 @@ class RunTest(ClusterTest):
         self.assertEqual(again.returncode, 2, again.stdout)
         self.assertIn("nothing to go on with", again.stdout)
 
+    def test_a_checkpoint_folder_is_one_runs_at_a_time(self):
+        text = LOGISTIC.format(epochs=1000000) + f'checkpoint {{ every_rounds: 20 path: "{self.folder}/cuts" }}\n'
+        first, run_dir = self.start_run("first", self.job(text))
+        run = (run_dir / "run").read_text().strip()
+        second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "second")
+        self.assertEqual(second.returncode, 1, second.stdout)
+        self.assertIn(f"the checkpoint folder is in use by run {run}, process ", second.stdout)
+        first.send_signal(signal.SIGINT)
+        self.assertEqual(first.wait(DEADLINE), 130, first.log())
+        second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "third")
+        self.assertEqual(second.returncode, 1, second.stdout)
+        self.assertIn("of another run; name another folder", second.stdout)
+
     def test_a_dead_worker_is_replaced(self):
         undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)
         job = self.job(LOGISTIC.format(epochs=100))
-        run_dir = self.folder / "worker"
-        process = self.start("descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir", str(run_dir))
-        self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").read_text(), process)
+        process, run_dir = self.start_run("worker", job)
         os.kill(self.members(run_dir, "worker")[0], signal.SIGKILL)
         self.assertEqual(process.wait(DEADLINE), 0, process.log())
         summary = json.loads((run_dir / "summary.json").read_text())

@@ -320,6 +320,7 @@ void ClusterCoordinator::Commit() {
 void ClusterCoordinator::Prune(Generation generation) {
   PruneOptions options;
   options.keep_last = cluster_->schedule.keep;
+  options.run = kRun;
   options.generation = generation;
   if (const auto removed = folder_->Prune(options); !removed.ok()) {
     cluster_->Note("coordinator", absl::StrCat("can't prune: ", removed.status().ToString()));

@@ -30,7 +30,6 @@ class ClusterPart final : public CutSink {
   void Step();
   void Fail(const absl::Status& why, bool past);
 
-  const CutId& cut() const { return cut_; }
   const std::optional<v1::CutReport>& report() const { return report_; }
 
  private:

@@ -238,7 +238,11 @@ bool ClusterSeat::synced() const {
 }
 
 void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
-  if (part_ != nullptr && part_->report().has_value()) *beat->add_cut() = *part_->report();
+  if (part_ != nullptr && part_->report().has_value()) {
+    v1::CutReport* cut = beat->add_cut();
+    *cut = *part_->report();
+    cut->set_attempt(order_.attempt());
+  }
   if (ready_ && primary_) {
     v1::ServerLoad* load = beat->mutable_load();
     load->set_round(std::max(load->round(), node_->stats().round));
@@ -252,6 +256,9 @@ void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
   report->set_ready(ready_);
   report->set_synced(ready_ && primary_ && synced() && view_ == told_view_);
   report->set_whole(ready_ && backup_node_ != nullptr && backup_node_->whole());
+  if (ready_ && primary_ && primary_node_ != nullptr && primary_node_->view() == view_ && view_ == told_view_) {
+    report->set_unconfirmed(primary_node_->unconfirmed());
+  }
   if (report->synced() && !std::exchange(fresh_, true)) cluster_->truth.coverage.Add("backups joined");
 }
 
@@ -259,16 +266,26 @@ void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
 
 void ClusterSeat::TakeOrder(const v1::HeartbeatReply& news) {
   const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_.value;
-  if (part_ != nullptr && (!wanted || part_->cut().number != news.cut().number())) {
+  if (part_ != nullptr && (!wanted || order_.attempt() != news.cut().attempt())) {
     if (node_ != nullptr) node_->DropCut();
     part_.reset();
   }
-  if (!wanted || part_ != nullptr) return;
-  part_ = std::make_shared<ClusterPart>(storage_, news.cut().folder(), CutId{kRun, generation_, news.cut().number()},
-                                        server_, tensors_, cluster_->job.ranks);
-  const absl::Status begun = node_->BeginCut(Clock(news.cut().at()), part_);
-  if (!begun.ok()) part_->Fail(begun, absl::IsOutOfRange(begun));
-  After(absl::Milliseconds(1), &ClusterSeat::WritePart);
+  if (!wanted) return;
+  if (part_ == nullptr) {
+    order_ = news.cut();
+    part_ = std::make_shared<ClusterPart>(storage_, order_.folder(), CutId{kRun, generation_, order_.number()}, server_,
+                                          tensors_, cluster_->job.ranks);
+    BeginCut();
+    After(absl::Milliseconds(1), &ClusterSeat::WritePart);
+  } else if (cut_refused_) {
+    BeginCut();
+  }
+}
+
+void ClusterSeat::BeginCut() {
+  const absl::Status begun = node_->BeginCut(Clock(order_.at()), part_);
+  cut_refused_ = absl::IsFailedPrecondition(begun);  // busy with that of a backup: asked again
+  if (!begun.ok() && !cut_refused_) part_->Fail(begun, absl::IsOutOfRange(begun));
 }
 
 void ClusterSeat::WritePart() {

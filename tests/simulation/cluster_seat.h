@@ -84,6 +84,7 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   // Whoever serves these blocks from now on holds what clients were told.
   void CheckTold(absl::string_view when);
   void TakeOrder(const v1::HeartbeatReply& news);
+  void BeginCut();
   void WritePart();
   void Pump();
   void AfterNode();
@@ -107,7 +108,9 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   uint64_t placing_generation_ = 0, placing_view_ = 0;
   std::vector<TensorSpec> tensors_;
   PartitionMap map_;
+  v1::CutOrder order_;  // of part_
   std::shared_ptr<ClusterPart> part_;
+  bool cut_refused_ = false;  // so far
 
   // Of this node.
   std::unique_ptr<ServerNode> node_;

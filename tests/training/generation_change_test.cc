@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,7 +28,8 @@ using testing::LocalControl;
 constexpr uint32_t kRanks = 4, kServers = 3;
 constexpr uint64_t kClocks = 30;
 
-// Fixed leases; at the `at`-th clock of a rank that is completed `f` is called. After End the generation is over.
+// Fixed leases; at the `at`-th clock of a rank that is completed `f` is called. After End the generation is over, after
+// Stop the run, and a server has moved.
 class EndingControl final : public TrainerControl {
  public:
   EndingControl(std::vector<LeasedRank> leases, uint64_t at, std::function<void()> f)
@@ -36,6 +38,11 @@ class EndingControl final : public TrainerControl {
   void End() {
     MutexLock lock(&mu_);
     over_ = true;
+    changed_.SignalAll();
+  }
+  void Stop() {
+    MutexLock lock(&mu_);
+    stopped_ = true;
     changed_.SignalAll();
   }
   void AwaitCompleted() {
@@ -48,11 +55,16 @@ class EndingControl final : public TrainerControl {
   std::vector<LeasedRank> Leases() override { return leases_; }
   absl::Status State() override {
     MutexLock lock(&mu_);
+    if (stopped_) return absl::CancelledError("stop");
     return over_ ? absl::AbortedError("generation 1 is over") : absl::OkStatus();
   }
   void WaitForChange(absl::Time deadline) override {
     MutexLock lock(&mu_);
-    while (!over_ && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
+    while (!over_ && !stopped_ && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
+  }
+  std::vector<std::string> MovedServers() override {
+    MutexLock lock(&mu_);
+    return stopped_ ? std::vector<std::string>{"another"} : std::vector<std::string>();
   }
   void Skipped(Rank, Clock, Clock) override {}
   void Completed(Rank, Clock, const BatchResult&) override {
@@ -92,7 +104,7 @@ class EndingControl final : public TrainerControl {
   uint64_t completed_ ABSL_GUARDED_BY(mu_) = 0;
   bool called_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t logged_ ABSL_GUARDED_BY(mu_) = 0;
-  bool over_ ABSL_GUARDED_BY(mu_) = false;
+  bool over_ ABSL_GUARDED_BY(mu_) = false, stopped_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 // One worker of all ranks, whose model and batches stay over the generations.
@@ -146,14 +158,20 @@ class GenerationChange : public ::testing::Test {
     return connection;
   }
 
-  absl::Status Train(InProcessCluster* servers, uint64_t generation, TrainerControl* control) {
+  absl::Status Train(
+      InProcessCluster* servers, uint64_t generation, TrainerControl* control,
+      const std::function<void()>& connecting = [] {}) {
     TrainerOptions options;
     options.geometry = geometry_;
     options.ranks = kRanks;
     options.clocks = kClocks;
     Trainer trainer(
-        options, model_.get(), &batches_, nullptr, nullptr, [&] { return Connect(servers, generation); }, control,
-        &time_);
+        options, model_.get(), &batches_, nullptr, nullptr,
+        [&] {
+          connecting();
+          return Connect(servers, generation);
+        },
+        control, &time_);
     return trainer.Run();
   }
 
@@ -194,6 +212,31 @@ TEST_F(GenerationChange, ATrainerBlockedInAPullReturnsAndTheNextOneReachesTheSam
 
   auto new_servers = Servers(2);
   EXPECT_EQ(TrainToTheEnd(new_servers.get(), 2), expected);
+}
+
+TEST_F(GenerationChange, WhatIsOnItsWayWhenTheRunStopsGoesToWhoServesNow) {
+  auto servers = Servers(1);
+  EndingControl control(Leases(1), 11 * kRanks, [&] { servers->Pause(ServerId(1), true); });
+  absl::Status status;
+  int connections = 0;
+  std::thread worker([&] {
+    status = Train(servers.get(), 1, &control, [&] {
+      // The backup answers, which the trainer is to connect to.
+      if (++connections == 2) servers->Pause(ServerId(1), false);
+    });
+  });
+  const auto round = [&](uint32_t server) {
+    uint64_t round = 0;
+    servers->OnNode(ServerId(server), [&](ServerNode& node) { round = node.stats().round; });
+    return round;
+  };
+  control.AwaitCompleted();
+  for (const absl::Time deadline = absl::Now() + absl::Seconds(60); round(0) < 12;) ASSERT_LT(absl::Now(), deadline);
+  control.Stop();
+  worker.join();
+  EXPECT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(connections, 2);
+  for (uint32_t server = 0; server < kServers; ++server) EXPECT_EQ(round(server), 12u);
 }
 
 TEST_F(GenerationChange, ServersThatKnowOfTheNewGenerationFirstEndNothingAndTakeNothing) {

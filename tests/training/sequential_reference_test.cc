@@ -8,9 +8,11 @@
 #include <thread>
 
 #include "common/base/time_source.h"
+#include "common/job/optimizer_spec.h"
 #include "common/random/philox.h"
 #include "common/tensor/initial_value.h"
 #include "descent/v1/job.pb.h"
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "tests/support/in_process_transport.h"
 #include "tests/training/local_control.h"
@@ -99,36 +101,93 @@ struct Problem {
   }
 };
 
-// A scalar parameter with its optimizer state.
+double Power(double base, uint64_t n) {
+  double result = 1;
+  for (; n != 0; n >>= 1, base *= base) {
+    if (n & 1) result *= base;
+  }
+  return result;
+}
+
+// A scalar parameter with its optimizer state. Its tensor is decayed where l2 is not 0.
 struct Cell {
-  float w = 0, s0 = 0, s1 = 0;
+  float w = 0, s[3] = {};
 
   void Step(const v1::Optimizer& rule, uint64_t t, float g, float scale, float l2) {
     float d = g * scale;
-    if (l2 != 0) d += l2 * w;
+    if (l2 != 0 && !rule.has_adamw()) d += l2 * w;
+    if (l2 != 0 && rule.has_adamw()) w -= kRate * (l2 * w);
+    float size = kRate;  // of the step, for a proximal one
     if (rule.has_adam()) {
-      const double b1 = rule.adam().beta1(), b2 = rule.adam().beta2();
-      auto power = [](double base, uint64_t n) {
-        double result = 1;
-        for (; n != 0; n >>= 1, base *= base) {
-          if (n & 1) result *= base;
-        }
-        return result;
-      };
-      const auto first = static_cast<float>(1 / (1 - power(b1, t)));
-      const auto second = static_cast<float>(1 / (1 - power(b2, t)));
-      s0 = static_cast<float>(b1) * s0 + static_cast<float>(1 - b1) * d;
-      s1 = static_cast<float>(b2) * s1 + static_cast<float>(1 - b2) * (d * d);
-      w -= kRate * (s0 * first) / (std::sqrt(s1 * second) + static_cast<float>(rule.adam().epsilon()));
+      size = Moments(rule.adam(), t, d, false);
+    } else if (rule.has_adamw()) {
+      Moments(rule.adamw(), t, d, false);
+    } else if (rule.has_amsgrad()) {
+      size = Moments(rule.amsgrad(), t, d, true);
     } else if (rule.has_momentum()) {
-      s0 = static_cast<float>(rule.momentum().momentum()) * s0 + d;
-      w -= kRate * s0;
+      const double mu = rule.momentum().momentum(), dampening = rule.momentum().dampening();
+      s[0] = static_cast<float>(mu) * s[0] + static_cast<float>(1 - dampening) * d;
+      w -= kRate * s[0];
+      size = kRate * static_cast<float>((1 - dampening) / (1 - mu));
+    } else if (rule.has_nesterov()) {
+      const auto mu = static_cast<float>(rule.nesterov().momentum());
+      s[0] = mu * s[0] + d;
+      w -= kRate * (d + mu * s[0]);
     } else if (rule.has_adagrad()) {
-      s0 += d * d;
-      w -= kRate * d / (std::sqrt(s0) + static_cast<float>(rule.adagrad().epsilon()));
+      s[0] += d * d;
+      const float root = std::sqrt(s[0]) + static_cast<float>(rule.adagrad().epsilon());
+      w -= kRate * d / root;
+      size = kRate / root;
+    } else if (rule.has_adadelta()) {
+      const double rho = rule.adadelta().rho();
+      const auto epsilon = static_cast<float>(rule.adadelta().epsilon());
+      s[0] = static_cast<float>(rho) * s[0] + static_cast<float>(1 - rho) * (d * d);
+      const float x = std::sqrt(s[1] + epsilon) / std::sqrt(s[0] + epsilon) * d;
+      s[1] = static_cast<float>(rho) * s[1] + static_cast<float>(1 - rho) * (x * x);
+      w -= kRate * x;
+    } else if (rule.has_rmsprop()) {  // centered, with momentum
+      const double rho = rule.rmsprop().decay();
+      s[1] = static_cast<float>(rho) * s[1] + static_cast<float>(1 - rho) * (d * d);
+      s[2] = static_cast<float>(rho) * s[2] + static_cast<float>(1 - rho) * d;
+      const float root = std::sqrt(std::max(s[1] - s[2] * s[2], 0.0f)) + static_cast<float>(rule.rmsprop().epsilon());
+      s[0] = static_cast<float>(rule.rmsprop().momentum()) * s[0] + d / root;
+      w -= kRate * s[0];
+    } else if (rule.has_ftrl()) {
+      Ftrl(rule.ftrl(), d, l2 != 0);
     } else {
       w -= kRate * d;
     }
+    if (l2 != 0 && rule.has_proximal()) {
+      const auto threshold = size * static_cast<float>(rule.proximal().l1());
+      const float rest = w > threshold ? w - threshold : w < -threshold ? w + threshold : 0;
+      w = std::max(rest / (1 + size * static_cast<float>(rule.proximal().l2())),
+                   static_cast<float>(rule.proximal().lower()));
+    }
+  }
+
+  template <typename Spec>
+  float Moments(const Spec& spec, uint64_t t, float d, bool largest) {
+    const double b1 = spec.beta1(), b2 = spec.beta2();
+    const auto first = static_cast<float>(1 / (1 - Power(b1, t)));
+    const auto second = static_cast<float>(1 / (1 - Power(b2, t)));
+    s[0] = static_cast<float>(b1) * s[0] + static_cast<float>(1 - b1) * d;
+    s[1] = static_cast<float>(b2) * s[1] + static_cast<float>(1 - b2) * (d * d);
+    s[2] = std::max(s[2], s[1]);
+    const float root = std::sqrt(s[largest ? 2 : 1] * second) + static_cast<float>(spec.epsilon());
+    w -= kRate * (s[0] * first) / root;
+    return kRate / root;
+  }
+
+  void Ftrl(const v1::Ftrl& spec, float d, bool penalized) {
+    if (d == 0) return;
+    const auto inverse = static_cast<float>(1 / double{kRate}), beta = static_cast<float>(spec.beta());
+    const float l1 = penalized ? static_cast<float>(spec.l1()) : 0, l2 = penalized ? static_cast<float>(spec.l2()) : 0;
+    float &z = s[0], &n = s[1];
+    if (n == 0) z = -(w * (beta * inverse + l2) + (w > 0 ? l1 : w < 0 ? -l1 : 0));
+    z += d - (std::sqrt(n + d * d) - std::sqrt(n)) * inverse * w;
+    n += d * d;
+    const float kept = z > l1 ? l1 - z : z < -l1 ? -l1 - z : 0;
+    w = kept / ((beta + std::sqrt(n)) * inverse + l2);
   }
 };
 
@@ -171,7 +230,7 @@ State Sequential(const Problem& problem) {
     }
     std::vector<float> values(tensors[t].elements());
     InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t].initializer, 0, absl::MakeSpan(values));
-    for (float v : values) state.dense[t].push_back({v, 0, 0});
+    for (float v : values) state.dense[t].push_back({v, {}});
   }
   std::vector<State> versions = {state};  // version v has the updates of clocks < v
   for (uint64_t clock = 0; clock < kClocks; ++clock) {
@@ -332,14 +391,16 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   return out;
 }
 
-void ExpectSameBits(const Problem& problem) {
+using Shapes = std::vector<std::pair<int, int>>;  // servers and workers
+
+void ExpectSameBits(const Problem& problem, const Shapes& shapes = {{1, 1}, {2, 3}, {3, 2}, {3, 5}}) {
   const State expected = Sequential(problem);
   const auto tensors = problem.Make()->tensors();
   NetworkFaults faults;
   faults.drop = 0.01;
   faults.duplicate = 0.05;
   faults.max_delay = absl::Microseconds(200);
-  for (const auto& [servers, workers] : {std::pair{1, 1}, {2, 3}, {3, 2}, {3, 5}}) {
+  for (const auto& [servers, workers] : shapes) {
     ++faults.seed;
     const auto found = Distributed(problem, servers, workers, faults);
     for (size_t t = 0; t < tensors.size(); ++t) {
@@ -367,27 +428,42 @@ Problem Mlp() {
   problem.model.mutable_mlp()->set_classes(3);
   return problem;
 }
-void SetAdam(v1::Optimizer* optimizer) {
-  optimizer->mutable_adam()->set_beta1(0.9);
-  optimizer->mutable_adam()->set_beta2(0.999);
-  optimizer->mutable_adam()->set_epsilon(1e-8);
+// Rules as a job would say them, with every default written out.
+v1::Optimizer Rule(const std::string& text) {
+  v1::Optimizer rule;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &rule)) << text;
+  ResolveOptimizer(&rule);
+  return rule;
 }
+constexpr const char* kRules[] = {
+    "sgd {}",
+    "momentum {}",
+    "momentum { momentum: 0.8 dampening: 0.8 } proximal { l1: 0.02 lower: -0.5 }",
+    "nesterov {}",
+    "adagrad {}",
+    "adadelta {}",
+    "rmsprop { centered: true momentum: 0.5 }",
+    "adam {}",
+    "adam {} proximal { l1: 0.01 l2: 0.1 lower: -1 }",
+    "adamw {}",
+    "amsgrad { beta2: 0.9 }",
+    "ftrl { l1: 0.01 l2: 0.1 }",
+};
 
 TEST(SequentialReference, MlpUnderEveryRule) {
   Problem problem = Mlp();
-  problem.optimizer.mutable_sgd();
-  ExpectSameBits(problem);
-  problem.optimizer.mutable_momentum()->set_momentum(0.9);
-  ExpectSameBits(problem);
-  problem.optimizer.mutable_adagrad()->set_epsilon(1e-10);
-  ExpectSameBits(problem);
-  SetAdam(&problem.optimizer);
+  for (const char* rule : kRules) {
+    SCOPED_TRACE(rule);
+    problem.optimizer = Rule(rule);
+    ExpectSameBits(problem, {{2, 3}});
+  }
+  problem.optimizer = Rule("adam {}");
   ExpectSameBits(problem);
 }
 
 TEST(SequentialReference, MlpWithStaleRounds) {
   Problem problem = Mlp();
-  SetAdam(&problem.optimizer);
+  problem.optimizer = Rule("adam {}");
   problem.staleness = 2;
   ExpectSameBits(problem);
 }
@@ -396,13 +472,12 @@ TEST(SequentialReference, SparseTableUnderEveryRule) {
   Problem problem;
   problem.sparse = true;
   problem.model.mutable_logistic()->set_sparse_table(true);
-  problem.optimizer.mutable_sgd();
-  ExpectSameBits(problem);
-  problem.optimizer.mutable_momentum()->set_momentum(0.9);
-  ExpectSameBits(problem);
-  problem.optimizer.mutable_adagrad()->set_epsilon(1e-10);
-  ExpectSameBits(problem);
-  SetAdam(&problem.optimizer);
+  for (const char* rule : kRules) {
+    SCOPED_TRACE(rule);
+    problem.optimizer = Rule(rule);
+    ExpectSameBits(problem, {{2, 3}});
+  }
+  problem.optimizer = Rule("adam {}");
   ExpectSameBits(problem);
   problem.staleness = 1;
   ExpectSameBits(problem);

@@ -299,6 +299,12 @@ void ControlLink::WaitForChange(absl::Time deadline) {
   }
 }
 
+std::vector<std::string> ControlLink::MovedServers() {
+  MutexLock lock(&mu_);
+  if (!placement_.has_value() || !SameGeneration() || UpToDate()) return {};
+  return {placement_->map().address().begin(), placement_->map().address().end()};
+}
+
 void ControlLink::Completed(Rank rank, Clock clock, const BatchResult& batch) {
   MutexLock lock(&mu_);
   if (!SameGeneration()) return;

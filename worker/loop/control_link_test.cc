@@ -11,6 +11,7 @@
 namespace descent {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // A coordinator as a script: answers heartbeats by a function the test sets, keeps what it was told.
@@ -182,6 +183,25 @@ TEST_F(ControlLinkTest, NewsAndLeases) {
   script_.Answer(absl::OkStatus(), failed);
   EXPECT_THAT(link->AwaitEnd(absl::Now() + absl::Seconds(30)).message(), HasSubstr("server 1 died"));
   EXPECT_TRUE(absl::IsFailedPrecondition(link->State()));
+}
+
+TEST_F(ControlLinkTest, ServersThatHaveMovedAreNamedUntilThatIsTakenUp) {
+  auto link = RunningLink();
+  EXPECT_TRUE(link->MovedServers().empty());
+  v1::HeartbeatReply moved = Running({0});
+  moved.set_moves(1);
+  moved.mutable_map()->add_address("a:1");
+  script_.Answer(absl::OkStatus(), moved);
+  EXPECT_TRUE(absl::IsAborted(AwaitOver(link.get())));
+  EXPECT_THAT(link->MovedServers(), ElementsAre("a:1"));
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  EXPECT_TRUE(link->MovedServers().empty());
+  // Also while the run is being stopped, when nothing new is taken up.
+  moved.set_moves(2);
+  moved.set_stop(true);
+  script_.Answer(absl::OkStatus(), moved);
+  EXPECT_TRUE(absl::IsCancelled(AwaitOver(link.get())));
+  EXPECT_THAT(link->MovedServers(), ElementsAre("a:1"));
 }
 
 TEST_F(ControlLinkTest, LossIsToldInWholeWindowsAndOnce) {

@@ -1,30 +1,23 @@
 #include "worker/loop/trainer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
-#include <limits>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
-#include "common/wire/read_vector.h"
 #include "worker/loop/gradient_sum.h"
+#include "worker/loop/held_parameters.h"
+#include "worker/loop/round_question.h"
+#include "worker/loop/share_evaluator.h"
 
 namespace descent {
 namespace {
 
 constexpr absl::Duration kWaitSlice = absl::Milliseconds(100);  // between looks at leases and state
-
-void Add(const BatchResult& part, BatchResult* total) {
-  total->loss += part.loss;
-  total->weight += part.weight;
-  total->correct += part.correct;
-}
 
 constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLastPause = absl::Seconds(1);  // before a new start
@@ -52,11 +45,12 @@ class Trainer::Impl {
         validation_(validation),
         connect_(std::move(connect)),
         control_(control),
-        time_(time) {
-    LayOut(tensors_, &parameters_);
-    rows_.resize(tensors_.size());
-    for (Reading& reading : evaluation_) reading.rows.resize(tensors_.size());
-    for (const TensorSpec& t : tensors_) has_tables_ |= t.sparse;
+        time_(time),
+        has_tables_(HasTables(tensors_)),
+        parameters_(&tensors_, options_.geometry, records()),
+        evaluator_(model, &tensors_, options_.ranks, options_.evaluation_batch,
+                   {[this](const PullSpec& pull) { return connection_.client->Exchange(std::nullopt, pull); },
+                    [this](Ticket ticket) { return Await(ticket); }, [this] { return StillWanted(); }}) {
     if (abandons()) model_->set_unwanted([this] { return RoundClosed(); });
   }
   ~Impl() {
@@ -105,12 +99,6 @@ class Trainer::Impl {
     PushSpec push;  // points into sum
     std::unique_ptr<GradientSum> sum;
   };
-  struct Reading {  // a batch of an evaluation, and the rows of tables that it needs
-    Batch batch;
-    std::vector<AlignedFloats> rows;
-    Ticket ticket = 0;
-  };
-
   static void Accumulate(const ClientStats& part, ClientStats* total) {
     total->payload_bytes_out += part.payload_bytes_out;
     total->payload_bytes_in += part.payload_bytes_in;
@@ -139,8 +127,7 @@ class Trainer::Impl {
     }
     next_ = {};
     have_.reset();
-    question_ = {};
-    old_questions_.clear();
+    question_.Forget();
     for (const LeasedRank& lease : leases_) batches_->Forget(lease.rank);
     batch_of_.clear();
     results_.clear();
@@ -150,13 +137,30 @@ class Trainer::Impl {
 
   // What is on its way when the run is stopped must arrive on every server or on none, or blocks would be saved at
   // different clocks. The pull that rides with it may wait for ranks that have stopped; so the push is sent again,
-  // alone: what is in already answers as a duplicate.
+  // alone: what is in already answers as a duplicate. Should a server die meanwhile, its backup is to get it.
   void FinishPushes() {
     const absl::Time deadline = time_->Now() + kFinishWithin;
+    std::vector<std::string> servers;
     bool arrived = true;
     for (const InFlight& in_flight : in_flight_) {
-      const absl::Status status =
-          connection_.client->Wait(connection_.client->Exchange(in_flight.push, std::nullopt), deadline);
+      std::optional<Ticket> ticket;
+      absl::Status status;
+      do {
+        if (std::vector<std::string> moved = control_->MovedServers(); moved != servers) {
+          servers = std::move(moved);
+          ticket.reset();
+          Accumulate(connection_.client->stats(), &past_stats_);
+          connection_.client.reset();
+          connection_ = connect_();
+        }
+        if (!ticket.has_value()) ticket = connection_.client->Exchange(in_flight.push, std::nullopt);
+        const absl::Time slice = std::min(deadline, time_->Now() + kWaitSlice);
+        status = connection_.client->Wait(*ticket, slice);
+        if (absl::IsUnavailable(status)) {  // a backup, say, that has not heard yet that it serves now
+          ticket.reset();
+          control_->WaitForChange(slice);
+        }
+      } while ((absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) && time_->Now() < deadline);
       if (status.ok()) continue;
       if (LeftBehind(status)) {
         DropResult(in_flight.push.rank);
@@ -233,30 +237,7 @@ class Trainer::Impl {
     std::erase_if(results_, [&](const auto& result) { return result.first == rank; });
   }
 
-  // Has every server closed the round of `clock`? That is what a read of the next clock, of nothing, waits for.
-  void AskClosed(Clock clock, Rank rank) {
-    if (question_.ticket.has_value() && question_.clock == clock) return;
-    if (question_.ticket.has_value()) old_questions_.push_back(*question_.ticket);
-    // Answered by now, but for those of rounds that a rank which has just come here is still needed for.
-    std::erase_if(old_questions_, [&](Ticket ticket) { return Answered(ticket).has_value(); });
-    PullSpec pull;
-    pull.rank = rank;
-    pull.clock = Clock(clock.value + 1);
-    question_ = {connection_.client->Exchange(std::nullopt, pull), clock, false};
-  }
-  std::optional<absl::Status> Answered(Ticket ticket) {
-    absl::Status status = connection_.client->Wait(ticket, absl::InfinitePast());
-    if (absl::IsDeadlineExceeded(status)) return std::nullopt;
-    return status;
-  }
-  bool RoundClosed() {
-    if (!question_.ticket.has_value()) return question_.closed;
-    const std::optional<absl::Status> answer = Answered(*question_.ticket);
-    if (!answer.has_value()) return false;
-    question_.ticket.reset();
-    question_.closed = answer->ok();  // what is wrong shows where it matters
-    return question_.closed;
-  }
+  bool RoundClosed() { return connection_.client != nullptr && question_.Closed(connection_.client.get()); }
 
   // Ranks that some round has closed without: they go on where a server expects them, the one that is furthest behind.
   absl::Status Rejoin(const std::vector<Rank>& group) {
@@ -350,7 +331,7 @@ class Trainer::Impl {
       }
     }
     results_.clear();
-    if (abandons()) AskClosed(clock, group[0]);
+    if (abandons()) question_.Ask(connection_.client.get(), clock, group[0]);
     std::optional<Ticket> pulled;
     bool behind = false, missed = false;
     for (size_t i = 0; i < spans.size(); ++i) {
@@ -439,31 +420,17 @@ class Trainer::Impl {
     PullSpec pull;
     pull.rank = group[0];
     pull.clock = ReadClock(clock);
-    pull.dense = parameters_.dense;
-    if (records()) {
-      versions_.clear();
-      pull.versions = &versions_;
-    }
+    std::vector<std::shared_ptr<const Batch>> batches;
+    std::vector<const std::vector<uint64_t>*> lists;
     if (has_tables_ && clock.value < options_.clocks) {
-      std::vector<std::shared_ptr<const Batch>> batches;
-      std::vector<const std::vector<uint64_t>*> lists;
       for (Rank rank : group) {
         DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, BatchOf(rank, clock));
         lists.push_back(&batch->keys);
         batches.push_back(std::move(batch));
       }
-      keys_ = MergeKeys(options_.geometry, lists);
-      AddTables(keys_, &rows_, &pull);
     }
+    parameters_.Want(lists, &pull);
     return pull;
-  }
-
-  void AddTables(const std::vector<uint64_t>& keys, std::vector<AlignedFloats>* rows, PullSpec* pull) const {
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (!tensors_[i].sparse) continue;
-      (*rows)[i].Resize(keys.size() * tensors_[i].dim());
-      pull->sparse.push_back({TensorId(static_cast<uint32_t>(i)), keys, (*rows)[i].data()});
-    }
   }
 
   PushSpec MakePush(const Span& span, Clock clock, const GradientSum& sum) const {
@@ -476,7 +443,7 @@ class Trainer::Impl {
     push.incarnation = IncarnationOf(span.first);
     push.weight = sum.weight;
     if (sum.empty) return push;
-    if (records()) push.read = ReadOf(sum.keys);
+    if (records()) push.read = parameters_.ReadOf(sum.keys);
     for (float* values : sum.dense) push.dense.push_back(values);
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (tensors_[i].sparse) {
@@ -487,23 +454,6 @@ class Trainer::Impl {
   }
 
   bool records() const { return options_.record_order && options_.consistency.apply_push; }
-
-  // What the parameters in hand, and of tables the rows of `keys`, were when they were read.
-  std::string ReadOf(const std::vector<uint64_t>& keys) const {
-    std::vector<PartVersion> sorted = versions_;
-    std::sort(sorted.begin(), sorted.end(), [](const PartVersion& a, const PartVersion& b) { return a.id < b.id; });
-    std::vector<bool> touched(has_tables_ ? options_.geometry.slots : 0);
-    for (uint64_t key : keys) touched[options_.geometry.slot(key)] = true;
-    ReadVector read;
-    for (const PartVersion& part : sorted) {
-      if (!tensors_[part.id.tensor.value].sparse) {
-        read.dense.push_back(part.version);
-      } else if (touched[part.id.index]) {
-        read.slots.push_back({part.id, part.version, part.steps});
-      }
-    }
-    return EncodeRead(read);
-  }
 
   absl::StatusOr<std::unique_ptr<GradientSum>> ComputeSpan(const Span& span, Clock clock) {
     if (span.size == 1) return ComputeRank(span.first, clock);
@@ -524,34 +474,17 @@ class Trainer::Impl {
     sum->empty = batch->rows == 0;
     sum->keys = batch->keys;
     if (!sum->empty) {
-      std::vector<const float*> parameters(parameters_.dense.begin(), parameters_.dense.end());
       std::vector<float*> gradient = sum->dense;
       for (size_t i = 0; i < tensors_.size(); ++i) {
         if (!tensors_[i].sparse) continue;
         sum->rows[i].Resize(sum->keys.size() * tensors_[i].dim());
         gradient[i] = sum->rows[i].data();
-        parameters[i] = GatherRows(i, batch->keys);
       }
-      result = model_->Gradient(*batch, parameters, absl::MakeSpan(gradient));
+      result = model_->Gradient(*batch, parameters_.ForKeys(batch->keys), absl::MakeSpan(gradient));
     }
     sum->weight.assign(1, result.weight);
     results_.emplace_back(rank, result);
     return sum;
-  }
-
-  // Rows of `keys`, a subset of keys_ in the same order.
-  const float* GatherRows(size_t tensor, const std::vector<uint64_t>& keys) {
-    if (keys.size() == keys_.size()) return rows_[tensor].data();
-    const size_t dim = tensors_[tensor].dim();
-    gathered_.resize(tensors_.size());
-    AlignedFloats& out = gathered_[tensor];
-    out.Resize(keys.size() * dim);
-    size_t at = 0;
-    for (size_t k = 0; k < keys.size(); ++k, ++at) {
-      while (keys_[at] != keys[k]) ++at;
-      std::memcpy(out.data() + k * dim, rows_[tensor].data() + at * dim, dim * sizeof(float));
-    }
-    return out.data();
   }
 
   absl::Status Evaluate(Rank rank, Clock clock) {
@@ -562,71 +495,23 @@ class Trainer::Impl {
     evaluation.classification = model_->classifier();
     evaluation.fuzzy = options_.consistency.apply_push && !ReadsAll(clock);
     if (validation_ != nullptr) {
-      DESCENT_ASSIGN_OR_RETURN(evaluation.validation, EvaluateShare(*validation_, rank, clock));
+      DESCENT_ASSIGN_OR_RETURN(evaluation.validation, Share(*validation_, rank, clock));
     }
     if (options_.objective && train_ != nullptr) {
-      DESCENT_ASSIGN_OR_RETURN(evaluation.train, EvaluateShare(*train_, rank, clock));
+      DESCENT_ASSIGN_OR_RETURN(evaluation.train, Share(*train_, rank, clock));
     }
     if (train_ == nullptr && validation_ == nullptr) {  // a model without data is its own objective
       DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
-      evaluation.validation = model_->Evaluate(*batch, Parameters());
+      evaluation.validation = model_->Evaluate(*batch, parameters_.Dense());
     }
-    if (rank.value == 0) evaluation.regularizer = Regularizer();
+    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.l1, options_.l2, parameters_.Dense());
     evaluated_[rank] = clock;
     control_->Evaluated(evaluation);
     return absl::OkStatus();
   }
 
-  std::vector<const float*> Parameters() const { return {parameters_.dense.begin(), parameters_.dense.end()}; }
-
-  absl::StatusOr<BatchResult> EvaluateShare(const Dataset& data, Rank rank, Clock clock) {
-    const uint64_t begin =
-        data.rows() / options_.ranks * rank.value + data.rows() % options_.ranks * rank.value / options_.ranks;
-    const uint64_t next = rank.value + 1;
-    const uint64_t end = data.rows() / options_.ranks * next + data.rows() % options_.ranks * next / options_.ranks;
-    BatchResult total;
-    uint64_t at = begin;
-    const auto fetch = [&](Reading* reading) -> absl::Status {
-      std::vector<uint64_t> rows(std::min<uint64_t>(end - at, options_.evaluation_batch));
-      std::iota(rows.begin(), rows.end(), at);
-      at += rows.size();
-      DESCENT_RETURN_IF_ERROR(data.Read(rows, &reading->batch));
-      if (!has_tables_) return absl::OkStatus();
-      PullSpec pull;
-      pull.rank = rank;
-      pull.clock = ReadClock(clock);
-      AddTables(reading->batch.keys, &reading->rows, &pull);
-      reading->ticket = connection_.client->Exchange(std::nullopt, pull);
-      return absl::OkStatus();
-    };
-    // One batch is read and its rows are asked for while those of the one before are on their way.
-    Reading *now = &evaluation_[0], *ahead = &evaluation_[1];
-    if (begin < end) DESCENT_RETURN_IF_ERROR(fetch(now));
-    for (bool more = begin < end; more; std::swap(now, ahead)) {
-      more = at < end;
-      if (more) DESCENT_RETURN_IF_ERROR(fetch(ahead));
-      std::vector<const float*> parameters = Parameters();
-      if (has_tables_) {
-        DESCENT_RETURN_IF_ERROR(Await(now->ticket));
-        for (size_t i = 0; i < tensors_.size(); ++i) {
-          if (tensors_[i].sparse) parameters[i] = now->rows[i].data();
-        }
-      }
-      Add(model_->Evaluate(now->batch, parameters), &total);
-      DESCENT_RETURN_IF_ERROR(StillWanted());
-    }
-    return total;
-  }
-
-  double Regularizer() const {
-    double square = 0;
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (!tensors_[i].decay || options_.l2 == 0) continue;
-      if (tensors_[i].sparse) return std::numeric_limits<double>::quiet_NaN();  // no worker sees all rows
-      const float* values = parameters_.dense[i];
-      for (uint64_t k = 0; k < tensors_[i].elements(); ++k) square += static_cast<double>(values[k]) * values[k];
-    }
-    return 0.5 * options_.l2 * square;
+  absl::StatusOr<BatchResult> Share(const Dataset& data, Rank rank, Clock clock) {
+    return evaluator_.Evaluate(data, rank, ReadClock(clock), parameters_.Dense());
   }
 
   std::unique_ptr<GradientSum> Acquire() {
@@ -655,7 +540,7 @@ class Trainer::Impl {
   const std::function<Connection()> connect_;
   TrainerControl* const control_;
   const TimeSource* const time_;
-  bool has_tables_ = false;
+  const bool has_tables_;
 
   std::vector<LeasedRank> leases_;
   std::map<Rank, Clock> clocks_;  // of the ranks held: the next to compute
@@ -666,24 +551,14 @@ class Trainer::Impl {
   // Parameters of clock have_->first, and the rows that the batches of have_->second need.
   std::optional<std::pair<Clock, std::vector<Rank>>> have_;
   std::pair<Clock, std::vector<Rank>> next_;
-  GradientSum parameters_;
-  std::vector<uint64_t> keys_;
-  std::vector<AlignedFloats> rows_;
-  std::vector<AlignedFloats> gathered_;
-  std::vector<PartVersion> versions_;  // of these and of the dense parameters, where the order is recorded
-  Reading evaluation_[2];              // here, because an evaluation may be given up while its rows are on their way
+  HeldParameters parameters_;
+  ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
   std::vector<std::unique_ptr<GradientSum>> free_;
   GradientSum scratch_;
   std::deque<InFlight> in_flight_;
-  struct Question {
-    std::optional<Ticket> ticket;  // until it is answered
-    Clock clock;
-    bool closed = false;
-  };
-  Question question_;
-  std::vector<Ticket> old_questions_;
+  RoundQuestion question_;
   absl::Duration pause_ = kFirstPause;
   absl::Time told_ = absl::InfinitePast();
   ClientStats past_stats_;

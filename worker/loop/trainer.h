@@ -58,6 +58,8 @@ class TrainerControl {
   virtual absl::Status State() = 0;
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
+  // Where servers have changed hands within the generation since the loop was made: all addresses. Else empty.
+  virtual std::vector<std::string> MovedServers() { return {}; }
   virtual void Completed(Rank rank, Clock clock, const BatchResult& batch) = 0;
   // With backup ranks: the rounds of the clocks from `clock` on and below `next` have closed without the rank.
   virtual void Skipped(Rank rank, Clock clock, Clock next) = 0;
@@ -102,13 +104,14 @@ struct TrainerOptions {
   bool evaluate = false;
   bool objective = false;
   uint32_t evaluation_batch = 1024;
-  double l2 = 0;
+  double l1 = 0, l2 = 0;      // of the objective, over tensors that are decayed
   bool record_order = false;  // PUSH: each push says what it was computed from
 };
 
 class Trainer {
  public:
-  // `train` and `validation` are what evaluation reads; either may be null. All pointers outlive the trainer.
+  // `train` and `validation` are what evaluation reads; either may be null. All pointers outlive the trainer. `connect`
+  // makes a connection to the servers as they are now.
   Trainer(TrainerOptions options, Model<float>* model, BatchSource* batches, const Dataset* train,
           const Dataset* validation, std::function<Connection()> connect, TrainerControl* control,
           const TimeSource* time);

@@ -18,6 +18,7 @@
 #include "common/control/control_client.h"
 #include "common/control/messages.h"
 #include "common/job/job.h"
+#include "common/job/optimizer_spec.h"
 #include "common/net/grpc_client_transport.h"
 #include "common/net/process_settings.h"
 #include "common/numerics/fingerprint.h"
@@ -103,7 +104,9 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.objective = job.evaluation().objective();
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
-  options.l2 = job.l2();
+  const Penalty penalty = PenaltyOf(job);
+  options.l1 = penalty.l1;
+  options.l2 = penalty.l2;
   options.record_order = job.record_order();
   return options;
 }
@@ -139,10 +142,11 @@ absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSour
       const std::vector<std::string> servers(news->map().address().begin(), news->map().address().end());
       Trainer trainer(
           OptionsOf(job.job(), *news, data), data.model.get(), batches, data.train.get(), data.validation.get(),
-          [&client, &servers, &time] {
+          [&client, &servers, &time, link] {
             Connection connection;
             GrpcClientOptions transport;
-            transport.servers = servers;
+            transport.servers = link->MovedServers();
+            if (transport.servers.empty()) transport.servers = servers;
             connection.transport = MakeGrpcClientTransport(transport);
             connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
             return connection;

@@ -1,16 +1,19 @@
-#include "tests/bench/raw_tcp.h"
+#include "tests/bench/raw_stream.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 
 #include "common/base/check.h"
+#include "common/net/local_socket.h"
 
 namespace descent::bench {
 namespace {
@@ -81,18 +84,55 @@ void Serve(int fd) {
   }
 }
 
+struct Address {
+  union {
+    sockaddr_in tcp{};
+    sockaddr_un local;
+  };
+  socklen_t size = 0;
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(this); }
+};
+
+// Of this process, as one of ports.
+uint16_t UnixNumber() { return static_cast<uint16_t>(getpid()); }
+
+// port 0: for the server.
+int Open(RawKind kind, uint16_t port, Address* address) {
+  if (kind == RawKind::kTcp) {
+    address->tcp.sin_family = AF_INET;
+    address->tcp.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address->tcp.sin_port = htons(port);
+    address->size = sizeof(address->tcp);
+  } else {
+    address->local = {};
+    address->local.sun_family = AF_UNIX;
+    const int length = std::snprintf(address->local.sun_path + 1, sizeof(address->local.sun_path) - 1,
+                                     "descent-wire-bench/%d", port == 0 ? UnixNumber() : port);
+    address->size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + length);
+  }
+  const int fd = socket(kind == RawKind::kTcp ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  DESCENT_CHECK(fd >= 0);
+  return fd;
+}
+
+void Tune(RawKind kind, int fd) {
+  const int one = 1;
+  if (kind == RawKind::kTcp) {
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  } else {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kLocalBufferBytes, sizeof(kLocalBufferBytes));
+  }
+}
+
 }  // namespace
 
-void ServeRawTcp() {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  DESCENT_CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+void ServeRaw(RawKind kind) {
+  Address address;
+  const int listener = Open(kind, 0, &address);
+  DESCENT_CHECK(bind(listener, address.get(), address.size) == 0);
   DESCENT_CHECK(listen(listener, 1) == 0);
-  socklen_t size = sizeof(address);
-  DESCENT_CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  std::printf("%d\n", ntohs(address.sin_port));
+  DESCENT_CHECK(getsockname(listener, address.get(), &address.size) == 0);
+  std::printf("%d\n", kind == RawKind::kTcp ? ntohs(address.tcp.sin_port) : UnixNumber());
   std::fflush(stdout);
   while (true) {
     pollfd ready[2] = {{listener, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
@@ -100,25 +140,21 @@ void ServeRawTcp() {
     if (ready[1].revents != 0) return;
     const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
     DESCENT_CHECK(fd >= 0);
-    const int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    Tune(kind, fd);
     Serve(fd);
     close(fd);
   }
 }
 
-RawTcpClient::RawTcpClient(uint16_t port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
-  DESCENT_CHECK(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
-  const int one = 1;
-  setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+RawClient::RawClient(RawKind kind, uint16_t port) {
+  Address address;
+  fd_ = Open(kind, port, &address);
+  DESCENT_CHECK(connect(fd_, address.get(), address.size) == 0);
+  Tune(kind, fd_);
 }
-RawTcpClient::~RawTcpClient() { close(fd_); }
+RawClient::~RawClient() { close(fd_); }
 
-void RawTcpClient::Exchange(size_t up, size_t down) {
+void RawClient::Exchange(size_t up, size_t down) {
   out_.resize(std::max(out_.size(), up / sizeof(float)), 1.0f);
   in_.resize(std::max(in_.size(), down / sizeof(float)));
   const Header header{up, down};
