@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
 #include "server/checkpoint/manifest.h"
@@ -225,7 +226,11 @@ void ClusterCoordinator::Loop() {
 }
 
 void ClusterCoordinator::Drain() {
-  for (const LogLine& line : coordinator_->DrainLog()) cluster_->Note("coordinator", line.text);
+  for (const LogLine& line : coordinator_->DrainLog()) {
+    cluster_->Note("coordinator", line.text);
+    if (absl::StrContains(line.text, "confirms nothing")) cluster_->truth.coverage.Add("backups given up");
+    if (absl::StrContains(line.text, "becomes its backup again")) cluster_->truth.coverage.Add("backups taken back");
+  }
   coordinator_->DrainRecords();
 }
 

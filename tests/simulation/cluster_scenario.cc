@@ -85,6 +85,8 @@ Blow MakeReplicaBlow(Dice& dice, bool first) {
     blow.role = dice.Chance(0.5) ? Role::kServer : static_cast<Role>(dice.Below(kRoles));
   }
   DrawTimes(dice, &blow);
+  // Shorter and longer than the coordinator waits for a backup that confirms nothing.
+  if (blow.kind == Kind::kPartitionPair) blow.lasts = dice.Between(absl::Milliseconds(100), absl::Seconds(8));
   if (blow.kind == Kind::kCutOff) blow.lasts = dice.Between(absl::Milliseconds(1100), absl::Milliseconds(3000));
   return blow;
 }

@@ -14,7 +14,7 @@ std::vector<std::string> ClusterCoverage::Names() {
   for (const char* name :
        {"promotions", "backups joined", "adoptions", "clocks acknowledged under replication",
         "clocks that a successor has to hold", "workers that followed a promotion", "links to backups broken",
-        "partitions of a primary and its backup", "kills of a primary and its backup",
+        "partitions of a primary and its backup", "backups given up", "kills of a primary and its backup",
         "servers cut off from the coordinator", "ranks left behind", "deaths to be got over without a new generation",
         "other faults to be got over without a new generation",
         "deaths of the coordinator to be got over without a roll-back"}) {
