@@ -29,5 +29,14 @@ TEST(RestartBudget, PausesDoubleWhileAMemberKeepsDyingUntilTheRestartsAreUsedUp)
   EXPECT_EQ(dies_after(absl::Hours(1)), -1);
 }
 
+TEST(RestartBudget, WhoLivedForTwoSecondsIsStartedAgainAtOnceUnlessSaidOtherwise) {
+  RestartBudget budget{RestartBudget::Options()};
+  RestartBudget::Life life;
+  life.started = absl::UnixEpoch();
+  EXPECT_EQ(budget.Take(life.started + absl::Milliseconds(1), &life), absl::Milliseconds(100));
+  EXPECT_EQ(budget.Take(life.started + absl::Milliseconds(1999), &life), absl::Milliseconds(200));
+  EXPECT_EQ(budget.Take(life.started + absl::Seconds(2), &life), absl::Milliseconds(100));
+}
+
 }  // namespace
 }  // namespace descent

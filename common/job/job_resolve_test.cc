@@ -97,6 +97,16 @@ TEST(ResolveJob, SyncSaidOrNotIsTheSameJob) {
   EXPECT_NE(JobFingerprint(said), fingerprint);
 }
 
+TEST(ResolveJob, DampeningOfZeroSaidOrNotIsTheSameJob) {
+  v1::JobSpec said = Resolved("ranks: 5 optimizer { momentum { momentum: 0.9 } }");
+  EXPECT_TRUE(said.optimizer().momentum().has_dampening());
+  const uint64_t fingerprint = JobFingerprint(said);
+  said.mutable_optimizer()->mutable_momentum()->clear_dampening();  // as jobs were resolved before there was any
+  EXPECT_EQ(JobFingerprint(said), fingerprint);
+  said.mutable_optimizer()->mutable_momentum()->set_dampening(0.5);
+  EXPECT_NE(JobFingerprint(said), fingerprint);
+}
+
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {
   EXPECT_EQ(Resolved("", 1, 1).ranks(), 8u);
   EXPECT_EQ(Resolved("", 1, 3).ranks(), 12u);

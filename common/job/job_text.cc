@@ -25,6 +25,9 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   if (decides.has_consistency() && decides.consistency().mode() == v1::SYNC) {
     decides.mutable_consistency()->clear_mode();  // said or not, it is the same job
   }
+  if (decides.optimizer().has_momentum() && decides.optimizer().momentum().dampening() == 0) {
+    decides.mutable_optimizer()->mutable_momentum()->clear_dampening();  // likewise
+  }
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();

@@ -115,6 +115,8 @@ class GrpcClientTransport final : public ClientTransport {
     absl::Status broken;    // why we ended it ourselves
     bool finished = false;  // `status` is there
     bool writing = false;   // a write is under way
+    bool local = false;     // over a local socket
+    bool answered = false;
     Tag start{Tag::kStart, this}, read{Tag::kRead, this}, write{Tag::kWrite, this}, finish{Tag::kFinish, this};
   };
   // Owned by the polling thread.
@@ -123,6 +125,7 @@ class GrpcClientTransport final : public ClientTransport {
     std::string address;
     std::shared_ptr<grpc::Channel> tcp;
     std::unique_ptr<Stream> stream;
+    bool unanswered = false;  // the last stream was local and had no answer
     absl::Duration backoff = kFirstBackoff;
     absl::Time retry_at = absl::InfinitePast();
   };
@@ -199,7 +202,10 @@ class GrpcClientTransport final : public ClientTransport {
     peer->stream = std::make_unique<Stream>(peer);
     Stream* stream = peer->stream.get();
     // A local channel lives as long as its stream's context, which holds it.
-    std::shared_ptr<grpc::Channel> channel = MakeLocalChannel(peer->address, Lane::kBulk);
+    // Where a local stream ended without an answer, whoever listens there may be another than TCP would reach.
+    std::shared_ptr<grpc::Channel> channel;
+    if (!std::exchange(peer->unanswered, false)) channel = MakeLocalChannel(peer->address, Lane::kBulk);
+    stream->local = channel != nullptr;
     if (channel == nullptr) channel = peer->tcp;
     stream->call = Stub(std::move(channel)).PrepareCall(&stream->context, kMethod, &queue_);
     stream->call->StartCall(&stream->start);
@@ -239,6 +245,7 @@ class GrpcClientTransport final : public ClientTransport {
           return;
         }
         peer->backoff = kFirstBackoff;
+        stream->answered = true;
         handler_->OnReply(peer->id, std::move(reply));
         return;
       }
@@ -296,6 +303,7 @@ class GrpcClientTransport final : public ClientTransport {
     if (why.ok()) why = FromGrpc(stream->status);
     if (why.ok()) why = absl::UnavailableError("the server ended the stream");
     why = absl::Status(why.code(), absl::StrCat("server ", peer->id.value, " at ", peer->address, ": ", why.message()));
+    peer->unanswered = stream->local && !stream->answered;
     peer->stream.reset();
     peer->retry_at = absl::Now() + peer->backoff;
     peer->backoff = std::min(peer->backoff * 2, kLastBackoff);

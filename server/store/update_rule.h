@@ -4,7 +4,7 @@
 // With g the sum of gradients, the effective gradient is  d = g * scale + l2 * w  (scale = float(1 / total weight)),
 // and
 //   SGD       w -= rate d                                                           (Robbins & Monro 1951)
-//   momentum  m = mu m + (1 - dampening) d;           w -= rate m                   (Polyak 1964; the form of PyTorch)
+//   momentum  m = mu m + (1 - dampening) d;           w -= rate m                   (Polyak 1964; m from 0)
 //   Nesterov  m = mu m + d;                           w -= rate (d + mu m)          (Nesterov 1983; PyTorch's form)
 //   Adagrad   a += d d;                               w -= rate d / (sqrt(a) + epsilon)     (Duchi et al. 2011)
 //   Adadelta  a = rho a + (1 - rho) d d;              x = sqrt(u + epsilon) / sqrt(a + epsilon) d;

@@ -48,6 +48,12 @@ class EndingControl final : public TrainerControl {
   void AwaitCompleted() {
     Await([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return called_; });
   }
+  // After a stop, and so many pauses, another server has moved.
+  static constexpr int kPauses = 3;
+  int pauses() {
+    MutexLock lock(&mu_);
+    return pauses_;
+  }
   void AwaitLogged() {
     Await([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return logged_ > 0; });
   }
@@ -64,7 +70,13 @@ class EndingControl final : public TrainerControl {
   }
   std::vector<std::string> MovedServers() override {
     MutexLock lock(&mu_);
-    return stopped_ ? std::vector<std::string>{"another"} : std::vector<std::string>();
+    if (!stopped_) return {};
+    return {pauses_ < kPauses ? "another" : "a third"};
+  }
+  void Pause(absl::Time until) override {
+    absl::SleepFor(until - absl::Now());
+    MutexLock lock(&mu_);
+    ++pauses_;
   }
   void Skipped(Rank, Clock, Clock) override {}
   void Completed(Rank, Clock, const BatchResult&) override {
@@ -104,6 +116,7 @@ class EndingControl final : public TrainerControl {
   uint64_t completed_ ABSL_GUARDED_BY(mu_) = 0;
   bool called_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t logged_ ABSL_GUARDED_BY(mu_) = 0;
+  int pauses_ ABSL_GUARDED_BY(mu_) = 0;
   bool over_ ABSL_GUARDED_BY(mu_) = false, stopped_ ABSL_GUARDED_BY(mu_) = false;
 };
 
@@ -158,20 +171,15 @@ class GenerationChange : public ::testing::Test {
     return connection;
   }
 
-  absl::Status Train(
-      InProcessCluster* servers, uint64_t generation, TrainerControl* control,
-      const std::function<void()>& connecting = [] {}) {
+  absl::Status Train(InProcessCluster* servers, uint64_t generation, TrainerControl* control) {
+    return Train(control, [=, this] { return Connect(servers, generation); });
+  }
+  absl::Status Train(TrainerControl* control, std::function<Connection()> connect) {
     TrainerOptions options;
     options.geometry = geometry_;
     options.ranks = kRanks;
     options.clocks = kClocks;
-    Trainer trainer(
-        options, model_.get(), &batches_, nullptr, nullptr,
-        [&] {
-          connecting();
-          return Connect(servers, generation);
-        },
-        control, &time_);
+    Trainer trainer(options, model_.get(), &batches_, nullptr, nullptr, std::move(connect), control, &time_);
     return trainer.Run();
   }
 
@@ -217,12 +225,15 @@ TEST_F(GenerationChange, ATrainerBlockedInAPullReturnsAndTheNextOneReachesTheSam
 TEST_F(GenerationChange, WhatIsOnItsWayWhenTheRunStopsGoesToWhoServesNow) {
   auto servers = Servers(1);
   EndingControl control(Leases(1), 11 * kRanks, [&] { servers->Pause(ServerId(1), true); });
+  auto unaware = Servers(2);
   absl::Status status;
   int connections = 0;
   std::thread worker([&] {
-    status = Train(servers.get(), 1, &control, [&] {
-      // The backup answers, which the trainer is to connect to.
-      if (++connections == 2) servers->Pause(ServerId(1), false);
+    status = Train(&control, [&] {
+      // Who is to serve now does not know that yet, and refuses; then somebody else does.
+      if (++connections == 2) return Connect(unaware.get(), 1);
+      if (connections == 3) servers->Pause(ServerId(1), false);
+      return Connect(servers.get(), 1);
     });
   });
   const auto round = [&](uint32_t server) {
@@ -235,7 +246,8 @@ TEST_F(GenerationChange, WhatIsOnItsWayWhenTheRunStopsGoesToWhoServesNow) {
   control.Stop();
   worker.join();
   EXPECT_EQ(status, absl::OkStatus());
-  EXPECT_EQ(connections, 2);
+  EXPECT_EQ(connections, 3);
+  EXPECT_EQ(control.pauses(), EndingControl::kPauses);
   for (uint32_t server = 0; server < kServers; ++server) EXPECT_EQ(round(server), 12u);
 }
 

@@ -31,6 +31,7 @@ class LocalControl final : public TrainerControl {
     MutexLock lock(&mu_);
     while (done_.size() < leases_.size() && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
   }
+  void Pause(absl::Time until) override { absl::SleepFor(until - absl::Now()); }
   void Completed(Rank rank, Clock, const BatchResult& batch) override {
     MutexLock lock(&mu_);
     examples_[rank] += batch.weight;

@@ -299,6 +299,11 @@ void ControlLink::WaitForChange(absl::Time deadline) {
   }
 }
 
+void ControlLink::Pause(absl::Time until) {
+  MutexLock lock(&mu_);
+  while (time_->Now() < until) changed_.WaitUntil(&mu_, until);
+}
+
 std::vector<std::string> ControlLink::MovedServers() {
   MutexLock lock(&mu_);
   if (!placement_.has_value() || !SameGeneration() || UpToDate()) return {};

@@ -77,6 +77,7 @@ class ControlLink final : public TrainerControl {
   // FAILED_PRECONDITION: the run has failed, or this worker was refused. UNAVAILABLE: no word for give_up_after.
   absl::Status State() override;
   void WaitForChange(absl::Time deadline) override;
+  void Pause(absl::Time until) override;
   std::vector<std::string> MovedServers() override;
   void Completed(Rank rank, Clock clock, const BatchResult& batch) override;
   void Skipped(Rank rank, Clock clock, Clock next) override;

@@ -21,6 +21,7 @@ constexpr absl::Duration kWaitSlice = absl::Milliseconds(100);  // between looks
 
 constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLastPause = absl::Seconds(1);  // before a new start
+constexpr absl::Duration kRefusedPause = absl::Milliseconds(20);  // before a push is offered again
 constexpr absl::Duration kRejoinPause = absl::Milliseconds(10);
 constexpr absl::Duration kTellEvery = absl::Seconds(10);
 
@@ -154,13 +155,13 @@ class Trainer::Impl {
           connection_ = connect_();
         }
         if (!ticket.has_value()) ticket = connection_.client->Exchange(in_flight.push, std::nullopt);
-        const absl::Time slice = std::min(deadline, time_->Now() + kWaitSlice);
-        status = connection_.client->Wait(*ticket, slice);
-        if (absl::IsUnavailable(status)) {  // a backup, say, that has not heard yet that it serves now
+        status = connection_.client->Wait(*ticket, std::min(deadline, time_->Now() + kWaitSlice));
+        if (absl::IsAborted(status)) {  // refused: by a backup, say, that has not heard yet that it serves now
           ticket.reset();
-          control_->WaitForChange(slice);
+          control_->Pause(std::min(deadline, time_->Now() + kRefusedPause));
         }
-      } while ((absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) && time_->Now() < deadline);
+      } while ((absl::IsDeadlineExceeded(status) || absl::IsAborted(status)) && time_->Now() < deadline &&
+               absl::IsCancelled(control_->State()));
       if (status.ok()) continue;
       if (LeftBehind(status)) {
         DropResult(in_flight.push.rank);

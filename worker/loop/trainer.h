@@ -58,6 +58,8 @@ class TrainerControl {
   virtual absl::Status State() = 0;
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
+  // Returns at `until`, whatever changes.
+  virtual void Pause(absl::Time until) = 0;
   // Where servers have changed hands within the generation since the loop was made: all addresses. Else empty.
   virtual std::vector<std::string> MovedServers() { return {}; }
   virtual void Completed(Rank rank, Clock clock, const BatchResult& batch) = 0;
