@@ -153,8 +153,10 @@ absl::Status ServerMember::TendSeats(const v1::HeartbeatReply& news) {
     generation_ = news.generation();
   }
   std::erase_if(seats_, [&](const auto& s) {
-    return context_->replicated && news.generation() == generation_ && news.seat_size() > 0 &&
-           !wanted.contains(s.first);
+    if (!context_->replicated || news.generation() != generation_ || news.seat_size() == 0) return false;
+    const auto want = wanted.find(s.first);
+    // The process's own service is its primary's: before anything was pushed it may have become another server's.
+    return want == wanted.end() || (s.second->services() == services_ && !want->second.primary());
   });
   for (const auto& [server, want] : wanted) {
     auto& seat = seats_[server];

@@ -4,6 +4,7 @@
 # can't reach each other while everybody reaches the coordinator: the run goes on within five seconds although nothing heals,
 # and once it has, the backups come again.
 #   partition_test.sh [SECONDS...]   lengths of the partitions; default 1 5
+# DESCENT_PARTITION_PATIENCE: milliseconds in place of the 2,000, for machines that do other things beside.
 source "$DESCENT_SOURCE_DIR/tests/deploy/lib.sh"
 [[ $(id -u) -eq 0 ]] || skip "network namespaces need root"
 command -v ip >/dev/null || skip "no iproute2"
@@ -11,6 +12,7 @@ command -v iptables >/dev/null || skip "no iptables"
 lengths=("${@:-1 5}")
 [[ $# -gt 0 ]] || lengths=(1 5)
 
+patience=${DESCENT_PARTITION_PATIENCE:-2000}
 longest=0
 for seconds in ${lengths[*]}; do ((seconds <= longest)) || longest=$seconds; done
 # Longer than the partition even where nobody waits for the host that is cut off.
@@ -133,7 +135,7 @@ run() { # seconds one|two victim-host victim-address
   end "$dir"
   echo "$seconds s, $ways way(s), host $host: progress ${took} ms after healing; $hash"
   [[ $hash == "$expected" ]] || fail "another model"
-  ((took <= 2000)) || slow+=("$seconds s $ways $host: $took ms")
+  ((took <= patience)) || slow+=("$seconds s $ways $host: $took ms")
 }
 
 # The two servers reach each other where workers and the coordinator do, at port 7000, and nowhere else; so neither reaches its
@@ -157,7 +159,7 @@ between_replicas() {
   goes_on() { [[ $(round_of) == *RUNNING* && $(round_of) != "$stands" ]]; }
   wait_for 20 goes_on || fail "stands still at $stands; $(tail -n 20 "$work"/[abcd].log)"
   local took=$((($(date +%s%N) - cut) / 1000000))
-  ((took <= 5000)) || slow+=("replicas: $took ms")
+  ((took <= patience + 3000)) || slow+=("replicas: $took ms")
   heal
   wait_for 40 synced || [[ -s $dir/summary.json ]] || fail "backups do not come again: $(tail -n 20 "$work"/[abcd].log)"
   grep -q "confirms nothing" "$work/a.log" || fail "no backup was given up: $(tail -n 20 "$work"/[abcd].log)"
@@ -177,4 +179,4 @@ for seconds in ${lengths[*]}; do
     run "$seconds" "$ways" d 10.88.0.4  # a worker
   done
 done
-[[ ${#slow[@]} -eq 0 ]] || fail "progress later than 2 s after healing: ${slow[*]}"
+[[ ${#slow[@]} -eq 0 ]] || fail "progress later than $patience ms after healing: ${slow[*]}"

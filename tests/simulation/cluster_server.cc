@@ -163,7 +163,10 @@ void ClusterServer::TendSeats(const v1::HeartbeatReply& news) {
     generation_ = news.generation();
   }
   std::erase_if(seats_, [&](const auto& s) {
-    return replicated && news.generation() == generation_ && news.seat_size() > 0 && !wanted.contains(s.first);
+    if (!replicated || news.generation() != generation_ || news.seat_size() == 0) return false;
+    const auto want = wanted.find(s.first);
+    // The process's own address is its primary's: before anything was pushed it may have become another server's.
+    return want == wanted.end() || (s.second->own() && !want->second.primary());
   });
   for (const auto& [server, want] : wanted) {
     auto& seat = seats_[server];
