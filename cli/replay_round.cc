@@ -80,6 +80,7 @@ class RoundReplay {
     bool tables = false;
     double slots_total = 0;
     const std::vector<BlockId> held = input_.store->HeldSlots();
+    if (input_.store->measures()) DESCENT_RETURN_IF_ERROR(Agree(clock, held, total_of));
     for (const Block& block : blocks_) {
       const bool sparse = tensors_[block.id.tensor.value].sparse;
       const double total = total_of(block);
@@ -93,6 +94,17 @@ class RoundReplay {
       if (slots_total == 0) input_.store->SkipStep(clock);
       input_.store->AdvanceSlots(clock.value + 1);
     }
+    return absl::OkStatus();
+  }
+
+  template <typename F>
+  absl::Status Agree(Clock clock, const std::vector<BlockId>& held, F&& total_of) {
+    std::vector<BlockScalars> parts;
+    for (const Block& block : blocks_) {
+      if (tensors_[block.id.tensor.value].sparse && !std::binary_search(held.begin(), held.end(), block.id)) continue;
+      DESCENT_ASSIGN_OR_RETURN(parts.emplace_back(), input_.store->Measure(block.id, total_of(block)));
+    }
+    input_.store->Agree(AddInBlockOrder(clock, tensors_.size(), parts));
     return absl::OkStatus();
   }
 

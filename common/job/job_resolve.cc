@@ -7,6 +7,7 @@
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/step_spec.h"
 
 namespace descent {
 namespace {
@@ -70,6 +71,7 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
   job->mutable_consistency()->set_mode(job->consistency().mode());  // SYNC, unless said
   ResolveOptimizer(job->mutable_optimizer());
   if (job->has_learning_rate()) ResolveLearningRate(job->mutable_learning_rate());
+  ResolveSteps(job);
 
   v1::Evaluation* evaluation = job->mutable_evaluation();
   if (evaluation->every_case() == v1::Evaluation::EVERY_NOT_SET &&

@@ -10,6 +10,7 @@
 #include "common/job/job_errors.h"
 #include "common/job/learning_rate_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/step_spec.h"
 
 namespace descent {
 namespace {
@@ -238,8 +239,10 @@ class Checker : private JobErrors {
   void Rule() {
     CheckLearningRate(job_.learning_rate(), ReadsData(), this);
     CheckOptimizer(job_.optimizer(), this);
-    if (job_.optimizer().has_adamw() && job_.l2() > 0) {
-      Error("l2", job_.l2(), " beside adamw, which decays by optimizer.adamw.weight_decay alone");
+    CheckSteps(job_, ReadsData(), SparseTable(), this);
+    if ((job_.optimizer().has_adamw() || job_.optimizer().has_lamb()) && job_.l2() > 0) {
+      const char* rule = job_.optimizer().has_lamb() ? "lamb" : "adamw";
+      Error("l2", job_.l2(), " beside ", rule, ", which decays by optimizer.", rule, ".weight_decay alone");
     }
     const bool falls = job_.learning_rate().schedule_case() > v1::LearningRate::kConstant ||
                        job_.learning_rate().warmup_case() != v1::LearningRate::WARMUP_NOT_SET;

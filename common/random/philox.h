@@ -14,7 +14,14 @@ namespace descent {
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
 // What a stream of random numbers is for. Part of the key: never renumber.
-enum class Purpose : uint32_t { kInitialValue = 1, kShardOrder = 2, kRowOrder = 3, kSampling = 4, kTest = 5 };
+enum class Purpose : uint32_t {
+  kInitialValue = 1,
+  kShardOrder = 2,
+  kRowOrder = 3,
+  kSampling = 4,
+  kTest = 5,
+  kGradientNoise = 6,
+};
 
 // A random-access stream: element i of the stream named by (seed, purpose, a, b).
 class RandomStream {

@@ -7,6 +7,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/control/messages.h"
 #include "descent/v1/parameter.pb.h"
 
 namespace descent {
@@ -207,6 +208,8 @@ void Put(const ReplicaFrame& from, v1::ReplicaPart* to) {
     fence->set_rank(from.fence->rank.value);
     fence->mutable_incarnation()->set_generation(from.fence->incarnation.generation.value);
     fence->mutable_incarnation()->set_number(from.fence->incarnation.number);
+  } else if (from.scalars.has_value()) {
+    *to->mutable_scalars() = ToMessage(*from.scalars);
   }
 }
 ReplicaFrame Get(const v1::ReplicaPart& from) {
@@ -231,6 +234,8 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
   } else if (from.has_fence()) {
     const v1::Incarnation& incarnation = from.fence().incarnation();
     to.fence = ReplicaFence{Rank(from.fence().rank()), {Generation(incarnation.generation()), incarnation.number()}};
+  } else if (from.has_scalars()) {
+    to.scalars = FromMessage(from.scalars());
   }
   return to;
 }
@@ -325,6 +330,7 @@ EncodedMessage Encode(const Request& request) {
     Put(from.dense, to->mutable_dense());
     Put(from.sparse, to->mutable_sparse());
     to->set_ungated(from.ungated);
+    to->set_averaged(from.averaged);
   }
   for (Rank rank : request.expected_of) message.add_expected_of(rank.value);
   if (request.replica.has_value()) Put(*request.replica, message.mutable_replica());
@@ -402,6 +408,7 @@ absl::Status Decode(const Payload& bytes, Request* out) {
     to.dense = Get(from.dense());
     to.sparse = Get(from.sparse());
     to.ungated = from.ungated();
+    to.averaged = from.averaged();
   }
   out->expected_of.clear();
   out->expected_of.reserve(message.expected_of_size());

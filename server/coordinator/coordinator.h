@@ -188,8 +188,16 @@ class Coordinator {
     uint64_t examples = 0, round = 0, bytes = 0;
   };
 
+  // Of blocks and slots, with a gradient; as far as servers have told.
+  struct StepCounts {
+    uint64_t steps = 0, clipped = 0;
+  };
+
   Coordinator(CoordinatorOptions options, absl::Time now);
 
+  StepCounts Steps() const;
+  // The share of steps between the two whose gradient was clipped; nullopt: there were none.
+  static std::optional<double> ShareSince(const StepCounts& before, const StepCounts& now);
   absl::Time Advance(absl::Time now);  // time never runs backwards here
   void Log(LogLine::Level level, std::string text);
   void SetPhase(v1::Phase phase, absl::string_view why);
@@ -286,7 +294,9 @@ class Coordinator {
   std::deque<Sample> samples_;
   TrainingMerge training_;
   EvaluationMerge evaluation_;
-  ScalarMerge scalars_;
+  ScalarMerge scalars_;       // for the record
+  ScalarMerge step_scalars_;  // that steps wait for
+  StepCounts clipped_told_;   // as of the last record
   absl::Time training_told_;
   std::optional<MetricRecord> last_training_, last_evaluation_;
 

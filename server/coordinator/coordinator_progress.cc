@@ -152,6 +152,10 @@ void Coordinator::EmitTraining() {
   if (fresh.empty()) return;
   const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
   training_told_ = now_;
+  const StepCounts steps = Steps();
+  std::optional<double> clipped;
+  if (options_.job.has_clip()) clipped = ShareSince(clipped_told_, steps);
+  clipped_told_ = steps;
   const LearningRateSchedule rate(options_.job, clocks_per_epoch_);
   for (MetricRecord& record : fresh) {
     record.time = now_;
@@ -161,9 +165,25 @@ void Coordinator::EmitTraining() {
     if (seconds > 0) record.examples_per_second = examples / seconds;
     const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
     if (square.has_value()) record.gradient_norm = std::sqrt(*square);
+    record.clipped = clipped;
     last_training_ = record;
     records_.push_back(std::move(record));
   }
+}
+
+Coordinator::StepCounts Coordinator::Steps() const {
+  StepCounts counts;
+  for (const auto& [id, member] : members_) {
+    counts.steps += member.load.steps();
+    counts.clipped += member.load.clipped();
+  }
+  return counts;
+}
+
+std::optional<double> Coordinator::ShareSince(const StepCounts& before, const StepCounts& now) {
+  // A server that began again counts from 0.
+  if (now.steps <= before.steps || now.clipped < before.clipped) return std::nullopt;
+  return static_cast<double>(now.clipped - before.clipped) / static_cast<double>(now.steps - before.steps);
 }
 
 void Coordinator::EmitEvaluation(MetricRecord record) {
@@ -190,14 +210,15 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
     return absl::FailedPreconditionError(
         absl::StrCat("scalars of server ", server.value, ", which ", Name(it->second), " does not serve"));
   }
-  const absl::Status added = scalars_.Add(server, partials, *map_);
+  ScalarMerge& merge = partials.before_step() ? step_scalars_ : scalars_;
+  const absl::Status added = merge.Add(server, partials, *map_);
   if (!added.ok()) return added;
-  v1::ScalarTotals totals;
-  if (const std::optional<double> square = scalars_.Square(partials.clock()); square.has_value()) {
-    totals.set_ready(true);
-    totals.set_square(*square);
+  v1::ScalarTotals reply;
+  if (const ScalarTotals* totals = merge.Totals(partials.clock()); totals != nullptr) {
+    reply = ToMessage(*totals);
+    reply.set_square(SumOfSquares(*totals));
   }
-  return totals;
+  return reply;
 }
 
 }  // namespace descent

@@ -190,7 +190,7 @@ void Coordinator::Restore() {
   }
   training_ = TrainingMerge(static_cast<uint32_t>(ranks_.size()), metrics_every_);
   evaluation_ = EvaluationMerge(static_cast<uint32_t>(ranks_.size()));
-  scalars_ = ScalarMerge();
+  scalars_ = step_scalars_ = ScalarMerge();
   samples_.clear();
   begun_at_ = round();
   Log(LogLine::Level::kInfo,

@@ -235,6 +235,9 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   if (const std::optional<double> square = scalars_.Last(); square.has_value()) {
     status.set_gradient_norm(std::sqrt(*square));
   }
+  if (options_.job.has_clip()) {
+    if (const std::optional<double> share = ShareSince({}, Steps()); share.has_value()) status.set_clipped(*share);
+  }
   if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) {
     const absl::Time end = ended() ? ended_at_ : now;
     status.set_seconds(absl::ToDoubleSeconds(end - running_since_));

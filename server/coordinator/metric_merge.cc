@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
 
 namespace descent {
 
@@ -89,17 +90,26 @@ std::optional<MetricRecord> TrainingMerge::Next() {
   return record;
 }
 
-absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
-  const uint64_t clock = partials.clock();
-  if (agreed_.contains(clock)) return absl::OkStatus();
-  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
-  std::vector<std::pair<BlockId, double>> parts;
+namespace {
+
+// One that holds nothing has nothing to say.
+size_t ServersWithBlocks(const PartitionMap& map) {
+  std::set<ServerId> servers;
+  for (const std::vector<ServerId>& placement : map.placement) servers.insert(placement.begin(), placement.end());
+  return servers.size();
+}
+
+// The parts that a server has told of its blocks, appended to *parts.
+absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map,
+                       std::vector<BlockScalars>* parts) {
   for (const v1::TensorPartials& tensor : partials.tensor()) {
     if (tensor.tensor() >= map.placement.size()) {
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
                                                      "; there are ", map.placement.size()));
     }
-    if (tensor.block_size() != tensor.square_size()) {
+    const bool parameters = tensor.parameter_square_size() > 0;
+    if (tensor.block_size() != tensor.square_size() ||
+        (parameters && tensor.block_size() != tensor.parameter_square_size())) {
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(),
                                                      " scalars for ", tensor.block_size(), " blocks of tensor ",
                                                      tensor.tensor()));
@@ -111,34 +121,48 @@ absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials,
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
                                                        " of tensor ", tensor.tensor(), ", which it does not hold"));
       }
-      if (!(tensor.square(i) >= 0)) {
-        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ",
-                                                       tensor.square(i), " of block ", block, " of tensor ",
-                                                       tensor.tensor(), "; expected a number of at least 0"));
+      const double parameter_square = parameters ? tensor.parameter_square(i) : 0;
+      for (const double square : {tensor.square(i), parameter_square}) {
+        if (square >= 0) continue;
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
+                                                       " of block ", block, " of tensor ", tensor.tensor(),
+                                                       "; expected a number of at least 0"));
       }
-      parts.emplace_back(BlockId{TensorId(tensor.tensor()), block}, tensor.square(i));
+      parts->push_back({BlockId{TensorId(tensor.tensor()), block}, tensor.square(i), parameter_square});
     }
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
+  const uint64_t clock = partials.clock();
+  if (agreed_.contains(clock)) return absl::OkStatus();
+  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
+  if (const auto it = pending_.find(clock); it != pending_.end() && it->second.from.contains(from)) {
+    return absl::OkStatus();
+  }
+  std::vector<BlockScalars> parts;
+  DESCENT_RETURN_IF_ERROR(ReadParts(from, partials, map, &parts));
   Pending& pending = pending_[clock];
-  if (!pending.from.insert(from).second) return absl::OkStatus();
+  pending.from.insert(from);
   pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
-  if (pending.from.size() < map.servers) {
+  if (pending.from.size() < ServersWithBlocks(map)) {
     if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
     return absl::OkStatus();
   }
-  std::sort(pending.parts.begin(), pending.parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  double sum = 0;
-  for (const auto& [id, square] : pending.parts) sum += square;
+  std::sort(pending.parts.begin(), pending.parts.end(),
+            [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
+  agreed_[clock] = AddInBlockOrder(Clock(clock), map.placement.size(), pending.parts);
   pending_.erase(clock);
-  agreed_[clock] = sum;
   if (agreed_.size() > kMaxKept) agreed_.erase(agreed_.begin());
   return absl::OkStatus();
 }
 
-std::optional<double> ScalarMerge::Square(uint64_t clock) const {
+const ScalarTotals* ScalarMerge::Totals(uint64_t clock) const {
   const auto it = agreed_.find(clock);
-  if (it == agreed_.end()) return std::nullopt;
-  return it->second;
+  return it == agreed_.end() ? nullptr : &it->second;
 }
 
 std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) const {
@@ -146,12 +170,7 @@ std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) co
   if (it == agreed_.begin()) return std::nullopt;
   --it;
   if (it->first < first) return std::nullopt;
-  return it->second;
-}
-
-std::optional<double> ScalarMerge::Last() const {
-  if (agreed_.empty()) return std::nullopt;
-  return agreed_.rbegin()->second;
+  return SumOfSquares(it->second);
 }
 
 }  // namespace descent

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "descent/v1/coordinator.pb.h"
 
@@ -33,6 +34,7 @@ struct MetricRecord {
   double rate = 0;
   double examples_per_second = 0;
   std::optional<double> gradient_norm;  // of the window's first clock
+  std::optional<double> clipped;  // share of the steps since the record before that clipping changed, where there is any
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
@@ -87,20 +89,20 @@ class ScalarMerge {
   // INVALID_ARGUMENT names what does not fit: a block of another server, lists of different lengths, a number that is
   // negative or NaN.
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
-  // The sum of squares of a clock that every server has reported.
-  std::optional<double> Square(uint64_t clock) const;
-  // Of the newest agreed clock within [first, end).
+  // Of a clock that every server with blocks has reported; null: not yet, or long ago.
+  const ScalarTotals* Totals(uint64_t clock) const;
+  // The sum of squares of the newest such clock within [first, end).
   std::optional<double> SquareWithin(uint64_t first, uint64_t end) const;
-  std::optional<double> Last() const;
+  std::optional<double> Last() const { return SquareWithin(0, kUnbounded); }
 
  private:
   static constexpr size_t kMaxKept = 64;
   struct Pending {
     std::set<ServerId> from;
-    std::vector<std::pair<BlockId, double>> parts;
+    std::vector<BlockScalars> parts;
   };
   std::map<uint64_t, Pending> pending_;
-  std::map<uint64_t, double> agreed_;
+  std::map<uint64_t, ScalarTotals> agreed_;
 };
 
 }  // namespace descent

@@ -31,6 +31,7 @@ class NodeImpl final : public ServerNode {
   void OnTimer(absl::Time now) override;
   absl::Time next_timer() const override { return engine_.next_timer(); }
   void Fence(Rank rank, Incarnation incarnation) override;
+  absl::Status Agreed(const ScalarTotals& totals, absl::Time now) override;
   void Carry(Generation generation) override { options_.envelope.generation = generation; }
   const ServerNodeStats& stats() const override { return stats_; }
   BlockStore& store() override { return *store_; }
@@ -54,6 +55,7 @@ class NodeImpl final : public ServerNode {
     Rank rank;
     Clock clock;
     bool ungated = false;
+    bool averaged = false;
     std::optional<uint64_t> version;  // nullopt: the newest
     bool all_dense = false;
     std::vector<uint32_t> dense;   // as listed
@@ -117,6 +119,10 @@ class NodeImpl final : public ServerNode {
   absl::Status StorePart(uint32_t block, Rank rank, uint32_t span, Clock clock, uint32_t keys, const Payload& payload,
                          double weight);
   void Commit(const CommitBlock& commit);
+  void Reduce(uint32_t block, Clock clock);
+  void ReduceHeldSlots(Clock clock);
+  // False: the store refused, and the job can't go on.
+  bool Measure(BlockId id, Clock clock);
   void CommitAllSlots(Clock clock, absl::Time now);
   void Feed(std::vector<Later>* later, uint64_t clock);
   void ApplyDeferred();
@@ -178,6 +184,7 @@ class NodeImpl final : public ServerNode {
   std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
   std::vector<LastRpc> last_rpc_;                    // [rank]
   std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
+  std::vector<BlockScalars> measured_;               // of the round in progress
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
 
   std::unique_ptr<Cut> cut_;

@@ -34,6 +34,7 @@ std::optional<uint32_t> NodeImpl::HandlePull(Connection* c, const Request& reque
   pull.rank = frame.rank;
   pull.clock = frame.clock;
   pull.ungated = frame.ungated;
+  pull.averaged = frame.averaged;
   const Engine::ReadVersion version = engine_.VersionFor(frame.clock);
   pull.version = version.exact && !frame.ungated ? std::optional<uint64_t>(version.version) : std::nullopt;
   pull.all_dense = frame.all_dense;
@@ -186,7 +187,8 @@ bool NodeImpl::Fill(Pull* pull, Reply* reply) {
       break;
     }
     const BlockId id = index_.id(block);
-    absl::StatusOr<Payload> payload = store_->Read(id, pull->version);
+    absl::StatusOr<Payload> payload =
+        pull->averaged ? store_->ReadAverage(id, pull->version) : store_->Read(id, pull->version);
     if (!payload.ok()) return give_up(payload.status());
     reply->dense.push_back({id, pull->version ? *pull->version : store_->version(id)});
     reply->payload.Append(*payload);

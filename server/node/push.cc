@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/read_vector.h"
@@ -207,6 +209,49 @@ void NodeImpl::Commit(const CommitBlock& commit) {
   engine_.Step(BlockCommitted{commit.block}, &actions_);
 }
 
+bool NodeImpl::Measure(BlockId id, Clock clock) {
+  absl::StatusOr<BlockScalars> scalars = store_->Measure(id, TotalWeight(clock));
+  if (scalars.ok()) {
+    measured_.push_back(*scalars);
+    return true;
+  }
+  Fail(absl::FailedPreconditionError(
+      absl::StrCat(scalars.status().message(), " (the round of clock ", clock.value, ")")));
+  return false;
+}
+
+void NodeImpl::Reduce(uint32_t block, Clock clock) {
+  if (Measure(index_.id(block), clock)) engine_.Step(BlockReduced{block}, &actions_);
+}
+
+void NodeImpl::ReduceHeldSlots(Clock clock) {
+  for (BlockId id : store_->HeldSlots()) {
+    if (!Measure(id, clock)) return;
+  }
+  std::sort(measured_.begin(), measured_.end(),
+            [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
+  engine_.Step(SlotsReduced{}, &actions_);
+  output_->Measured(clock, std::exchange(measured_, {}));
+}
+
+absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
+  const size_t tensors = options_.store.tensors.size();
+  bool good = totals.square.size() == tensors && totals.parameter_square.size() == tensors;
+  for (const auto* squares : {&totals.square, &totals.parameter_square}) {
+    for (double square : *squares) good &= square >= 0 && std::isfinite(square);
+  }
+  if (!good) {
+    return absl::InvalidArgumentError(absl::StrCat("scalars of clock ", totals.clock.value, ": expected sums of squares of ",
+                                                   tensors, " tensors, got ", totals.square.size(), " and ",
+                                                   totals.parameter_square.size(), " numbers, or some that are none"));
+  }
+  if (!engine_.awaits_scalars() || totals.clock.value != engine_.round()) return absl::OkStatus();
+  store_->Agree(totals);
+  Run(ScalarsAgreed{totals.clock}, now);
+  Flush();
+  return absl::OkStatus();
+}
+
 void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
   std::vector<BlockSquare> squares;
   const bool scalars = WantsScalars(clock);
@@ -286,6 +331,10 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
     const Action action = actions_[i];  // the vector grows underneath
     if (const auto* commit = std::get_if<CommitBlock>(&action)) {
       Commit(*commit);
+    } else if (const auto* reduce = std::get_if<ReduceBlock>(&action)) {
+      Reduce(reduce->block, reduce->clock);
+    } else if (const auto* slots = std::get_if<ReduceSlots>(&action)) {
+      ReduceHeldSlots(slots->clock);
     } else if (const auto* slots = std::get_if<CommitSlots>(&action)) {
       CommitAllSlots(slots->clock, now);
     } else if (const auto* completed = std::get_if<RankCompleted>(&action)) {
@@ -299,7 +348,7 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
     } else if (const auto* waiting = std::get_if<TellWaiting>(&action)) {
       OnTellWaiting(*waiting, now);
     } else {
-      DESCENT_CHECK(false);  // no rule here needs scalars before it applies; pushes are decided in HandlePush
+      DESCENT_CHECK(false);  // pushes are decided in HandlePush
     }
   }
 }

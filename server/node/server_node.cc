@@ -10,13 +10,14 @@ namespace descent {
 
 namespace {
 
-EngineOptions ForEngine(const ServerNodeOptions& options, const BlockIndex& index) {
+EngineOptions ForEngine(const ServerNodeOptions& options, const BlockIndex& index, bool measures) {
   EngineOptions out;
   out.ranks = options.store.ranks;
   out.dense_blocks = index.dense();
   out.slots = index.slots();
   out.staleness = options.staleness;
   out.apply_push = options.store.apply_push;
+  out.scalars_before_apply = measures && !options.store.apply_push;
   out.backup_ranks = options.backup_ranks;
   out.full_every = options.full_every;
   out.waiting_notice = options.waiting_notice;
@@ -32,7 +33,7 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
       output_(output),
       index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self),
       check_(&index_, options_.store.ranks),
-      engine_(ForEngine(options_, index_)),
+      engine_(ForEngine(options_, index_, store_->measures())),
       later_dense_(index_.dense()),
       totals_(2),
       push_weight_(options_.store.ranks, 0.0),

@@ -18,6 +18,7 @@
 #include "common/base/ids.h"
 #include "common/wire/frame.h"
 #include "server/core/engine.h"
+#include "common/tensor/global_scalars.h"
 #include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
 
@@ -79,6 +80,9 @@ class ServerNode {
     virtual void Fail(absl::Status cause) = 0;
     // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
+    // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`, in
+    // (tensor, block) order. Steps wait for ServerNode::Agreed.
+    virtual void Measured(Clock /*clock*/, std::vector<BlockScalars> /*parts*/) {}
     // The round has come to `clock`, divisible by cut_every: who takes the cut? null: nobody, this time.
     virtual std::shared_ptr<CutSink> BeginCut(Clock /*clock*/) { return nullptr; }
   };
@@ -99,6 +103,10 @@ class ServerNode {
 
   // The coordinator's word that older incarnations of a rank are void. A push by a newer one says the same.
   virtual void Fence(Rank rank, Incarnation incarnation) = 0;
+
+  // What the parts of all servers add up to (AddInBlockOrder). Those of a clock that does not wait for them are void.
+  // INVALID_ARGUMENT: they are of another model, or no sums of squares; nothing has changed.
+  virtual absl::Status Agreed(const ScalarTotals& /*totals*/, absl::Time /*now*/) { return absl::OkStatus(); }
 
   // A generation begins that goes on with what this node holds: requests must carry it. Every connection has been
   // closed.

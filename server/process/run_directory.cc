@@ -86,6 +86,7 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["rate"] = record.rate;
     line["examples_per_second"] = record.examples_per_second;
     if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
+    if (record.clipped.has_value()) line["clipped"] = *record.clipped;
   } else {
     if (record.accuracy.has_value()) line["accuracy"] = *record.accuracy;
     if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;
@@ -127,6 +128,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
     if (summary.evaluation->accuracy.has_value()) json["accuracy"] = *summary.evaluation->accuracy;
   }
   if (summary.objective.has_value()) json["objective"] = *summary.objective;
+  if (status.has_clipped()) json["clipped"] = status.clipped();
   json["wall_seconds"] = status.seconds();
   json["examples_per_second"] = status.examples_per_second();
   json["payload_bytes"] = summary.payload_bytes;

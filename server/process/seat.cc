@@ -59,6 +59,7 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   }
   // What the generation before held goes first: there may be no room for both.
   services_->service()->Uninstall();
+  services_->agent()->Forget();
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   ServerNode::Output* const output = services_->service()->output();
@@ -273,6 +274,8 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
       load.set_fenced(stats.fenced);
       load.set_held_pulls(stats.held_pulls);
       load.set_lead(stats.largest_lead);
+      load.set_steps(node->store().counts().steps);
+      load.set_clipped(node->store().counts().clipped);
       for (const WaitingNotice& notice : node->Waiting(absl::Now())) {
         for (Rank rank : notice.ranks) {
           v1::Waited* waited = load.add_waited();
@@ -322,6 +325,8 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
     load->set_fenced(load->fenced() + answer.load.fenced());
     load->set_held_pulls(load->held_pulls() + answer.load.held_pulls());
     load->set_lead(std::max(load->lead(), answer.load.lead()));
+    load->set_steps(load->steps() + answer.load.steps());
+    load->set_clipped(load->clipped() + answer.load.clipped());
     load->mutable_waited()->MergeFrom(answer.load.waited());
     load->set_round(round);
   }

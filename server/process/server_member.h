@@ -57,6 +57,7 @@ class ServerMember {
   absl::StatusOr<std::unique_ptr<Seat>> MakeSeat(const v1::Seat& want);
   bool ready() const;
   void SendScalars();
+  void SpeakOfSteps();
   // A failure of a node, told once.
   void TellFailures();
   void ReportOwnFailure(const absl::Status& cause);

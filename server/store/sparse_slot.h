@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/wire/payload.h"
+#include "common/tensor/global_scalars.h"
 #include "server/store/block_store.h"
 #include "server/store/missed_steps.h"
 #include "server/store/reduction_tree.h"
@@ -51,6 +52,7 @@ struct SparseTable {
   std::vector<float> copies;
   std::vector<float*> pointers;
   std::vector<uint64_t> last;
+  std::vector<float> shaped;
   uint64_t scratch_bytes() const;
 };
 
@@ -59,6 +61,7 @@ class SparseSlot {
   SparseSlot(SparseTable* table, uint32_t index);
 
   absl::Status Hold(Rank first, uint32_t span, uint32_t keys, const Payload& payload);
+  absl::StatusOr<BlockScalars> Measure(double total_weight);
   absl::Status Commit(double total_weight, double* square);
   absl::Status Apply(double weight, uint32_t keys, const Payload& payload);
 
@@ -109,9 +112,16 @@ class SparseSlot {
   absl::Status Parse(uint32_t count, const Payload& payload, bool with_values, Batch* batch);
   absl::Status CheckKeys(const Batch& batch);
   absl::Status CheckValues(const Batch& batch) const;
+  // All that is held, folded; null: the round makes no step. FAILED_PRECONDITION: it is not finite.
+  absl::StatusOr<SparseSum*> Total(double total_weight);
   // One step on the rows of a batch that has been checked, as step `now` (from 0) of the table.
   absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo);
   absl::Status FindOrMakeRows(const Batch& batch, bool fetch_rows);
+  static Batch BatchOf(const SparseSum& sum) {
+    return {static_cast<uint32_t>(sum.keys.size()), reinterpret_cast<const std::byte*>(sum.keys.data()),
+            sum.values.get()};
+  }
+  void ShrinkRows(const descent::Step& step, size_t count, float* const* rows) const;
   void StepGroup(size_t count, const float* values, float scale, uint64_t now);
   // Rows in table->rows make the steps of clocks < `to`, the oldest version that can be read, for good: the next reader
   // and the next step need not.

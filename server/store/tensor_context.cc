@@ -21,6 +21,11 @@ absl::Status TensorContext::Scale(double total_weight, float* scale) const {
   return absl::OkStatus();
 }
 
+Step TensorContext::StepOf(Clock clock, float scale) const {
+  return {clock.value + 1, rate(clock) * agreed.rate, scale, l2,
+          momentum == nullptr ? std::nullopt : std::optional<float>(momentum(clock))};
+}
+
 absl::Status CheckFinite(const TensorContext& context, uint64_t begin, const Payload& payload) {
   absl::Status status;
   ForEachRun(payload, [&](const float* run, size_t at, size_t n) {

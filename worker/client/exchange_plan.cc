@@ -183,6 +183,7 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
   pull_.emplace();
   pull_->rank = pull.rank;
   pull_->clock = pull.clock;
+  pull_->averaged = pull.averaged;
   versions_ = pull.versions;
   bool any = false;
   if (!pull.dense.empty()) {

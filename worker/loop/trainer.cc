@@ -301,6 +301,11 @@ class Trainer::Impl {
         have_.emplace(clock, group);
       }
       if (EvaluatesAt(clock)) {
+        if (options_.averaged) {
+          const absl::Status pulled = PullAverages(clock, group[0]);
+          if (backup() && absl::IsNotFound(pulled)) return Rejoin(group);
+          DESCENT_RETURN_IF_ERROR(pulled);
+        }
         for (Rank rank : group) DESCENT_RETURN_IF_ERROR(Evaluate(rank, clock));
       }
     }
@@ -434,6 +439,21 @@ class Trainer::Impl {
     return pull;
   }
 
+  absl::Status PullAverages(Clock clock, Rank rank) {
+    if (averages_.dense.empty()) LayOut(tensors_, &averages_);
+    PullSpec pull;
+    pull.rank = rank;
+    pull.clock = ReadClock(clock);
+    pull.dense = averages_.dense;
+    pull.averaged = true;
+    return Await(connection_.client->Exchange(std::nullopt, pull));
+  }
+  // What is evaluated.
+  std::vector<const float*> Evaluated() const {
+    if (!options_.averaged) return parameters_.Dense();
+    return {averages_.dense.begin(), averages_.dense.end()};
+  }
+
   PushSpec MakePush(const Span& span, Clock clock, const GradientSum& sum) const {
     PushSpec push;
     push.rank = span.first;
@@ -503,16 +523,16 @@ class Trainer::Impl {
     }
     if (train_ == nullptr && validation_ == nullptr) {  // a model without data is its own objective
       DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
-      evaluation.validation = model_->Evaluate(*batch, parameters_.Dense());
+      evaluation.validation = model_->Evaluate(*batch, Evaluated());
     }
-    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.l1, options_.l2, parameters_.Dense());
+    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.penalty, Evaluated());
     evaluated_[rank] = clock;
     control_->Evaluated(evaluation);
     return absl::OkStatus();
   }
 
   absl::StatusOr<BatchResult> Share(const Dataset& data, Rank rank, Clock clock) {
-    return evaluator_.Evaluate(data, rank, ReadClock(clock), parameters_.Dense());
+    return evaluator_.Evaluate(data, rank, ReadClock(clock), Evaluated());
   }
 
   std::unique_ptr<GradientSum> Acquire() {
@@ -553,6 +573,7 @@ class Trainer::Impl {
   std::optional<std::pair<Clock, std::vector<Rank>>> have_;
   std::pair<Clock, std::vector<Rank>> next_;
   HeldParameters parameters_;
+  GradientSum averages_;  // laid out like a gradient
   ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand

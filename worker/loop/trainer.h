@@ -24,6 +24,7 @@
 #include "common/base/ids.h"
 #include "common/base/time_source.h"
 #include "common/job/job.h"
+#include "common/job/optimizer_spec.h"
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
 #include "worker/data/dataset.h"
@@ -106,7 +107,8 @@ struct TrainerOptions {
   bool evaluate = false;
   bool objective = false;
   uint32_t evaluation_batch = 1024;
-  double l1 = 0, l2 = 0;      // of the objective, over tensors that are decayed
+  Penalty penalty;            // of the objective
+  bool averaged = false;      // averages of the parameters are evaluated
   bool record_order = false;  // PUSH: each push says what it was computed from
 };
 

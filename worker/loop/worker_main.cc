@@ -104,9 +104,8 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.objective = job.evaluation().objective();
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
-  const Penalty penalty = PenaltyOf(job);
-  options.l1 = penalty.l1;
-  options.l2 = penalty.l2;
+  options.penalty = PenaltyOf(job);
+  options.averaged = job.has_averaging();
   options.record_order = job.record_order();
   return options;
 }
