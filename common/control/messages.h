@@ -1,4 +1,5 @@
-// Tensor specs, partition maps, leases and global scalars between their structs and the coordinator's messages. Pure; no gRPC.
+// Tensor specs, partition maps, leases and global scalars between their structs and the coordinator's messages. Pure;
+// no gRPC.
 #ifndef DESCENT_COMMON_CONTROL_MESSAGES_H_
 #define DESCENT_COMMON_CONTROL_MESSAGES_H_
 

@@ -36,7 +36,8 @@ class StepChecker {
     const char* norm = clip.norm() != 0 ? "clip.norm" : clip.global_norm() != 0 ? "clip.global_norm" : nullptr;
     if (norm == nullptr) return;
     if (push_) {
-      errors_->Error(norm, "is of a whole step, which rounds have; with apply: PUSH each block makes its step as soon as ",
+      errors_->Error(norm,
+                     "is of a whole step, which rounds have; with apply: PUSH each block makes its step as soon as ",
                      "its part of a push is there. clip.value goes with both");
     }
     if (job_.optimizer().has_lamb()) {
@@ -56,8 +57,8 @@ class StepChecker {
       errors_->Error("gradient_noise", "does not go with ftrl, which takes a gradient of 0 as none");
     }
     if (tables_) {
-      errors_->Error("gradient_noise", "is on every element of a gradient; of a sparse_table only the rows of the batch ",
-                     "have one");
+      errors_->Error("gradient_noise",
+                     "is on every element of a gradient; of a sparse_table only the rows of the batch ", "have one");
     }
   }
 
@@ -65,7 +66,8 @@ class StepChecker {
     if (!Layerwise(job_)) return;
     const std::string rule = job_.optimizer().has_lars() ? "optimizer.lars" : "optimizer.lamb";
     if (push_) {
-      errors_->Error(rule, "needs the norms of whole tensors before any block makes its step, which rounds have; apply: ",
+      errors_->Error(rule,
+                     "needs the norms of whole tensors before any block makes its step, which rounds have; apply: ",
                      "PUSH has none");
     }
     if (tables_) {
@@ -91,11 +93,11 @@ class StepChecker {
       errors_->Error(path + ".scaling", "is for rates");
     }
     CheckLearningRate(schedule, epochs_, errors_, path);
-    for (const double value : {schedule.constant(), schedule.step().initial(), schedule.exponential().initial(),
-                               schedule.inverse_time().initial(), schedule.inverse_sqrt().initial(),
-                               schedule.polynomial().initial(), schedule.polynomial().final(),
-                               schedule.cosine().initial(), schedule.cosine().final(), schedule.one_cycle().peak(),
-                               schedule.one_cycle().initial(), schedule.one_cycle().final()}) {
+    for (const double value :
+         {schedule.constant(), schedule.step().initial(), schedule.exponential().initial(),
+          schedule.inverse_time().initial(), schedule.inverse_sqrt().initial(), schedule.polynomial().initial(),
+          schedule.polynomial().final(), schedule.cosine().initial(), schedule.cosine().final(),
+          schedule.one_cycle().peak(), schedule.one_cycle().initial(), schedule.one_cycle().final()}) {
       if (value >= 1) errors_->Error(path, "reaches ", value, "; a momentum is below 1");
     }
   }
@@ -106,10 +108,12 @@ class StepChecker {
     if (averaging.has_decay()) errors_->Share("averaging.decay", averaging.decay());
     if (averaging.from_case() == v1::Averaging::kFromEpoch) {
       errors_->Positive("averaging.from_epoch", averaging.from_epoch(), /*or_zero=*/true);
-      if (!epochs_) errors_->Error("averaging.from_epoch", "the model reads no data, so it has no epochs: set from_round");
+      if (!epochs_)
+        errors_->Error("averaging.from_epoch", "the model reads no data, so it has no epochs: set from_round");
     }
     if (tables_) {
-      errors_->Error("averaging", "does not go with a sparse_table: the averages of rows that no batch names move, too");
+      errors_->Error("averaging",
+                     "does not go with a sparse_table: the averages of rows that no batch names move, too");
     }
   }
 

@@ -1,6 +1,6 @@
 // Sums over whole tensors that a step needs before any block can make it: the norms of clipping, LARS and LAMB. Each
-// server sums its blocks, in double; whoever has the parts of all servers adds them in (tensor, block) order. So a total
-// does not depend on which server holds what. Values; pure.
+// server sums its blocks, in double; whoever has the parts of all servers adds them in (tensor, block) order. So a
+// total does not depend on which server holds what. Values; pure.
 #ifndef DESCENT_COMMON_TENSOR_GLOBAL_SCALARS_H_
 #define DESCENT_COMMON_TENSOR_GLOBAL_SCALARS_H_
 

@@ -67,8 +67,8 @@ struct PullFrame {
   bool averaged = false;  // of dense blocks: the averages
 };
 
-// From a primary to its backup: an image, the engine's state, a fence, a clock's scalars, or (none of them) the request's
-// push.
+// From a primary to its backup: an image, the engine's state, a fence, a clock's scalars, or (none of them) the
+// request's push.
 struct ReplicaImage {
   BlockId id;
   uint64_t version = 0, steps = 0;

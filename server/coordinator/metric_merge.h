@@ -34,7 +34,8 @@ struct MetricRecord {
   double rate = 0;
   double examples_per_second = 0;
   std::optional<double> gradient_norm;  // of the window's first clock
-  std::optional<double> clipped;  // share of the steps since the record before that clipping changed, where there is any
+  std::optional<double>
+      clipped;  // share of the steps since the record before that clipping changed, where there is any
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective

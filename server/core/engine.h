@@ -22,9 +22,11 @@
 //               Contributions of clocks (R, R + lead], lead = min(s, max_lead) + 1, are kept for later by the caller;
 //               what is further ahead is too early. (s + 1, not s: a rank that reads dense blocks only may go on when
 //               these are committed, before the slots are.)
-//   scalars     where a step needs sums over whole tensors first (scalars_before_apply): a block whose contributions are
-//               in is reduced (ReduceBlock) and waits. When all blocks are and every rank has completed the clock, slots
-//               are reduced too (ReduceSlots), and all wait for ScalarsAgreed of that clock. Else this stage is skipped.
+//   scalars     where a step needs sums over whole tensors first (scalars_before_apply): a block whose contributions
+//   are
+//               in is reduced (ReduceBlock) and waits. When all blocks are and every rank has completed the clock,
+//               slots are reduced too (ReduceSlots), and all wait for ScalarsAgreed of that clock. Else this stage is
+//               skipped.
 //   backup      SYNC with b backup ranks (Chen et al., "Revisiting distributed synchronous SGD", 2016): the
 //   participants
 //               of round c are the ranks that begin clock c first, until ranks - b have; a span counts all its ranks.

@@ -241,9 +241,9 @@ absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
     for (double square : *squares) good &= square >= 0 && std::isfinite(square);
   }
   if (!good) {
-    return absl::InvalidArgumentError(absl::StrCat("scalars of clock ", totals.clock.value, ": expected sums of squares of ",
-                                                   tensors, " tensors, got ", totals.square.size(), " and ",
-                                                   totals.parameter_square.size(), " numbers, or some that are none"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "scalars of clock ", totals.clock.value, ": expected sums of squares of ", tensors, " tensors, got ",
+        totals.square.size(), " and ", totals.parameter_square.size(), " numbers, or some that are none"));
   }
   if (!engine_.awaits_scalars() || totals.clock.value != engine_.round()) return absl::OkStatus();
   store_->Agree(totals);

@@ -16,9 +16,9 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/wire/frame.h"
 #include "server/core/engine.h"
-#include "common/tensor/global_scalars.h"
 #include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
 
@@ -80,8 +80,8 @@ class ServerNode {
     virtual void Fail(absl::Status cause) = 0;
     // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
-    // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`, in
-    // (tensor, block) order. Steps wait for ServerNode::Agreed.
+    // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`,
+    // in (tensor, block) order. Steps wait for ServerNode::Agreed.
     virtual void Measured(Clock /*clock*/, std::vector<BlockScalars> /*parts*/) {}
     // The round has come to `clock`, divisible by cut_every: who takes the cut? null: nobody, this time.
     virtual std::shared_ptr<CutSink> BeginCut(Clock /*clock*/) { return nullptr; }

@@ -1,5 +1,5 @@
-// Brings what a server's node has measured of a step to the coordinator, and what all servers agree on back to the node.
-// On a thread of its own: the step waits for it, and the coordinator's answer for other servers.
+// Brings what a server's node has measured of a step to the coordinator, and what all servers agree on back to the
+// node. On a thread of its own: the step waits for it, and the coordinator's answer for other servers.
 //
 // The parts of the last few clocks are kept and told again when a generation begins that goes on with what the node
 // holds: the coordinator that knew them is gone, and another server may not have had its answer.

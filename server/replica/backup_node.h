@@ -131,8 +131,8 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   // The last that the inner node has measured, told once it is promoted: the primary may have died before it told them,
   // and others may still wait for those of clocks that have been agreed here.
   std::deque<std::pair<Clock, std::vector<BlockScalars>>> measured_;
-  absl::Status broken_;     // it could not take in what came
-  absl::Status failure_;    // the inner node's, kept until promotion
+  absl::Status broken_;   // it could not take in what came
+  absl::Status failure_;  // the inner node's, kept until promotion
   absl::Time now_ = absl::UnixEpoch();
 };
 

@@ -3,7 +3,8 @@
 //
 // States
 //   alone       no backup: everything passes through.
-//   replicated  each push, each fence and each clock's agreed scalars get the next sequence number of the view and is sent to the backup before the
+//   replicated  each push, each fence and each clock's agreed scalars get the next sequence number of the view and is
+//   sent to the backup before the
 //               inner node takes it in; each reply of the inner node waits until the backup has confirmed all that was
 //               sent before it. So what a worker has been told, and every parameter it has read, is on the backup.
 //   syncing     a backup joins while training goes on. Once it has confirmed a greeting (one that can't be reached is

@@ -44,8 +44,8 @@ class Store final : public BlockStore {
       TensorContext& context = contexts_[t];
       context.id = TensorId(t);
       if (const char* what = spec.sparse ? NotOfTables(options) : nullptr) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("table '", spec.name, "': ", what, " is of every element, and rows that no batch named are not there"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "table '", spec.name, "': ", what, " is of every element, and rows that no batch named are not there"));
       }
       context.spec = spec;
       context.geometry = options.geometry;
@@ -255,10 +255,10 @@ class Store final : public BlockStore {
     if (spec.sparse || context->geometry.blocks(spec) <= 1) return absl::OkStatus();
     const uint64_t block = context->geometry.block_size(spec, 0);
     if (block % context->group == 0) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor '", spec.name, "': optimizer.proximal.group_lasso needs each row of ", context->group,
-        " parameters in one block, but block_elements is ", block, ": set it to a multiple, such as ",
-        std::max<uint64_t>(1, block / context->group) * context->group));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", spec.name, "': optimizer.proximal.group_lasso needs each row of ", context->group,
+                     " parameters in one block, but block_elements is ", block, ": set it to a multiple, such as ",
+                     std::max<uint64_t>(1, block / context->group) * context->group));
   }
   static uint64_t KeepBytes(const StoreOptions& options) {
     const StoreBudget budget = PlanStore(options);

@@ -29,10 +29,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
-#include "common/tensor/global_scalars.h"
 #include "server/store/tensor_step.h"
 #include "server/store/update_rule.h"
 
@@ -52,8 +52,8 @@ struct StoreOptions {
   bool reduce_sum = false;            // the weighted sum instead of the weighted mean
   bool apply_push = false;            // PUSH instead of ROUND
   ClipBounds clip;
-  std::function<float(Clock)> momentum;        // of a step, by number as `rate`; null: the rule's own
-  std::function<float(Clock)> noise;           // likewise: the standard deviation of gradient noise; null: none
+  std::function<float(Clock)> momentum;  // of a step, by number as `rate`; null: the rule's own
+  std::function<float(Clock)> noise;     // likewise: the standard deviation of gradient noise; null: none
   // Likewise: the weight of the new parameters in their average after a step, 1 until it begins. Null: none is kept. Of
   // dense tensors alone.
   std::function<float(Clock)> average_weight;
@@ -99,9 +99,8 @@ class BlockStore {
   // sum of finite contributions is not finite; nothing has changed.
   // The square of the mean gradient, summed in double over the block, is added to *square where that is not null.
   virtual absl::Status Commit(BlockId id, double total_weight, double* square) = 0;
-  // Where measures(): a step needs sums over whole tensors, of all servers. Measure every dense block and every held slot
-  // of the round, Agree on what they are together, then Commit.
-  // Measure changes nothing; errors as Commit.
+  // Where measures(): a step needs sums over whole tensors, of all servers. Measure every dense block and every held
+  // slot of the round, Agree on what they are together, then Commit. Measure changes nothing; errors as Commit.
   virtual bool measures() const = 0;
   virtual absl::StatusOr<BlockScalars> Measure(BlockId id, double total_weight) = 0;
   virtual void Agree(const ScalarTotals& totals) = 0;

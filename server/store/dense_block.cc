@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/status_macros.h"
 #include "common/base/copy_bytes.h"
+#include "common/base/status_macros.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
 #include "server/store/gradient_shape.h"

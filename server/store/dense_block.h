@@ -16,8 +16,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/wire/payload.h"
 #include "common/tensor/global_scalars.h"
+#include "common/wire/payload.h"
 #include "server/store/buffer_pool.h"
 #include "server/store/reduction_tree.h"
 #include "server/store/tensor_context.h"

@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/status_macros.h"
 #include "common/base/copy_bytes.h"
+#include "common/base/status_macros.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
 #include "server/store/gradient_shape.h"
@@ -51,8 +51,8 @@ SparseTable::SparseTable(const TensorContext* the_context, SlabArena* the_arena)
 uint64_t SparseTable::scratch_bytes() const {
   return bytes.capacity() + value_bytes.capacity() + buckets.capacity() * sizeof(uint32_t) +
          rows.capacity() * sizeof(RowTable::Row) + copies.capacity() * sizeof(float) +
-         pointers.capacity() * sizeof(float*) + last.capacity() * sizeof(uint64_t) +
-         shaped.capacity() * sizeof(float) + missed.bytes();
+         pointers.capacity() * sizeof(float*) + last.capacity() * sizeof(uint64_t) + shaped.capacity() * sizeof(float) +
+         missed.bytes();
 }
 
 SparseSlot::SparseSlot(SparseTable* table, uint32_t index)

@@ -20,8 +20,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/wire/payload.h"
 #include "common/tensor/global_scalars.h"
+#include "common/wire/payload.h"
 #include "server/store/block_store.h"
 #include "server/store/missed_steps.h"
 #include "server/store/reduction_tree.h"

@@ -1,5 +1,5 @@
-// A thousand rounds of what surrounds a rule (clipping, layer-wise rates, noise, groups, averages, schedules of momentum)
-// against programs in float64, written from the papers and sharing nothing with the store.
+// A thousand rounds of what surrounds a rule (clipping, layer-wise rates, noise, groups, averages, schedules of
+// momentum) against programs in float64, written from the papers and sharing nothing with the store.
 #include <cmath>
 #include <map>
 #include <string>
@@ -26,9 +26,9 @@ struct Case {
   std::string rule = "sgd {}";
   double l2 = 0;
   ClipBounds clip = {};
-  double noise = 0;      // eta; gamma 0.55
+  double noise = 0;  // eta; gamma 0.55
   int average_from = -1;
-  double decay = 0;      // of the average; 0: the mean
+  double decay = 0;       // of the average; 0: the mean
   bool schedule = false;  // of momentum
 };
 
@@ -104,7 +104,7 @@ class Reference {
       OneTensor(t, k == 0, g[k], &cells_[k]);
       for (Cell& cell : cells_[k]) {
         const int n = t - case_.average_from;
-        cell.average = n <= 0             ? cell.w
+        cell.average = n <= 0            ? cell.w
                        : case_.decay > 0 ? case_.decay * cell.average + (1 - case_.decay) * cell.w
                                          : (cell.average * n + cell.w) / (n + 1);
       }
@@ -128,9 +128,8 @@ class Reference {
     for (const Cell& cell : *cells) w.push_back(cell.w);
     if (spec_.has_lars()) {  // You et al. 2017, algorithm 1
       const double mu = case_.schedule ? MomentumAt(t) : spec_.lars().momentum();
-      const double local = !decayed || Norm(w) == 0 || Norm(g) == 0
-                               ? 1
-                               : spec_.lars().trust() * Norm(w) / (Norm(g) + l2 * Norm(w));
+      const double local =
+          !decayed || Norm(w) == 0 || Norm(g) == 0 ? 1 : spec_.lars().trust() * Norm(w) / (Norm(g) + l2 * Norm(w));
       for (size_t i = 0; i < g.size(); ++i) {
         Cell& cell = (*cells)[i];
         cell.m = mu * cell.m + kRate * local * (g[i] + l2 * cell.w);
@@ -157,10 +156,10 @@ class Reference {
     for (size_t i = 0; i < g.size(); ++i) {
       Cell& cell = (*cells)[i];
       const double d = g[i] + l2 * cell.w;
-      const double mu = case_.schedule             ? MomentumAt(t)
-                        : spec_.has_nesterov()     ? spec_.nesterov().momentum()
+      const double mu = case_.schedule         ? MomentumAt(t)
+                        : spec_.has_nesterov() ? spec_.nesterov().momentum()
                         : spec_.has_momentum() ? spec_.momentum().momentum()
-                                                   : 0;
+                                               : 0;
       cell.m = mu * cell.m + d;
       cell.w -= kRate * (spec_.has_nesterov() ? d + mu * cell.m : cell.m);
       if (spec_.has_momentum()) reach = kRate / (1 - mu);
@@ -249,25 +248,26 @@ TEST_P(StepReference, ThousandRoundsAgreeWithFloat64) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, StepReference,
-                         ::testing::Values(Case{.clip = {.value = 1.5f}},                               //
-                                           Case{.rule = "momentum {}", .l2 = 0.01, .clip = {.norm = 4}},  //
-                                           Case{.l2 = 0.01, .clip = {.global_norm = 5}},                  //
-                                           Case{.clip = {.value = 3, .norm = 9, .global_norm = 8}},       //
-                                           Case{.rule = "lars { trust: 0.02 }", .l2 = 0.01},              //
-                                           Case{.rule = "lars { trust: 0.02 }", .clip = {.global_norm = 5}, .schedule = true},
-                                           Case{.rule = "lamb {}", .l2 = 0.01},                           //
-                                           Case{.rule = "lamb { beta2: 0.99 }", .l2 = 0.1, .clip = {.value = 1.5f}},
-                                           Case{.l2 = 0.01, .noise = 0.3},                                //
-                                           Case{.clip = {.global_norm = 5}, .noise = 0.1},                //
-                                           Case{.rule = "momentum {}", .l2 = 0.1, .average_from = 300},   //
-                                           Case{.l2 = 0.1, .average_from = 0},                            //
-                                           Case{.l2 = 0.1, .average_from = 10, .decay = 0.98},            //
-                                           Case{.rule = "momentum {}", .l2 = 0.1, .schedule = true},      //
-                                           Case{.rule = "nesterov {}", .l2 = 0.1, .schedule = true},      //
-                                           Case{.rule = "sgd {} proximal { group_lasso: 0.5 }"},          //
-                                           Case{.rule = "sgd {} proximal { l1: 0.1 l2: 0.2 group_lasso: 0.3 }"},
-                                           Case{.rule = "momentum {} proximal { l2: 0.1 group_lasso: 0.2 }"}));
+INSTANTIATE_TEST_SUITE_P(
+    Cases, StepReference,
+    ::testing::Values(Case{.clip = {.value = 1.5f}},                                 //
+                      Case{.rule = "momentum {}", .l2 = 0.01, .clip = {.norm = 4}},  //
+                      Case{.l2 = 0.01, .clip = {.global_norm = 5}},                  //
+                      Case{.clip = {.value = 3, .norm = 9, .global_norm = 8}},       //
+                      Case{.rule = "lars { trust: 0.02 }", .l2 = 0.01},              //
+                      Case{.rule = "lars { trust: 0.02 }", .clip = {.global_norm = 5}, .schedule = true},
+                      Case{.rule = "lamb {}", .l2 = 0.01},  //
+                      Case{.rule = "lamb { beta2: 0.99 }", .l2 = 0.1, .clip = {.value = 1.5f}},
+                      Case{.l2 = 0.01, .noise = 0.3},                               //
+                      Case{.clip = {.global_norm = 5}, .noise = 0.1},               //
+                      Case{.rule = "momentum {}", .l2 = 0.1, .average_from = 300},  //
+                      Case{.l2 = 0.1, .average_from = 0},                           //
+                      Case{.l2 = 0.1, .average_from = 10, .decay = 0.98},           //
+                      Case{.rule = "momentum {}", .l2 = 0.1, .schedule = true},     //
+                      Case{.rule = "nesterov {}", .l2 = 0.1, .schedule = true},     //
+                      Case{.rule = "sgd {} proximal { group_lasso: 0.5 }"},         //
+                      Case{.rule = "sgd {} proximal { l1: 0.1 l2: 0.2 group_lasso: 0.3 }"},
+                      Case{.rule = "momentum {} proximal { l2: 0.1 group_lasso: 0.2 }"}));
 
 // Rows that the gradient does not hold up become 0, all of them at once, and the others do not.
 TEST(GroupLasso, TakesWholeRowsOut) {
@@ -309,9 +309,10 @@ TEST(GroupLasso, RefusesRowsThatLieInTwoBlocks) {
   options.map = MakePartitionMap(options.tensors, options.geometry, 1);
   const absl::Status status = BlockStore::Create(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(status.message(),
-            "tensor 'w': optimizer.proximal.group_lasso needs each row of 6 parameters in one block, but block_elements is "
-            "8: set it to a multiple, such as 6");
+  EXPECT_EQ(
+      status.message(),
+      "tensor 'w': optimizer.proximal.group_lasso needs each row of 6 parameters in one block, but block_elements is "
+      "8: set it to a multiple, such as 6");
 }
 
 // Noise is a function of (seed, tensor, step, element): its moments, and that it does not repeat.

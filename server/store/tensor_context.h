@@ -34,7 +34,7 @@ struct TensorContext {
   std::function<float(Clock)> momentum;        // null: the rule's own
   std::function<float(Clock)> noise;           // standard deviation; null: none
   std::function<float(Clock)> average_weight;  // null: no averages
-  size_t group = 0;  // parameters of a group, where the rule has a threshold of groups and the tensor is decayed
+  size_t group = 0;   // parameters of a group, where the rule has a threshold of groups and the tensor is decayed
   Trust trust;        // of nothing where spec.decay is false
   TensorStep agreed;  // of the step in progress
   StepCounts* counts = nullptr;

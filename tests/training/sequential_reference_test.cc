@@ -94,8 +94,8 @@ struct Problem {
   uint64_t staleness = 0;
   Geometry geometry{32, 16};
   ClipBounds clip = {};
-  float noise = 0;                           // standard deviation
-  std::optional<uint64_t> mean_from = {};    // parameters are averaged from this clock on
+  float noise = 0;                         // standard deviation
+  std::optional<uint64_t> mean_from = {};  // parameters are averaged from this clock on
   bool momentum_schedule = false;
 
   std::unique_ptr<Model<float>> Make() const {
@@ -216,8 +216,8 @@ void Shrink(const v1::Optimizer& rule, std::vector<Cell>* row) {
   if (rule.has_momentum()) {
     size *= static_cast<float>((1 - rule.momentum().dampening()) / (1 - rule.momentum().momentum()));
   }
-  const float threshold = size * static_cast<float>(rule.proximal().group_lasso()) /
-                          (1 + size * static_cast<float>(rule.proximal().l2()));
+  const float threshold =
+      size * static_cast<float>(rule.proximal().group_lasso()) / (1 + size * static_cast<float>(rule.proximal().l2()));
   std::vector<float> w;
   for (const Cell& cell : *row) w.push_back(cell.w);
   const double norm = std::sqrt(SumOfSquares(w));
@@ -316,9 +316,7 @@ void Step(const Problem& problem, const std::vector<TensorSpec>& tensors, uint64
       if (rule.has_lamb()) rate *= static_cast<float>(w / g);
     }
     const auto by = static_cast<float>(factor[t]);
-    const auto step = [&](float d, Cell* cell) {
-      cell->Step(rule, clock + 1, d, rate, l2, problem.momentum_schedule);
-    };
+    const auto step = [&](float d, Cell* cell) { cell->Step(rule, clock + 1, d, rate, l2, problem.momentum_schedule); };
     if (tensors[t].sparse) {
       for (auto& [key, row] : state->rows) {
         const auto g = sum->rows.find(key);

@@ -61,7 +61,7 @@ struct PullSpec {
   Clock clock;                // about to be computed
   std::vector<float*> dense;  // per tensor, the buffer to fill; null entries (tables) and an empty vector: not wanted
   std::vector<TableRows> sparse;
-  bool averaged = false;  // dense tensors: the averages, where the job keeps them
+  bool averaged = false;                         // dense tensors: the averages, where the job keeps them
   std::vector<PartVersion>* versions = nullptr;  // if not null, gets one for each part, in the order of arrival
 };
 

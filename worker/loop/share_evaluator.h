@@ -52,7 +52,8 @@ class ShareEvaluator {
   Reading readings_[2];
 };
 
-// What the job adds to the mean loss, over tensors that decay; NaN where tables are among them: no worker sees all rows.
+// What the job adds to the mean loss, over tensors that decay; NaN where tables are among them: no worker sees all
+// rows.
 double Regularizer(const std::vector<TensorSpec>& tensors, const Penalty& penalty,
                    const std::vector<const float*>& dense);
 

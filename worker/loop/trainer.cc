@@ -573,7 +573,7 @@ class Trainer::Impl {
   std::optional<std::pair<Clock, std::vector<Rank>>> have_;
   std::pair<Clock, std::vector<Rank>> next_;
   HeldParameters parameters_;
-  GradientSum averages_;  // laid out like a gradient
+  GradientSum averages_;      // laid out like a gradient
   ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand
