@@ -26,7 +26,7 @@ double Power(double base, double exponent) {
 
 LearningRateSchedule::LearningRateSchedule(const v1::LearningRate& rate, const v1::JobSpec& job,
                                            uint64_t clocks_per_epoch) {
-  if (rate.scaling() != v1::NO_SCALING) scaling_ = double{job.ranks()} / std::max(1u, rate.scaled_from());
+  if (rate.scaling() != v1::NO_SCALING) scaling_ = static_cast<double>(job.ranks()) / std::max(1u, rate.scaled_from());
   if (rate.scaling() == v1::SQUARE_ROOT) scaling_ = std::sqrt(scaling_);
   kind_ = rate.schedule_case();
   if (rate.warmup_case() == v1::LearningRate::kWarmupRounds) warmup_ = rate.warmup_rounds();
