@@ -172,6 +172,7 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   input.ranks = job.ranks();
   input.staleness = ConsistencyOf(job).staleness;
   input.averaged = job.has_averaging();
+  input.encoding = EncodingOf(job);
   const bool push = store_options.apply_push;
   const auto take = [&](const v1::CutRecord& record, const Payload&) -> absl::Status {
     const BlockId id{TensorId(record.tensor()), record.index()};

@@ -37,6 +37,7 @@ struct ReplayInput {
   Geometry geometry;
   uint32_t ranks = 1;
   uint64_t staleness = 0;                   // ROUND
+  WireEncoding encoding = WireEncoding::kF32;
   bool averaged = false;                    // the model is the averages
   std::map<BlockId, RecordedBlock> blocks;  // all of the model
 };

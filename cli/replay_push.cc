@@ -229,7 +229,7 @@ class PushReplay {
 
   void Compute(Attempt* attempt) {
     parameters_.resize(tensors_.size());
-    std::vector<const float*> from(tensors_.size());
+    std::vector<float*> from(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       if (!tensors_[t].sparse) parameters_[t].Resize(tensors_[t].elements());
       from[t] = tensors_[t].sparse ? attempt->rows[t].data() : parameters_[t].data();
@@ -239,7 +239,8 @@ class PushReplay {
       attempt->dense[block.dense].CopyTo(parameters_[block.id.tensor.value].data() +
                                          input_.geometry.block_begin(block.id.index));
     }
-    attempt->gradient = ComputeGradient(input_.model, input_.geometry, std::move(attempt->batch), from);
+    attempt->gradient = ComputeGradient(input_.model, input_.geometry, input_.encoding,
+                                        std::move(attempt->batch), from);
     ++counts_->gradients;
     attempt->dense.clear();
     attempt->rows.clear();

@@ -127,7 +127,7 @@ class RoundReplay {
 
   absl::StatusOr<std::unique_ptr<ReplayGradient>> Gradient(std::shared_ptr<const Batch> batch, uint64_t version) {
     parameters_.resize(tensors_.size());
-    std::vector<const float*> from(tensors_.size());
+    std::vector<float*> from(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       parameters_[t].Resize(tensors_[t].sparse ? batch->keys.size() * tensors_[t].dim() : tensors_[t].elements());
       from[t] = parameters_[t].data();
@@ -149,7 +149,7 @@ class RoundReplay {
       }
     }
     ++counts_->gradients;
-    return ComputeGradient(input_.model, input_.geometry, std::move(batch), from);
+    return ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(batch), from);
   }
 
   const ReplayInput& input_;

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/tensor/tensor_spec.h"
+#include "common/wire/half.h"
 #include "descent/v1/job.pb.h"
 
 namespace descent {
@@ -57,6 +58,7 @@ uint64_t RoundsOf(double epochs, uint64_t clocks_per_epoch);
 // Evaluations take place at clocks divisible by this, beside that at the end; 0: none do.
 uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch);
 Geometry GeometryOf(const v1::JobSpec& job);
+WireEncoding EncodingOf(const v1::JobSpec& job);
 
 }  // namespace descent
 

@@ -88,6 +88,8 @@ uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epo
   return RoundsOf(evaluation.every_epochs(), clocks_per_epoch);
 }
 
+WireEncoding EncodingOf(const v1::JobSpec& job) { return static_cast<WireEncoding>(job.encoding()); }
+
 Geometry GeometryOf(const v1::JobSpec& job) {
   Geometry geometry;
   if (job.block_elements() != 0) geometry.block_elements = job.block_elements();

@@ -114,6 +114,9 @@ class NodeImpl final : public ServerNode {
 
   // --- push.cc
   void HandlePush(Connection* c, const Request& request, absl::Time now);
+  // A part as the store takes it; numbers of a block or rows as they go out.
+  Payload FromWire(const Payload& part, uint32_t keys) const;
+  Payload ToWire(const Payload& floats) const;
   // Folds or applies one part. False: refused, *why says so, *fail: and the job can't go on.
   bool TakeIn(const Admit& admit, const PushFrame& push, const Payload& part, std::string* why, bool* fail);
   absl::Status StorePart(uint32_t block, Rank rank, uint32_t span, Clock clock, uint32_t keys, const Payload& payload,

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -87,7 +88,10 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
     for (const Action& action : verdicts_) {
       const Admit& admit = std::get<Admit>(action);
       for (; next < admit.part; ++next) reader.Skip(parts.push_bytes[next]);
-      const Payload part = reader.Take(parts.push_bytes[next++]);
+      const bool sparse = admit.block >= index_.dense();
+      const Payload part = FromWire(reader.Take(parts.push_bytes[next]),
+                                    sparse ? push.sparse[next - push.dense.size()].keys : 0);
+      ++next;
       if (!TakeIn(admit, push, part, &refused, &fail)) continue;
       ++admitted;
       ++stats_.contributions;
@@ -122,6 +126,20 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   Reply reply = NewReply(request.id);
   reply.ack = std::move(ack);
   Control(c, std::move(reply));
+}
+
+Payload NodeImpl::FromWire(const Payload& part, uint32_t keys) const {
+  if (options_.encoding == WireEncoding::kF32) return part;
+  const Payload flat = Compact(part);
+  const size_t head = size_t{keys} * sizeof(uint64_t), n = (flat.size() - head) / sizeof(uint16_t);
+  std::shared_ptr<std::byte[]> bytes(new std::byte[head + n * sizeof(float)]);
+  if (flat.empty()) return flat;
+  const std::byte* from = flat.pieces()[0].data;
+  std::memcpy(bytes.get(), from, head);
+  DecodeHalves(options_.encoding, n, from + head, reinterpret_cast<float*>(bytes.get() + head));
+  Payload out;
+  out.Append(bytes.get(), head + n * sizeof(float), bytes);
+  return out;
 }
 
 bool NodeImpl::TakeIn(const Admit& admit, const PushFrame& push, const Payload& part, std::string* why, bool* fail) {

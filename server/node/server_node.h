@@ -18,6 +18,7 @@
 #include "common/base/ids.h"
 #include "common/tensor/global_scalars.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 #include "server/core/engine.h"
 #include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
@@ -30,6 +31,7 @@ struct RestoredState {
 
 struct ServerNodeOptions {
   Envelope envelope;           // every request must carry the same
+  WireEncoding encoding = WireEncoding::kF32;  // of pushed gradients and of parameters that are read
   StoreOptions store;          // history is raised to what the staleness bound needs
   uint64_t staleness = 0;      // kUnbounded: no bound
   uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)

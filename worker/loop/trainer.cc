@@ -326,7 +326,7 @@ class Trainer::Impl {
       }
     }
     std::vector<Span> spans;
-    if (options_.consistency.apply_push || backup()) {
+    if (options_.consistency.apply_push || backup() || options_.rounded) {
       for (Rank rank : group) spans.push_back({rank, 1});
     } else {
       // One push carries one incarnation; ranks that moved here hold others.
