@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/base/staleness.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/half.h"
 #include "descent/v1/job.pb.h"
@@ -42,10 +44,15 @@ uint64_t JobFingerprint(const v1::JobSpec& job);
 
 // The two switches that mode, staleness and apply name.
 struct Consistency {
-  uint64_t staleness = 0;  // kUnbounded: no bound
+  uint64_t staleness = 0;  // kUnbounded: no bound; the largest where it changes
   bool apply_push = false;
   bool reduce_sum = false;
   uint32_t backup_ranks = 0;  // a round closes without so many
+  std::vector<StalenessChange> changes = {};  // of the bound; the first is of clock 0; empty: none
+  bool staleness_aware_rate = false;          // PUSH
+  double compensation = 0;                    // PUSH: lambda of delay compensation; 0: none
+  // PUSH: each push says what it was computed from.
+  bool tells_reads() const { return apply_push && (staleness_aware_rate || compensation > 0); }
   bool finish_late = false;   // a rank whose round has closed computes its batch to the end all the same
   bool operator==(const Consistency&) const = default;
 };

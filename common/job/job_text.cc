@@ -62,6 +62,13 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
       break;  // SYNC
   }
   result.reduce_sum = spec.reduce() == v1::SUM;
+  if (spec.change_size() > 0) result.changes.push_back({0, result.staleness});
+  for (const v1::StalenessChange& change : spec.change()) {
+    result.changes.push_back({change.from_round(), change.staleness()});
+    result.staleness = std::max(result.staleness, change.staleness());
+  }
+  result.staleness_aware_rate = spec.staleness_aware_rate();
+  result.compensation = spec.delay_compensation().lambda();
   result.backup_ranks = spec.backup_ranks();
   result.finish_late = spec.backup_ranks() > 0 && spec.late() == v1::FINISH;
   return result;

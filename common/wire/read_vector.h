@@ -10,6 +10,7 @@
 #define DESCENT_COMMON_WIRE_READ_VECTOR_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct ReadVector {
   };
   std::vector<uint64_t> dense;  // per dense block of the model, in (tensor, block) order
   std::vector<Slot> slots;      // ascending
+  std::optional<uint64_t> VersionOf(BlockId slot) const;  // nullopt: it was not read
   bool operator==(const ReadVector&) const = default;
 };
 
