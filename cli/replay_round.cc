@@ -32,7 +32,8 @@ class RoundReplay {
     size_t next = 0;
     for (uint64_t clock = 0; clock < end; ++clock) {
       for (; next < restored.size() && restored[next].value <= clock; ++next) oldest = restored[next].value;
-      const uint64_t version = std::max(oldest, clock - std::min(clock, StalenessAt(input_.changes, input_.staleness, clock)));
+      const uint64_t version =
+          std::max(oldest, clock - std::min(clock, StalenessAt(input_.changes, input_.staleness, clock)));
       DESCENT_RETURN_IF_ERROR(OneRound(Clock(clock), version));
     }
     return absl::OkStatus();

@@ -47,13 +47,13 @@ struct Consistency {
   uint64_t staleness = 0;  // kUnbounded: no bound; the largest where it changes
   bool apply_push = false;
   bool reduce_sum = false;
-  uint32_t backup_ranks = 0;  // a round closes without so many
+  uint32_t backup_ranks = 0;                  // a round closes without so many
   std::vector<StalenessChange> changes = {};  // of the bound; the first is of clock 0; empty: none
   bool staleness_aware_rate = false;          // PUSH
   double compensation = 0;                    // PUSH: lambda of delay compensation; 0: none
   // PUSH: each push says what it was computed from.
   bool tells_reads() const { return apply_push && (staleness_aware_rate || compensation > 0); }
-  bool finish_late = false;   // a rank whose round has closed computes its batch to the end all the same
+  bool finish_late = false;  // a rank whose round has closed computes its batch to the end all the same
   bool operator==(const Consistency&) const = default;
 };
 Consistency ConsistencyOf(const v1::JobSpec& job);

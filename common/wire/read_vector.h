@@ -29,8 +29,8 @@ struct ReadVector {
     uint64_t steps = 0;
     bool operator==(const Slot&) const = default;
   };
-  std::vector<uint64_t> dense;  // per dense block of the model, in (tensor, block) order
-  std::vector<Slot> slots;      // ascending
+  std::vector<uint64_t> dense;                            // per dense block of the model, in (tensor, block) order
+  std::vector<Slot> slots;                                // ascending
   std::optional<uint64_t> VersionOf(BlockId slot) const;  // nullopt: it was not read
   bool operator==(const ReadVector&) const = default;
 };

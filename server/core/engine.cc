@@ -57,7 +57,8 @@ void Engine::Step(const Event& event, std::vector<Action>* out) {
 
 uint64_t Engine::bound(Clock clock) const {
   if (options_.staleness == kUnbounded) return kUnbounded;
-  return StalenessAt(options_.changes, options_.staleness, clock.value) + (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
+  return StalenessAt(options_.changes, options_.staleness, clock.value) +
+         (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
 }
 
 Engine::ReadVersion Engine::VersionFor(Clock clock) const {

@@ -81,9 +81,9 @@ struct EngineOptions {
   uint32_t ranks = 1;
   uint32_t dense_blocks = 0;
   uint32_t slots = 0;
-  uint64_t staleness = 0;   // kUnbounded: no bound; the largest, where it changes:
+  uint64_t staleness = 0;                     // kUnbounded: no bound; the largest, where it changes:
   std::vector<StalenessChange> changes = {};  // the first is of clock 0; empty: it stays
-  bool apply_push = false;  // PUSH instead of ROUND
+  bool apply_push = false;                    // PUSH instead of ROUND
   bool scalars_before_apply = false;
   uint32_t backup_ranks = 0;  // ROUND, s = 0: a round closes without so many
   uint64_t full_every = 0;    // rounds c > 0 divisible by it do not; 0: all do

@@ -80,8 +80,8 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
       const Admit& admit = std::get<Admit>(action);
       for (; next < admit.part; ++next) reader.Skip(parts.push_bytes[next]);
       const bool sparse = admit.block >= index_.dense();
-      const Payload part = FromWire(reader.Take(parts.push_bytes[next]),
-                                    sparse ? push.sparse[next - push.dense.size()].keys : 0);
+      const Payload part =
+          FromWire(reader.Take(parts.push_bytes[next]), sparse ? push.sparse[next - push.dense.size()].keys : 0);
       ++next;
       if (!TakeIn(admit, push, part, &refused, &fail)) continue;
       ++admitted;

@@ -30,10 +30,10 @@ struct RestoredState {
 };
 
 struct ServerNodeOptions {
-  Envelope envelope;           // every request must carry the same
+  Envelope envelope;                           // every request must carry the same
   WireEncoding encoding = WireEncoding::kF32;  // of pushed gradients and of parameters that are read
-  StoreOptions store;          // history is raised to what the staleness bound needs
-  uint64_t staleness = 0;      // kUnbounded: no bound; the largest, where it changes (server/core/engine.h)
+  StoreOptions store;                          // history is raised to what the staleness bound needs
+  uint64_t staleness = 0;  // kUnbounded: no bound; the largest, where it changes (server/core/engine.h)
   std::vector<StalenessChange> changes = {};
   // PUSH: each push with a weight says what it was computed from, and the store is told which version that was.
   bool tells_reads = false;

@@ -68,7 +68,9 @@ class DenseBlock {
   // One step on the sum in `gradient`, which becomes the next version.
   absl::Status StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read);
   // Steps since `read`.
-  uint64_t StalenessOf(std::optional<uint64_t> read) const { return version_ - std::min(version_, read.value_or(version_)); }
+  uint64_t StalenessOf(std::optional<uint64_t> read) const {
+    return version_ - std::min(version_, read.value_or(version_));
+  }
   // A buffer of its own for what came.
   absl::StatusOr<FloatBuffer> Copied(const Payload& values) const;
   // Before a step: memory for the next averages, and state that an image may still show is copied. RESOURCE_EXHAUSTED,

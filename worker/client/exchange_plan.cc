@@ -166,7 +166,8 @@ absl::Status ExchangePlan::AddPush(const PushSpec& push) {
       for (const ModelLayout::DenseBlock& block : layout_->dense[leg.server.value]) {
         const float* tensor = push.dense[block.id.tensor.value];
         if (tensor == nullptr) continue;
-        Room(leg, uint64_t{block.size} * layout_->float_bytes).dense.push_back({block.id, tensor + block.begin, block.size});
+        Room(leg, uint64_t{block.size} * layout_->float_bytes)
+            .dense.push_back({block.id, tensor + block.begin, block.size});
         ++leg.contributions;
       }
     }
@@ -213,8 +214,8 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
       for (const ModelLayout::DenseBlock& block : blocks) {
         float* tensor = pull.dense[block.id.tensor.value];
         if (tensor == nullptr) continue;
-        leg.parts.push_back(
-            {block.id, 0, false, block.size, nullptr, tensor + block.begin, uint64_t{block.size} * layout_->float_bytes});
+        leg.parts.push_back({block.id, 0, false, block.size, nullptr, tensor + block.begin,
+                             uint64_t{block.size} * layout_->float_bytes});
       }
       leg.all_dense = !leg.parts.empty() && leg.parts.size() == blocks.size();
       if (!leg.parts.empty()) leg.chunks = 1;

@@ -402,9 +402,7 @@ class Trainer::Impl {
   bool ReadsAll(Clock clock) const {
     return clock.value >= options_.clocks && options_.consistency.staleness != kUnbounded;
   }
-  Clock ReadClock(Clock clock) const {
-    return ReadsAll(clock) ? Clock(clock.value + StalenessOf(clock)) : clock;
-  }
+  Clock ReadClock(Clock clock) const { return ReadsAll(clock) ? Clock(clock.value + StalenessOf(clock)) : clock; }
 
   Incarnation IncarnationOf(Rank rank) const {
     auto lease = std::find_if(leases_.begin(), leases_.end(), [&](const LeasedRank& l) { return l.rank == rank; });
