@@ -171,7 +171,10 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   input.geometry = store_options.geometry;
   input.ranks = job.ranks();
   input.staleness = ConsistencyOf(job).staleness;
+  input.changes = ConsistencyOf(job).changes;
+  input.tells_reads = ConsistencyOf(job).tells_reads();
   input.averaged = job.has_averaging();
+  input.encoding = EncodingOf(job);
   const bool push = store_options.apply_push;
   const auto take = [&](const v1::CutRecord& record, const Payload&) -> absl::Status {
     const BlockId id{TensorId(record.tensor()), record.index()};

@@ -32,7 +32,8 @@ class RoundReplay {
     size_t next = 0;
     for (uint64_t clock = 0; clock < end; ++clock) {
       for (; next < restored.size() && restored[next].value <= clock; ++next) oldest = restored[next].value;
-      const uint64_t version = std::max(oldest, clock - std::min(clock, input_.staleness));
+      const uint64_t version =
+          std::max(oldest, clock - std::min(clock, StalenessAt(input_.changes, input_.staleness, clock)));
       DESCENT_RETURN_IF_ERROR(OneRound(Clock(clock), version));
     }
     return absl::OkStatus();
@@ -127,7 +128,7 @@ class RoundReplay {
 
   absl::StatusOr<std::unique_ptr<ReplayGradient>> Gradient(std::shared_ptr<const Batch> batch, uint64_t version) {
     parameters_.resize(tensors_.size());
-    std::vector<const float*> from(tensors_.size());
+    std::vector<float*> from(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       parameters_[t].Resize(tensors_[t].sparse ? batch->keys.size() * tensors_[t].dim() : tensors_[t].elements());
       from[t] = parameters_[t].data();
@@ -149,7 +150,7 @@ class RoundReplay {
       }
     }
     ++counts_->gradients;
-    return ComputeGradient(input_.model, input_.geometry, std::move(batch), from);
+    return ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(batch), from);
   }
 
   const ReplayInput& input_;

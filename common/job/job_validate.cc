@@ -213,6 +213,16 @@ class Checker : private JobErrors {
     if (spec.staleness() > kMostStaleness) {
       Error("consistency.staleness", spec.staleness(), " is above ", kMostStaleness, "; ASYNC has no bound");
     }
+    uint64_t last = 0;
+    for (const v1::StalenessChange& change : spec.change()) {
+      if (spec.mode() == v1::SYNC || ConsistencyOf(job_).staleness == kUnbounded) {
+        Error("consistency.change", "is of a bound; mode ", mode, " has none that could change");
+        break;
+      }
+      Range<uint64_t>("consistency.change.from_round", change.from_round(), last + 1, uint64_t{1} << 48);
+      Range<uint64_t>("consistency.change.staleness", change.staleness(), 0, kMostStaleness);
+      last = std::max(last, change.from_round());
+    }
     if (spec.mode() != v1::CUSTOM && spec.unbounded()) Error("consistency.unbounded", "is for mode CUSTOM, not ", mode);
     if (spec.mode() == v1::SYNC && spec.apply() == v1::PUSH) {
       Error("consistency.apply", "PUSH contradicts mode SYNC, which applies by round");

@@ -247,6 +247,32 @@ TEST(ValidateJob, NoiseAveragesAndGroups) {
       "stated step");
 }
 
+TEST(ValidateJob, DelaysAndChangesOfTheBound) {
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true",
+                           "consistency.delay_compensation.lambda=0.5"}),
+            "");
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.staleness_aware_rate=true"}),
+            "consistency.staleness_aware_rate: is for apply: PUSH: in a round all gradients are of one staleness");
+  EXPECT_EQ(
+      ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true", "l2=0.1"}),
+      "consistency.staleness_aware_rate: does not go with rows that make up for steps they missed, whose staleness is "
+      "no longer known then: set l2_rows: TOUCHED");
+  EXPECT_EQ(ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true"}), "");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"consistency.delay_compensation.lambda=0"}),
+      "consistency.delay_compensation.lambda: 0 is not above 0\nconsistency.delay_compensation: is for apply: PUSH");
+  EXPECT_EQ(
+      ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.delay_compensation.lambda=1"}),
+      "consistency.delay_compensation: needs the parameters that a push was computed from; of a sparse_table none "
+      "are kept");
+  const std::string bounded = std::string(kMlp) + "consistency { mode: BOUNDED staleness: 4 ";
+  EXPECT_EQ(ErrorOf(bounded + "change { from_round: 10 staleness: 0 } change { from_round: 20 staleness: 9 } }"), "");
+  EXPECT_EQ(ErrorOf(bounded + "change { from_round: 10 staleness: 0 } change { from_round: 10 staleness: 9 } }"),
+            "consistency.change.from_round: 10 is not from 11 to 281474976710656");
+  EXPECT_EQ(ErrorOf(std::string(kMlp) + "consistency { mode: ASYNC change { from_round: 10 staleness: 1 } }"),
+            "consistency.change: is of a bound; mode ASYNC has none that could change");
+}
+
 TEST(ValidateJob, SchedulesOfMomentumAndScaling) {
   EXPECT_EQ(ErrorOf(kMlp, {"optimizer.momentum.momentum=0.5", "momentum_schedule.cosine.initial=0.9"}), "");
   EXPECT_EQ(ErrorOf(kMlp, {"momentum_schedule.cosine.initial=0.9"}),

@@ -22,6 +22,7 @@ class StepChecker {
     MomentumSchedule();
     Averages();
     if (job_.optimizer().proximal().group_lasso() != 0) GroupLasso();
+    Delays();
   }
 
  private:
@@ -127,6 +128,34 @@ class StepChecker {
     }
     if (step.has_lower() || step.has_upper() || step.non_negative()) {
       errors_->Error(path, "does not go with lower, upper and non_negative: no order of the two makes the stated step");
+    }
+  }
+
+  void Delays() {
+    const v1::Consistency& spec = job_.consistency();
+    if (spec.staleness_aware_rate() && !push_) {
+      errors_->Error("consistency.staleness_aware_rate",
+                     "is for apply: PUSH: in a round all gradients are of one staleness");
+    }
+    const v1::Optimizer& rule = job_.optimizer();
+    const bool catches_up =
+        tables_ && job_.l2_rows() == v1::LAZY_EXACT && (job_.l2() > 0 || rule.has_proximal() || rule.has_adamw());
+    if (spec.staleness_aware_rate() && catches_up) {
+      errors_->Error("consistency.staleness_aware_rate",
+                     "does not go with rows that make up for steps they missed, whose ",
+                     "staleness is no longer known then: set l2_rows: TOUCHED");
+    }
+    if (spec.staleness_aware_rate() && rule.has_ftrl()) {
+      errors_->Error("consistency.staleness_aware_rate", "does not go with ftrl, which takes one rate");
+    }
+    if (!spec.has_delay_compensation()) return;
+    const std::string path = "consistency.delay_compensation";
+    errors_->PositiveFloat(path + ".lambda", spec.delay_compensation().lambda());
+    if (!push_) errors_->Error(path, "is for apply: PUSH");
+    if (tables_)
+      errors_->Error(path, "needs the parameters that a push was computed from; of a sparse_table none are kept");
+    if (job_.replicas() > 0) {
+      errors_->Error(path, "does not go with replicas: a backup that joins has no older parameters than it was sent");
     }
   }
 

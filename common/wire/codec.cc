@@ -319,6 +319,7 @@ EncodedMessage Encode(const Request& request) {
     Put(from.dense, to->mutable_dense());
     Put(from.sparse, to->mutable_sparse());
     to->set_contributions(from.contributions);
+    to->set_encoding(static_cast<v1::Encoding>(from.encoding));
     to->set_read(from.read);
   }
   if (request.pull.has_value()) {
@@ -381,12 +382,13 @@ absl::Status Decode(const Payload& bytes, Request* out) {
   out->push.reset();
   if (message.has_push()) {
     const v1::PushPart& from = message.push();
-    if (from.kind() != v1::GRADIENT || from.encoding() != v1::F32) {
+    if (from.kind() != v1::GRADIENT || !v1::Encoding_IsValid(from.encoding())) {
       return absl::InvalidArgumentError(
-          absl::StrCat("push of rank ", from.rank(), ": expected kind 0 (GRADIENT), encoding 0 (F32), came ",
+          absl::StrCat("push of rank ", from.rank(), ": expected kind 0 (GRADIENT), encoding 0 to 2, came ",
                        static_cast<int>(from.kind()), ", ", static_cast<int>(from.encoding())));
     }
     PushFrame& to = out->push.emplace();
+    to.encoding = static_cast<WireEncoding>(from.encoding());
     to.rank = Rank(from.rank());
     to.span = from.span() == 0 ? 1 : from.span();
     to.incarnation = Incarnation{Generation(from.incarnation().generation()), from.incarnation().number()};
@@ -432,6 +434,7 @@ absl::Status Decode(const Payload& bytes, Reply* out) {
     }
     PushAck& to = out->ack.emplace();
     to.outcome = static_cast<Outcome>(from.outcome());
+    to.encoding = static_cast<WireEncoding>(from.encoding());
     to.rank = Rank(from.rank());
     to.span = from.span() == 0 ? 1 : from.span();
     to.clock = Clock(from.clock());

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "common/base/ids.h"
 #include "common/tensor/global_scalars.h"
+#include "common/wire/half.h"
 #include "common/wire/payload.h"
 
 namespace descent {
@@ -53,6 +54,7 @@ struct PushFrame {
   std::vector<double> weight;  // span of them, or fewer where the span reaches past the last rank
   std::vector<DensePart> dense;
   std::vector<SparsePart> sparse;
+  WireEncoding encoding = WireEncoding::kF32;
   uint32_t contributions = 0;  // announced to this server for (rank, clock), all messages together
   std::string read;            // where the order is recorded: versions that the gradient was computed from
 };

@@ -55,14 +55,15 @@ void Engine::Step(const Event& event, std::vector<Action>* out) {
   std::visit([&](const auto& e) { On(e, out); }, event);
 }
 
-uint64_t Engine::bound() const {
+uint64_t Engine::bound(Clock clock) const {
   if (options_.staleness == kUnbounded) return kUnbounded;
-  return options_.staleness + (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
+  return StalenessAt(options_.changes, options_.staleness, clock.value) +
+         (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
 }
 
 Engine::ReadVersion Engine::VersionFor(Clock clock) const {
   if (options_.apply_push || options_.staleness == kUnbounded) return {};
-  return {true, std::max(start_, clock.value - std::min(clock.value, bound()))};
+  return {true, std::max(start_, clock.value - std::min(clock.value, bound(clock)))};
 }
 
 absl::Span<const double> Engine::weights(Clock clock) const {
@@ -364,7 +365,7 @@ void Engine::Open(Held* held, std::vector<Action>* out) {
 
 void Engine::On(const PullArrived& e, std::vector<Action>* out) {
   uint64_t need = 0;
-  if (!e.ungated && bound() != kUnbounded) need = e.clock.value - std::min(e.clock.value, bound());
+  if (!e.ungated && options_.staleness != kUnbounded) need = e.clock.value - std::min(e.clock.value, bound(e.clock));
   if (need <= round_) {
     out->push_back(Release{e.ticket});
     return;

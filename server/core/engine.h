@@ -59,6 +59,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/base/staleness.h"
 #include "server/core/block_marks.h"
 
 namespace descent {
@@ -80,8 +81,9 @@ struct EngineOptions {
   uint32_t ranks = 1;
   uint32_t dense_blocks = 0;
   uint32_t slots = 0;
-  uint64_t staleness = 0;   // kUnbounded: no bound
-  bool apply_push = false;  // PUSH instead of ROUND
+  uint64_t staleness = 0;                     // kUnbounded: no bound; the largest, where it changes:
+  std::vector<StalenessChange> changes = {};  // the first is of clock 0; empty: it stays
+  bool apply_push = false;                    // PUSH instead of ROUND
   bool scalars_before_apply = false;
   uint32_t backup_ranks = 0;  // ROUND, s = 0: a round closes without so many
   uint64_t full_every = 0;    // rounds c > 0 divisible by it do not; 0: all do
@@ -300,7 +302,7 @@ class Engine {
   bool has_blocks() const { return options_.dense_blocks + options_.slots > 0; }
   // No round is closed here: the ranks' clocks alone say how far it is.
   bool free_running() const { return options_.apply_push || (!has_blocks() && options_.backup_ranks == 0); }
-  uint64_t bound() const;  // s, with the seeded bug
+  uint64_t bound(Clock clock) const;  // s of reads for it, with the seeded bug
 
   void On(const PushArrived& e, std::vector<Action>* out);
   void On(const ContributionIn& e, std::vector<Action>* out);

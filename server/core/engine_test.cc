@@ -282,6 +282,29 @@ TEST(Engine, PushGateFollowsTheSlowestRank) {
   EXPECT_THAT(unbounded.released, ElementsAre(1));
 }
 
+TEST(Engine, TheBoundChangesAtSetClocks) {
+  EngineOptions o = Options(2, 1, 3, true);
+  o.changes = {{0, 1}, {4, 3}, {8, 0}};
+  Driver d(o);
+  for (uint64_t clock = 0; clock < 10; ++clock) d.Push(0, clock, {0}, 1);
+  // Rank 1 has completed nothing, so a read for clock c waits unless c - s <= 0.
+  for (uint32_t clock = 0; clock < 10; ++clock) d.Pull(clock, 0, clock);
+  EXPECT_THAT(d.released, ElementsAre(0, 1));
+  for (uint64_t clock = 0; clock < 6; ++clock) d.Push(1, clock, {0}, 1);
+  EXPECT_THAT(d.released, ElementsAre(0, 1, 2, 4, 3, 5, 6, 7)) << "2, 4 - 3, 3 - 1 ..., 7 - 3; not 8 - 0";
+  for (uint64_t clock = 6; clock < 8; ++clock) d.Push(1, clock, {0}, 1);
+  EXPECT_THAT(d.released, ElementsAre(0, 1, 2, 4, 3, 5, 6, 7, 8));
+
+  // ROUND: which version is read follows, too.
+  EngineOptions round = Options(2, 1, 3, false);
+  round.changes = {{0, 1}, {4, 3}, {8, 0}};
+  const Engine engine(round);
+  EXPECT_EQ(engine.VersionFor(Clock(3)).version, 2u);
+  EXPECT_EQ(engine.VersionFor(Clock(4)).version, 1u);
+  EXPECT_EQ(engine.VersionFor(Clock(7)).version, 4u);
+  EXPECT_EQ(engine.VersionFor(Clock(8)).version, 8u);
+}
+
 TEST(Engine, ScalarsHoldTheUpdateBackUntilAgreed) {
   EngineOptions o = Options(2, 2, 0, false, 1);
   o.scalars_before_apply = true;

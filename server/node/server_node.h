@@ -18,6 +18,7 @@
 #include "common/base/ids.h"
 #include "common/tensor/global_scalars.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 #include "server/core/engine.h"
 #include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
@@ -29,9 +30,13 @@ struct RestoredState {
 };
 
 struct ServerNodeOptions {
-  Envelope envelope;           // every request must carry the same
-  StoreOptions store;          // history is raised to what the staleness bound needs
-  uint64_t staleness = 0;      // kUnbounded: no bound
+  Envelope envelope;                           // every request must carry the same
+  WireEncoding encoding = WireEncoding::kF32;  // of pushed gradients and of parameters that are read
+  StoreOptions store;                          // history is raised to what the staleness bound needs
+  uint64_t staleness = 0;  // kUnbounded: no bound; the largest, where it changes (server/core/engine.h)
+  std::vector<StalenessChange> changes = {};
+  // PUSH: each push with a weight says what it was computed from, and the store is told which version that was.
+  bool tells_reads = false;
   uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)
   uint64_t full_every = 0;     // but not those divisible by this; 0: all
   uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never

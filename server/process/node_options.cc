@@ -64,6 +64,8 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
+  store.staleness_aware_rate = consistency.staleness_aware_rate;
+  store.compensation = static_cast<float>(consistency.compensation);
   store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order();
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
@@ -74,10 +76,18 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
 
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
   ServerNodeOptions options;
-  options.staleness = ConsistencyOf(job).staleness;
+  const Consistency consistency = ConsistencyOf(job);
+  options.staleness = consistency.staleness;
+  options.changes = consistency.changes;
+  // Reads after the end, of all that was made, are of the bound that the last clock had.
+  std::erase_if(options.changes, [clocks = ClocksOf(job, clocks_per_epoch)](const StalenessChange& change) {
+    return change.from > 0 && change.from >= clocks;
+  });
+  options.tells_reads = consistency.tells_reads();
   options.backup_ranks = ConsistencyOf(job).backup_ranks;
   options.scalars_every = job.metrics().every_rounds();
   options.record_order = job.record_order();
+  options.encoding = EncodingOf(job);
   DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch));
   return options;
 }

@@ -24,7 +24,8 @@ PrimaryNode::PrimaryNode(const ServerNodeOptions& options, const PrimaryOptions&
     : options_(options),
       primary_(primary),
       output_(output),
-      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self),
+      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self,
+             options_.encoding),
       check_(&index_, options_.store.ranks),
       view_(primary.view),
       fences_(options_.store.ranks) {}

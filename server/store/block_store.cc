@@ -56,6 +56,8 @@ class Store final : public BlockStore {
       context.trainable = spec.role == TensorRole::kTrainable;
       context.l2 = spec.decay ? options.l2 : 0;
       context.trust = spec.decay ? options.rule->trust() : Trust{};
+      context.staleness_aware_rate = options.staleness_aware_rate;
+      context.compensation = options.compensation;
       context.clip_value = options.clip.value;
       context.momentum = options.momentum;
       context.noise = options.noise;
@@ -163,11 +165,12 @@ class Store final : public BlockStore {
     }
   }
 
-  absl::Status Apply(BlockId id, double weight, const Payload& values) override {
-    return dense(id).Apply(weight, values);
+  absl::Status Apply(BlockId id, double weight, const Payload& values, std::optional<uint64_t> read) override {
+    return dense(id).Apply(weight, values, read);
   }
-  absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) override {
-    return sparse(id).Apply(weight, keys, payload);
+  absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload,
+                           std::optional<uint64_t> read) override {
+    return sparse(id).Apply(weight, keys, payload, read);
   }
   void AdvanceSlotsByPush() override {
     for (const auto& table : tables_) {
@@ -244,6 +247,7 @@ class Store final : public BlockStore {
  private:
   static const char* NotOfTables(const StoreOptions& options) {
     if (options.noise != nullptr) return "gradient_noise";
+    if (options.compensation > 0) return "delay_compensation";
     if (options.average_weight != nullptr) return "averaging";
     return options.rule->trust().of != Trust::Of::kNothing ? "a rule with norms of parameters" : nullptr;
   }
@@ -356,7 +360,7 @@ StoreBudget PlanStore(const StoreOptions& options) {
   budget.versions = budget.parameters * options.history + largest;
   if (averages > 0) budget.versions += averages * (1 + options.history) + largest;
   // The only contribution of a round is copied before it is changed.
-  if (options.clip.value > 0 || options.noise != nullptr) budget.versions += largest;
+  if (options.clip.value > 0 || options.noise != nullptr || options.compensation > 0) budget.versions += largest;
   // Under ROUND one of a block's contributions becomes its next version; under PUSH none is held.
   if (!options.apply_push) budget.contributions = budget.parameters * ((uint64_t{options.ranks} + 1) / 2);
   if (options.cuts) budget.cut = budget.parameters + budget.state + averages;

@@ -51,6 +51,12 @@ struct StoreOptions {
   bool l2_touched_rows_only = false;  // rows do not catch up on l2, nor on proximal steps
   bool reduce_sum = false;            // the weighted sum instead of the weighted mean
   bool apply_push = false;            // PUSH instead of ROUND
+  // PUSH. A push's staleness is the number of steps that its block has made since the version it was computed from. The
+  // rate is divided by it where it is above 1.
+  bool staleness_aware_rate = false;
+  // lambda of delay compensation; 0: none. Dense tensors alone. `history` versions are kept for it; what was read is
+  // taken to be the oldest where it is older.
+  float compensation = 0;
   ClipBounds clip;
   std::function<float(Clock)> momentum;  // of a step, by number as `rate`; null: the rule's own
   std::function<float(Clock)> noise;     // likewise: the standard deviation of gradient noise; null: none
@@ -114,8 +120,11 @@ class BlockStore {
 
   // --- PUSH ----------------------------------------------------------------------------------------------------------
   // One step on one contribution; errors as Hold.
-  virtual absl::Status Apply(BlockId id, double weight, const Payload& values) = 0;
-  virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) = 0;
+  // `read`: the version that the contribution was computed from, where StoreOptions want to know.
+  virtual absl::Status Apply(BlockId id, double weight, const Payload& values,
+                             std::optional<uint64_t> read = std::nullopt) = 0;
+  virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload,
+                                   std::optional<uint64_t> read = std::nullopt) = 0;
   // A push with a weight is complete on this server: rows that it did not touch have missed one step.
   virtual void AdvanceSlotsByPush() = 0;
   // For replays, where the slots of one store were of several servers: every table is at `steps` now, and a slot's rows

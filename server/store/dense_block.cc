@@ -159,21 +159,21 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
     DESCENT_RETURN_IF_ERROR(Reserve());
     Publish(versions_.back());
   } else if (value->sum != nullptr) {
-    DESCENT_RETURN_IF_ERROR(StepIn(std::move(value->sum), scale, square));
+    DESCENT_RETURN_IF_ERROR(StepIn(std::move(value->sum), scale, square, std::nullopt));
   } else {
-    DESCENT_RETURN_IF_ERROR(Step(value->received, scale, square));
+    DESCENT_RETURN_IF_ERROR(Step(value->received, scale, square, std::nullopt));
   }
   tree_.Clear();
   for (Value& cell : cells_) cell = Value();
   return absl::OkStatus();
 }
 
-absl::Status DenseBlock::Apply(double weight, const Payload& values) {
+absl::Status DenseBlock::Apply(double weight, const Payload& values, std::optional<uint64_t> read) {
   float scale = 1;
   DESCENT_RETURN_IF_ERROR(context_->Scale(weight, &scale));
   DESCENT_RETURN_IF_ERROR(CheckSize(values));
   DESCENT_RETURN_IF_ERROR(CheckFinite(*context_, begin_, values));
-  if (weight > 0 && context_->trainable) return Step(values, scale, nullptr);
+  if (weight > 0 && context_->trainable) return Step(values, scale, nullptr, read);
   DESCENT_RETURN_IF_ERROR(Reserve());
   Publish(versions_.back());
   return absl::OkStatus();
@@ -186,7 +186,7 @@ absl::StatusOr<FloatBuffer> DenseBlock::Copied(const Payload& values) const {
   return copy;
 }
 
-absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* square) {
+absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read) {
   DESCENT_RETURN_IF_ERROR(Reserve());
   float* g = gradient.get();
   if (square != nullptr) {
@@ -196,6 +196,13 @@ absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* squar
   }
   const float factor = context_->agreed.gradient;
   bool clipped = factor < 1;
+  const uint64_t staleness = StalenessOf(read);
+  if (context_->compensation > 0) {
+    const size_t back = std::min<uint64_t>(staleness, versions_.size() - 1);
+    const float* was = versions_[versions_.size() - 1 - back].get();
+    CompensateDelay(context_->compensation, scale, elements_, versions_.back().get(), was, g);
+    scale = 1;
+  }
   if (context_->shapes()) {
     clipped |= ShapeGradient({scale, context_->clip_value, factor}, elements_, g, g);
     if (context_->noise != nullptr) {
@@ -203,23 +210,23 @@ absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* squar
       AddNoise(context_->seed, context_->id, version_, begin_, deviation, elements_, g);
     }
   }
-  const descent::Step step = context_->StepOf(Clock(version_), context_->shapes() ? 1.0f : scale * factor);
+  const descent::Step step = context_->StepOf(Clock(version_), context_->shapes() ? 1.0f : scale * factor, staleness);
   context_->rule->Apply(step, elements_, versions_.back().get(), g, state_pointers(), g);
   context_->Count(clipped);
   Finish(step, std::move(gradient));
   return absl::OkStatus();
 }
 
-absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* square) {
+absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* square, std::optional<uint64_t> read) {
   if (context_->shapes()) {
     DESCENT_ASSIGN_OR_RETURN(FloatBuffer copy, Copied(gradient));
-    return StepIn(std::move(copy), scale, square);
+    return StepIn(std::move(copy), scale, square, read);
   }
   FloatBuffer next = context_->pool->Take(elements_);
   if (next == nullptr) return NoMemory(*context_, elements_);
   DESCENT_RETURN_IF_ERROR(Reserve());
   const float factor = context_->agreed.gradient;
-  const descent::Step step = context_->StepOf(Clock(version_), scale * factor);
+  const descent::Step step = context_->StepOf(Clock(version_), scale * factor, StalenessOf(read));
   const float* w = versions_.back().get();
   SquareSum squares;
   ForEachRun(gradient, [&](const float* run, size_t at, size_t n) {

@@ -9,6 +9,7 @@
 #ifndef DESCENT_SERVER_STORE_DENSE_BLOCK_H_
 #define DESCENT_SERVER_STORE_DENSE_BLOCK_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -33,7 +34,7 @@ class DenseBlock {
   absl::Status Hold(Rank first, uint32_t span, const Payload& values);
   absl::StatusOr<BlockScalars> Measure(double total_weight);
   absl::Status Commit(double total_weight, double* square);
-  absl::Status Apply(double weight, const Payload& values);
+  absl::Status Apply(double weight, const Payload& values, std::optional<uint64_t> read);
 
   uint64_t version() const { return version_; }
   // `averaged`: the averages of the parameters, where they are kept.
@@ -63,9 +64,13 @@ class DenseBlock {
   // What follows the rule: the threshold of groups. Then Publish.
   void Finish(const descent::Step& step, FloatBuffer next);
   // One step on `gradient` into a version of its own.
-  absl::Status Step(const Payload& gradient, float scale, double* square);
+  absl::Status Step(const Payload& gradient, float scale, double* square, std::optional<uint64_t> read);
   // One step on the sum in `gradient`, which becomes the next version.
-  absl::Status StepIn(FloatBuffer gradient, float scale, double* square);
+  absl::Status StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read);
+  // Steps since `read`.
+  uint64_t StalenessOf(std::optional<uint64_t> read) const {
+    return version_ - std::min(version_, read.value_or(version_));
+  }
   // A buffer of its own for what came.
   absl::StatusOr<FloatBuffer> Copied(const Payload& values) const;
   // Before a step: memory for the next averages, and state that an image may still show is copied. RESOURCE_EXHAUSTED,

@@ -27,6 +27,14 @@ bool ShapeGradient(const Shape& shape, size_t n, const float* g, float* out) {
   return beyond != 0;
 }
 
+void CompensateDelay(float lambda, float scale, size_t n, const float* w, const float* was, float* g) {
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const float mean = g[i] * scale;
+    g[i] = mean + lambda * (mean * mean) * (w[i] - was[i]);
+  }
+}
+
 void AddNoise(uint64_t seed, TensorId tensor, uint64_t step, uint64_t begin, float deviation, size_t n, float* d) {
   const RandomStream stream(seed, Purpose::kGradientNoise, step, tensor.value);
   for (size_t i = 0; i < n; ++i) d[i] += deviation * static_cast<float>(stream.Normal(begin + i));

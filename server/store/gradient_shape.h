@@ -24,6 +24,10 @@ struct Shape {
 // out[i] = the clipped g[i]; whether any was beyond the bound. out may be g. g may be unaligned.
 bool ShapeGradient(const Shape& shape, size_t n, const float* g, float* out);
 
+// The gradient at w, from one at `was`: with m = g[i] * scale, g[i] = m + lambda m m (w[i] - was[i])
+// (DC-ASGD, Zheng et al. 2017, equation 10).
+void CompensateDelay(float lambda, float scale, size_t n, const float* w, const float* was, float* g);
+
 // d[i] += deviation * n of element begin + i.
 void AddNoise(uint64_t seed, TensorId tensor, uint64_t step, uint64_t begin, float deviation, size_t n, float* d);
 

@@ -258,14 +258,15 @@ absl::Status SparseSlot::Commit(double total_weight, double* square) {
   return absl::OkStatus();
 }
 
-absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payload) {
+absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payload, std::optional<uint64_t> read) {
   const TensorContext& context = *table_->context;
   float scale = 1;
   if (absl::Status status = context.Scale(weight, &scale); !status.ok()) return status;
   Batch batch;
   if (absl::Status status = Parse(keys, payload, true, &batch); !status.ok()) return status;
+  const uint64_t staleness = version_ - std::min(version_, read.value_or(version_));
   if (weight > 0 && context.trainable) {
-    if (absl::Status status = Step(batch, scale, table_->steps, nullptr); !status.ok()) return status;
+    if (absl::Status status = Step(batch, scale, table_->steps, nullptr, staleness); !status.ok()) return status;
   }
   ++version_;
   return absl::OkStatus();
@@ -291,7 +292,7 @@ absl::Status SparseSlot::FindOrMakeRows(const Batch& batch, bool fetch_rows) {
   return absl::OkStatus();
 }
 
-absl::Status SparseSlot::Step(const Batch& unshaped, float scale, uint64_t now, Undo* undo) {
+absl::Status SparseSlot::Step(const Batch& unshaped, float scale, uint64_t now, Undo* undo, uint64_t staleness) {
   const TensorContext& context = *table_->context;
   Batch batch = unshaped;
   const float factor = context.agreed.gradient;
@@ -324,18 +325,18 @@ absl::Status SparseSlot::Step(const Batch& unshaped, float scale, uint64_t now, 
       for (size_t i = 0; i < count; ++i) std::memcpy(out + i * stride, pointers[i], stride * sizeof(float));
     }
     const auto* values = reinterpret_cast<const std::byte*>(batch.values) + begin * table_->dim * sizeof(float);
-    StepGroup(count, reinterpret_cast<const float*>(values), scale, now);
+    StepGroup(count, reinterpret_cast<const float*>(values), scale, now, staleness);
   }
   context.Count(clipped);
   return absl::OkStatus();
 }
 
-void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint64_t now) {
+void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint64_t now, uint64_t staleness) {
   const TensorContext& context = *table_->context;
   const size_t dim = table_->dim;
   float** const pointers = table_->pointers.data();
   if (!context.catch_up) {
-    const descent::Step step = context.StepOf(Clock(now), scale);
+    const descent::Step step = context.StepOf(Clock(now), scale, staleness);
     context.rule->ApplyRows(step, dim, count, pointers, values);
     ShrinkRows(step, count, pointers);
     return;
@@ -349,7 +350,7 @@ void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint6
     const uint64_t clock = std::max(now, last[begin]);
     size_t end = begin + 1;
     while (end < count && std::max(now, last[end]) == clock) ++end;
-    const descent::Step step = context.StepOf(Clock(clock), scale);
+    const descent::Step step = context.StepOf(Clock(clock), scale, staleness);
     const auto* g = reinterpret_cast<const std::byte*>(values) + begin * dim * sizeof(float);
     context.rule->ApplyRows(step, dim, end - begin, pointers + begin, reinterpret_cast<const float*>(g));
     ShrinkRows(step, end - begin, pointers + begin);

@@ -269,6 +269,52 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.rule = "sgd {} proximal { l1: 0.1 l2: 0.2 group_lasso: 0.3 }"},
                       Case{.rule = "momentum {} proximal { l2: 0.1 group_lasso: 0.2 }"}));
 
+// Pushes computed from versions up to six steps back, of which the store keeps four.
+void ExpectDelayedPushes(bool aware, double lambda, const std::string& rule) {
+  SCOPED_TRACE(rule);
+  constexpr uint64_t kHistory = 4;
+  Case c;
+  c.rule = rule;
+  StoreOptions options = Options(c);
+  options.apply_push = true;
+  options.staleness_aware_rate = aware;
+  options.compensation = static_cast<float>(lambda);
+  options.history = kHistory;
+  auto store = BlockStore::Create(options).value();
+  const BlockId id{TensorId(0), 1};
+  std::vector<std::vector<double>> versions(1);
+  for (float w : Floats(store->Read(id, std::nullopt).value())) versions[0].push_back(w);
+  std::vector<double> m(kBlock, 0);
+  const RandomStream random(3, Purpose::kTest, 0, 0);
+  for (uint64_t t = 0; t < kSteps; ++t) {
+    const uint64_t staleness = std::min(t, random.Below(t, 7));
+    const std::vector<double>& was = versions[t - std::min(staleness, kHistory)];
+    std::vector<float> sum;
+    std::vector<double> next = versions[t];
+    for (uint64_t i = 0; i < kBlock; ++i) {
+      sum.push_back(3 * (static_cast<float>(versions[t - staleness][i]) - 0.3f) + Draw(100 + t, i));
+      double g = sum[i] / 3.0;
+      g += static_cast<float>(lambda) * g * g * (next[i] - was[i]);
+      m[i] = rule == "sgd {}" ? g : 0.9 * m[i] + g;
+      next[i] -= kRate / (aware && staleness > 1 ? static_cast<double>(staleness) : 1) * m[i];
+    }
+    versions.push_back(next);
+    Payload payload;
+    payload.Append(sum.data(), sum.size() * sizeof(float), nullptr);
+    ASSERT_TRUE(store->Apply(id, 3, payload, t - staleness).ok());
+  }
+  const std::vector<float> w = Floats(store->Read(id, std::nullopt).value());
+  for (size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(w[i], versions.back()[i], 1e-5) << i;
+}
+
+TEST(DelayedPushes, AgreeWithFloat64) {
+  for (const char* rule : {"sgd {}", "momentum {}"}) {
+    ExpectDelayedPushes(true, 0, rule);
+    ExpectDelayedPushes(false, 2, rule);
+    ExpectDelayedPushes(true, 0.5, rule);
+  }
+}
+
 // Rows that the gradient does not hold up become 0, all of them at once, and the others do not.
 TEST(GroupLasso, TakesWholeRowsOut) {
   Case c;

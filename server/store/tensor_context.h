@@ -30,6 +30,8 @@ struct TensorContext {
   bool reduce_sum = false;
   bool apply_push = false;
   uint32_t history = 1;
+  bool staleness_aware_rate = false;
+  float compensation = 0;  // lambda
   float clip_value = 0;
   std::function<float(Clock)> momentum;        // null: the rule's own
   std::function<float(Clock)> noise;           // standard deviation; null: none
@@ -44,9 +46,9 @@ struct TensorContext {
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
   // The step of `clock`, with a gradient that is multiplied by `scale`.
-  Step StepOf(Clock clock, float scale) const;
+  Step StepOf(Clock clock, float scale, uint64_t staleness = 0) const;
   // Whether a gradient is more than multiplied before the rule gets it.
-  bool shapes() const { return clip_value > 0 || noise != nullptr; }
+  bool shapes() const { return clip_value > 0 || noise != nullptr || compensation > 0; }
   void Count(bool clipped) const {
     ++counts->steps;
     counts->clipped += clipped;

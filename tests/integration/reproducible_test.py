@@ -54,6 +54,8 @@ STEPS = [
     ("lamb {}", ["l2=0"], False),
     ("momentum {}", ["gradient_noise={ eta: 1e-4 }", "averaging={ from_round: 20 }"], False),
     ("nesterov {}", ["averaging={ decay: 0.9 }", "momentum_schedule={ one_cycle { peak: 0.85 initial: 0.95 } }"], False),
+    ("adam {}", ["encoding=FP16"], True),
+    ("adagrad {}", ["encoding=BF16", "clip={ norm: 0.1 }"], True),
     ("sgd {} proximal { group_lasso: 0.01 }", ["block_elements=2048", "learning_rate.scaling=SQUARE_ROOT"], True),
 ]
 

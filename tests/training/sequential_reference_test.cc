@@ -97,6 +97,7 @@ struct Problem {
   float noise = 0;                         // standard deviation
   std::optional<uint64_t> mean_from = {};  // parameters are averaged from this clock on
   bool momentum_schedule = false;
+  WireEncoding encoding = WireEncoding::kF32;
 
   std::unique_ptr<Model<float>> Make() const {
     auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}}, {});
@@ -376,11 +377,13 @@ State Sequential(const Problem& problem) {
           parameters[t].Resize(read.dense[t].size());
           for (size_t i = 0; i < read.dense[t].size(); ++i) parameters[t][i] = read.dense[t][i].w;
         }
+        RoundToWire(problem.encoding, parameters[t].size(), parameters[t].data());
         gradient[t].Resize(parameters[t].size());
         p.push_back(parameters[t].data());
         g.push_back(gradient[t].data());
       }
       total_weight += model->Gradient(batch, p, absl::MakeSpan(g)).weight;
+      for (AlignedFloats& values : gradient) RoundToWire(problem.encoding, values.size(), values.data());
       Gradient& leaf = leaves[rank];
       leaf.empty = false;
       leaf.dense.resize(tensors.size());
@@ -425,6 +428,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   std::vector<ServerNodeOptions> nodes(servers);
   for (uint32_t s = 0; s < servers; ++s) {
     nodes[s].staleness = problem.staleness;
+    nodes[s].encoding = problem.encoding;
     StoreOptions& store = nodes[s].store;
     store.tensors = tensors;
     store.geometry = problem.geometry;
@@ -450,6 +454,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   client.geometry = problem.geometry;
   client.map = map;
   client.resend_after = absl::Milliseconds(50);
+  client.encoding = problem.encoding;
   auto connect = [&] {
     Connection connection;
     connection.transport = (*cluster)->NewTransport();
@@ -472,6 +477,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
       options.ranks = kRanks;
       options.clocks = kClocks;
       options.penalty.l2 = kL2;
+      options.rounded = problem.encoding != WireEncoding::kF32;
       Trainer trainer(options, model.get(), &source, nullptr, nullptr, connect, &control, &time);
       const absl::Status status = trainer.Run();
       EXPECT_TRUE(status.ok()) << status;
@@ -534,6 +540,7 @@ void ExpectSameBits(const Problem& problem, const Shapes& shapes = {{1, 1}, {2, 
           reference.push_back(problem.mean_from.has_value() ? cell.average : cell.w);
         }
       }
+      RoundToWire(problem.encoding, reference.size(), reference.data());  // as they are read
       ASSERT_EQ(found[t].size(), reference.size());
       for (size_t i = 0; i < reference.size(); ++i) {
         ASSERT_EQ(found[t][i], reference[i])
@@ -654,6 +661,23 @@ TEST(SequentialReference, NoiseAveragesAndSchedulesOfMomentum) {
   ExpectSameBits(problem, {{2, 3}});
   problem.mean_from = 5;
   ExpectSameBits(problem, {{1, 1}, {3, 2}});
+}
+
+// Numbers of 16 bits on the wire: each rank's gradient is rounded by itself, so that the bits are still those of any
+// number of workers.
+TEST(SequentialReference, HalvesOnTheWire) {
+  for (const WireEncoding encoding : {WireEncoding::kFp16, WireEncoding::kBf16}) {
+    Problem problem = Mlp();
+    problem.optimizer = Rule("adam {}");
+    problem.encoding = encoding;
+    ExpectSameBits(problem);
+    Problem table;
+    table.sparse = true;
+    table.model.mutable_logistic()->set_sparse_table(true);
+    table.optimizer = Rule("adagrad {}");
+    table.encoding = encoding;
+    ExpectSameBits(table);
+  }
 }
 
 }  // namespace

@@ -22,6 +22,7 @@
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 
 namespace descent {
 
@@ -74,6 +75,7 @@ struct ClientOptions {
   PartitionMap map;
   absl::Duration resend_after = absl::Seconds(5);  // a request without any answer, Waiting included
   size_t max_payload_bytes = kMaxPayloadBytes;     // messages are filled up to this
+  WireEncoding encoding = WireEncoding::kF32;      // of gradients and parameters
   bool backup_ranks = false;                       // rounds may close without a rank of ours
 };
 

@@ -326,7 +326,7 @@ class Trainer::Impl {
       }
     }
     std::vector<Span> spans;
-    if (options_.consistency.apply_push || backup()) {
+    if (options_.consistency.apply_push || backup() || options_.rounded) {
       for (Rank rank : group) spans.push_back({rank, 1});
     } else {
       // One push carries one incarnation; ranks that moved here hold others.
@@ -402,9 +402,7 @@ class Trainer::Impl {
   bool ReadsAll(Clock clock) const {
     return clock.value >= options_.clocks && options_.consistency.staleness != kUnbounded;
   }
-  Clock ReadClock(Clock clock) const {
-    return ReadsAll(clock) ? Clock(clock.value + options_.consistency.staleness) : clock;
-  }
+  Clock ReadClock(Clock clock) const { return ReadsAll(clock) ? Clock(clock.value + StalenessOf(clock)) : clock; }
 
   Incarnation IncarnationOf(Rank rank) const {
     auto lease = std::find_if(leases_.begin(), leases_.end(), [&](const LeasedRank& l) { return l.rank == rank; });
@@ -459,7 +457,7 @@ class Trainer::Impl {
     push.rank = span.first;
     push.span = span.size;
     push.clock = clock;
-    const uint64_t s = options_.consistency.staleness;
+    const uint64_t s = StalenessOf(clock);
     push.read_clock = options_.consistency.apply_push || s == 0 ? clock : Clock(clock.value - std::min(clock.value, s));
     push.incarnation = IncarnationOf(span.first);
     push.weight = sum.weight;
@@ -474,7 +472,15 @@ class Trainer::Impl {
     return push;
   }
 
-  bool records() const { return options_.record_order && options_.consistency.apply_push; }
+  // Of reads for `clock`; after the end that of the last one.
+  uint64_t StalenessOf(Clock clock) const {
+    const uint64_t last = std::max<uint64_t>(options_.clocks, 1) - 1;
+    return StalenessAt(options_.consistency.changes, options_.consistency.staleness, std::min(clock.value, last));
+  }
+
+  bool records() const {
+    return options_.consistency.apply_push && (options_.record_order || options_.consistency.tells_reads());
+  }
 
   absl::StatusOr<std::unique_ptr<GradientSum>> ComputeSpan(const Span& span, Clock clock) {
     if (span.size == 1) return ComputeRank(span.first, clock);

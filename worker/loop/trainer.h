@@ -108,6 +108,7 @@ struct TrainerOptions {
   bool objective = false;
   uint32_t evaluation_batch = 1024;
   Penalty penalty;            // of the objective
+  bool rounded = false;       // gradients are rounded on the wire, each rank's by itself
   bool averaged = false;      // averages of the parameters are evaluated
   bool record_order = false;  // PUSH: each push says what it was computed from
 };

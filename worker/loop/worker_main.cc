@@ -106,6 +106,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
   options.penalty = PenaltyOf(job);
   options.averaged = job.has_averaging();
+  options.rounded = EncodingOf(job) != WireEncoding::kF32;
   options.record_order = job.record_order();
   return options;
 }
@@ -119,6 +120,7 @@ absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run,
   client.envelope.generation = Generation(news.generation());
   client.envelope.map_epoch = news.map().epoch();
   client.geometry = GeometryOf(job.job());
+  client.encoding = EncodingOf(job.job());
   client.backup_ranks = ConsistencyOf(job.job()).backup_ranks > 0;
   client.tensors = data.model->tensors();
   DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
