@@ -395,7 +395,9 @@ TEST(GradientNoise, IsNormalWithTheStatedVariance) {
     const double variance = 0.25 / std::pow(1.0 + t, 0.55);
     EXPECT_NEAR(sum / 20000, 0, 4 * std::sqrt(variance / 20000));
     EXPECT_NEAR(square / 20000, variance, 4 * variance * std::sqrt(2.0 / 20000));
-    if (t == 1) EXPECT_NEAR(product / 20000, 0, 4 * 0.25 / std::sqrt(20000.0));
+    if (t == 1) {
+      EXPECT_NEAR(product / 20000, 0, 4 * 0.25 / std::sqrt(20000.0));
+    }
   }
 }
 
