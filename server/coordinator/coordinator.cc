@@ -106,6 +106,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       generation_(options_.generation),
       admission_(AdmissionRules(options_)),
       replicated_(options_.job.replicas() > 0 && want_servers_ > 1),
+      replicas_(options_.replica_fault),
       watch_(std::max(kUnconfirmed, lease_ / 5)),
       restore_(options_.restore),
       cuts_(CutOptions(options_)),
