@@ -269,7 +269,8 @@ void ClusterCoordinator::Drain() {
   }
   coordinator_->DrainRecords();
   if (taken_back_.empty()) return;
-  for (const v1::ServerStatus& server : coordinator_->Status(cluster_->net.now()).server()) {
+  const v1::StatusReply status = coordinator_->Status(cluster_->net.now());
+  for (const v1::ServerStatus& server : status.server()) {
     if (server.synced() && taken_back_.erase(server.server()) > 0) cluster_->truth.coverage.Add("backups taken back");
   }
 }

@@ -10,7 +10,7 @@ namespace descent::simulation {
 namespace {
 
 constexpr absl::Duration kTryAgain = absl::Milliseconds(200);
-constexpr absl::Duration kSettled = 2 * kSimulatedLease;
+const absl::Duration kSettled = 2 * kSimulatedLease;
 
 }  // namespace
 
