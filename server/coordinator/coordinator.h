@@ -82,8 +82,9 @@ struct CoordinatorOptions {
   // With replicas and resumed: what the coordinator before has made lasting. If the servers that live hold all blocks,
   // the run goes on with these and not from the cut.
   std::optional<v1::ReplicaViews> adopt;
-  CutSchedule::Options cuts;      // servers and apply_push are filled in
-  std::string checkpoint_folder;  // passed on to servers
+  ReplicaTable::Fault replica_fault = ReplicaTable::Fault::kNone;  // for tests alone
+  CutSchedule::Options cuts;                                       // servers and apply_push are filled in
+  std::string checkpoint_folder;                                   // passed on to servers
 };
 
 class Coordinator {
