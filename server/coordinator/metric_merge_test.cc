@@ -179,11 +179,12 @@ TEST(ScalarMergeTest, SumsInBlockOrderOnceEveryServerHasReported) {
     ScalarMerge merge;
     const auto a = Partials(7, {{0, 1e16}, {2, 1}}), b = Partials(7, {{1, 1}});
     ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
-    EXPECT_FALSE(merge.Square(7).has_value());
+    EXPECT_EQ(merge.Totals(7), nullptr);
     ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
-    EXPECT_FALSE(merge.Square(7).has_value()) << "one server twice is not two";
+    EXPECT_EQ(merge.Totals(7), nullptr) << "one server twice is not two";
     ASSERT_TRUE(merge.Add(ServerId(swap ? 0 : 1), swap ? a : b, TwoServers()).ok());
-    EXPECT_EQ(merge.Square(7), expected);
+    ASSERT_NE(merge.Totals(7), nullptr);
+    EXPECT_EQ(merge.Totals(7)->square[0], expected);
     EXPECT_EQ(merge.SquareWithin(0, 8), expected);
     EXPECT_FALSE(merge.SquareWithin(0, 7).has_value());
     EXPECT_FALSE(merge.SquareWithin(8, 20).has_value());
