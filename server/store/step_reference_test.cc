@@ -266,7 +266,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.rule = "momentum {}", .l2 = 0.1, .schedule = true},     //
                       Case{.rule = "nesterov {}", .l2 = 0.1, .schedule = true},     //
                       Case{.rule = "sgd {} proximal { group_lasso: 0.5 }"},         //
-                      Case{.rule = "sgd {} proximal { l1: 0.1 l2: 0.2 group_lasso: 0.3 }"},
+                      Case{.rule = "sgd {} proximal { l1: 0.125 l2: 0.25 group_lasso: 0.25 }"},
                       Case{.rule = "momentum {} proximal { l2: 0.1 group_lasso: 0.2 }"}));
 
 // Pushes computed from versions up to six steps back, of which the store keeps four.
