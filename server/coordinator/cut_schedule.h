@@ -32,7 +32,6 @@ class CutSchedule {
   enum class Fault : uint8_t {
     kNone,
     kAttemptKept,    // the same cut ordered again is the same order
-    kOldPartsTaken,  // a report counts for whatever order of its cut there is
   };
   struct Options {
     uint64_t every_rounds = 0;                    // 0: not by rounds

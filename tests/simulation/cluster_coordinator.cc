@@ -289,7 +289,6 @@ void ClusterCoordinator::KeepViews() {
     });
     return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
   }
-  if (cluster_->fault == ClusterFault::kBeforeForgotten) wanted->views.clear_before();
   kept_change_ = wanted->change;
   const absl::Status kept = disk_->KeepViews(wanted->views);
   if (kept.ok()) return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
