@@ -179,7 +179,7 @@ GradientCheckReport CheckGradientAtRandom(Model<T>* model, const Batch& batch, u
       }
     } else {
       initial.resize(spec.elements());
-      InitialDense(seed, TensorId(i), spec.initializer, 0, absl::MakeSpan(initial));
+      InitialDense(seed, TensorId(i), spec, 0, absl::MakeSpan(initial));
     }
     const RandomStream stream(seed, Purpose::kTest, 0, i);
     std::vector<T> values(initial.begin(), initial.end());

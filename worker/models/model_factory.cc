@@ -6,20 +6,66 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/job/loss_spec.h"
+#include "common/job/model_spec.h"
 #include "descent/v1/job.pb.h"
+#include "worker/models/internal/mlp_layers.h"
 #include "worker/models/internal/models.h"
 
 namespace descent {
 namespace {
 
-// Widths a layer or a class count may have: what fits a 32-bit index with room for products.
-constexpr uint64_t kMostOutputs = uint64_t{1} << 24;
+using internal::LossKind;
+using internal::LossSpec;
+
 constexpr uint64_t kMostTableDim = 65536;
 
-absl::Status CheckClasses(const char* field, uint64_t classes) {
-  if (classes >= 2 && classes <= kMostOutputs) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, ": a number from 2 to ", kMostOutputs, " was expected, ", classes, " came"));
+// What is wrong with the spec itself, as job_validate would say it; defaults are filled in first.
+absl::StatusOr<v1::ModelSpec> Checked(v1::ModelSpec spec) {
+  ResolveModel(&spec);
+  JobErrors errors;
+  CheckModel(spec, &errors);
+  DESCENT_RETURN_IF_ERROR(errors.status());
+  return spec;
+}
+
+LossSpec LossOf(const v1::Loss& loss, size_t outputs = 1) {
+  switch (loss.kind_case()) {
+    case v1::Loss::kAbsolute:
+      return {LossKind::kAbsolute, 0, outputs, {}};
+    case v1::Loss::kQuantile:
+      return {LossKind::kQuantile, loss.quantile().tau(), outputs, {}};
+    case v1::Loss::kHuber:
+      return {LossKind::kHuber, loss.huber().delta(), outputs, {}};
+    case v1::Loss::kEpsilonInsensitive:
+      return {LossKind::kEpsilonInsensitive, loss.epsilon_insensitive().epsilon(), outputs, {}};
+    case v1::Loss::kPoisson:
+      return {LossKind::kPoisson, 0, outputs, {}};
+    case v1::Loss::kLogistic:
+      return {LossKind::kLogistic, loss.logistic().focal_gamma(), outputs, {}};
+    case v1::Loss::kHinge:
+      return {LossKind::kHinge, 0, outputs, {}};
+    case v1::Loss::kSquaredHinge:
+      return {LossKind::kSquaredHinge, 0, outputs, {}};
+    case v1::Loss::kSoftmax:
+      return {LossKind::kSoftmax, loss.softmax().focal_gamma(), outputs, {}};
+    default:
+      return {LossKind::kSquared, 0, outputs, {}};
+  }
+}
+
+LabelKind KindOf(LossLabel label) {
+  switch (label) {
+    case LossLabel::kNumber:
+      return LabelKind::kNumber;
+    case LossLabel::kCount:
+      return LabelKind::kCount;
+    case LossLabel::kBinary:
+      return LabelKind::kBinary;
+    case LossLabel::kClass:
+      break;
+  }
+  return LabelKind::kClass;
 }
 
 absl::Status CheckInput(const char* kind, const ModelInput& input, bool table) {
@@ -54,109 +100,141 @@ absl::StatusOr<std::unique_ptr<Model<T>>> MakeCustom(const v1::Custom& spec, con
   }
 }
 
+// What the makers of the kinds have in common.
+template <typename T>
+class Maker {
+ public:
+  using Made = absl::StatusOr<std::unique_ptr<Model<T>>>;
+
+  explicit Maker(const ModelInput& input) : input_(input) {}
+
+  // Of any kind with fields sparse_table and no_bias.
+  template <typename Kind>
+  Made Linear(const char* name, const Kind& kind, LossSpec loss) const {
+    DESCENT_RETURN_IF_ERROR(CheckInput(name, input_, kind.sparse_table()));
+    if (kind.sparse_table() && loss.outputs > kMostTableDim) {
+      return absl::InvalidArgumentError(absl::StrCat("model.", name, ".classes: with sparse_table at most ",
+                                                     kMostTableDim, " were expected, ", loss.outputs, " came"));
+    }
+    return internal::MakeLinear<T>(Weighted(std::move(loss)), input_.features, kind.sparse_table(), !kind.no_bias());
+  }
+
+  Made FactorizationMachine(const v1::FactorizationMachine& m) const {
+    DESCENT_RETURN_IF_ERROR(CheckInput("factorization_machine", input_, m.sparse_table()));
+    return internal::MakeFactorizationMachine<T>(Weighted(LossOf(m.loss())), input_.features, m.dim(), m.deviation(),
+                                                 m.sparse_table(), !m.no_bias());
+  }
+
+  Made Mlp(const v1::Mlp& m) const {
+    DESCENT_RETURN_IF_ERROR(CheckInput("mlp", input_, /*table=*/false));
+    const size_t outputs = m.loss().has_softmax() ? m.classes() : 1;
+    return Network(LossOf(m.loss(), outputs), Layers(m, outputs), internal::Target::kLabel);
+  }
+
+  Made Convolution(const v1::Convolution& m) const {
+    const uint64_t numbers = uint64_t{m.height()} * m.width() * m.channels();
+    if (input_.features != numbers) {
+      return absl::InvalidArgumentError(absl::StrCat("model.convolution: height x width x channels is ", numbers,
+                                                     ", but the data have ", input_.features, " features"));
+    }
+    internal::Sequence<T> layers;
+    const size_t outputs = m.top().loss().has_softmax() ? m.top().classes() : 1;
+    internal::AppendConvolution(m, outputs, &layers);
+    return Network(LossOf(m.top().loss(), outputs), std::move(layers), internal::Target::kLabel);
+  }
+
+  Made Autoencoder(const v1::Mlp& m) const {
+    DESCENT_RETURN_IF_ERROR(CheckInput("autoencoder", input_, /*table=*/false));
+    return Network(LossOf(m.loss(), input_.features), Layers(m, input_.features), internal::Target::kInput);
+  }
+
+ private:
+  internal::Sequence<T> Layers(const v1::Mlp& m, size_t outputs) const {
+    internal::Sequence<T> layers;
+    internal::AppendMlp(m, input_.features, outputs, &layers);
+    return layers;
+  }
+
+  Made Network(LossSpec loss, internal::Sequence<T> layers, internal::Target target) const {
+    return internal::MakeNetwork<T>(Weighted(std::move(loss)), input_.features, std::move(layers), target, input_.seed);
+  }
+
+  LossSpec Weighted(LossSpec loss) const {
+    if (!internal::OfNumber(loss.kind)) loss.class_weights = input_.class_weights;
+    return loss;
+  }
+
+  const ModelInput& input_;
+};
+
 }  // namespace
 
-absl::StatusOr<ModelNeeds> NeedsOf(const v1::ModelSpec& spec) {
+absl::StatusOr<ModelNeeds> NeedsOf(const v1::ModelSpec& unresolved) {
+  DESCENT_ASSIGN_OR_RETURN(const v1::ModelSpec spec, Checked(unresolved));
   ModelNeeds needs;
+  needs.data = ReadsData(spec);
+  needs.keys = HasTable(spec);
+  needs.classes = ClassesOf(spec);
   switch (spec.kind_case()) {
-    case v1::ModelSpec::kLinear:
-      needs.keys = spec.linear().sparse_table();
-      return needs;
     case v1::ModelSpec::kLogistic:
+    case v1::ModelSpec::kSvm:
       needs.labels = LabelKind::kBinary;
-      needs.keys = spec.logistic().sparse_table();
-      return needs;
+      break;
     case v1::ModelSpec::kSoftmax:
-      DESCENT_RETURN_IF_ERROR(CheckClasses("model.softmax.classes", spec.softmax().classes()));
       needs.labels = LabelKind::kClass;
-      needs.classes = spec.softmax().classes();
-      needs.keys = spec.softmax().sparse_table();
-      return needs;
+      break;
+    case v1::ModelSpec::kPoisson:
+      needs.labels = LabelKind::kCount;
+      break;
+    case v1::ModelSpec::kFactorizationMachine:
+      needs.labels = KindOf(LabelOf(spec.factorization_machine().loss()));
+      break;
     case v1::ModelSpec::kMlp:
-      DESCENT_RETURN_IF_ERROR(CheckClasses("model.mlp.classes", spec.mlp().classes()));
-      needs.labels = LabelKind::kClass;
-      needs.classes = spec.mlp().classes();
-      return needs;
-    case v1::ModelSpec::kQuadratic:
-      needs.data = false;
-      return needs;
-    case v1::ModelSpec::kCustom:
-      needs.data = !spec.custom().no_data();
-      return needs;
+      needs.labels = KindOf(LabelOf(spec.mlp().loss()));
+      break;
+    case v1::ModelSpec::kConvolution:
+      needs.labels = KindOf(LabelOf(spec.convolution().top().loss()));
+      break;
     default:
       break;
   }
-  return absl::InvalidArgumentError(
-      "model: one of linear, logistic, softmax, mlp, quadratic, custom was expected, none is set");
+  if (needs.labels == LabelKind::kBinary) needs.classes = 0;
+  return needs;
 }
 
 template <typename T>
-absl::StatusOr<std::unique_ptr<Model<T>>> MakeModel(const v1::ModelSpec& spec, const ModelInput& input,
+absl::StatusOr<std::unique_ptr<Model<T>>> MakeModel(const v1::ModelSpec& unresolved, const ModelInput& input,
                                                     const CustomModels& custom) {
-  using internal::LinearKind;
-  DESCENT_RETURN_IF_ERROR(NeedsOf(spec).status());
+  DESCENT_ASSIGN_OR_RETURN(const v1::ModelSpec spec, Checked(unresolved));
+  const Maker<T> maker(input);
   switch (spec.kind_case()) {
-    case v1::ModelSpec::kLinear: {
-      const v1::Linear& m = spec.linear();
-      DESCENT_RETURN_IF_ERROR(CheckInput("linear", input, m.sparse_table()));
-      return internal::MakeLinear<T>(LinearKind::kSquared, input.features, 1, m.sparse_table(), !m.no_bias());
-    }
-    case v1::ModelSpec::kLogistic: {
-      const v1::Logistic& m = spec.logistic();
-      DESCENT_RETURN_IF_ERROR(CheckInput("logistic", input, m.sparse_table()));
-      return internal::MakeLinear<T>(LinearKind::kLogistic, input.features, 1, m.sparse_table(), !m.no_bias());
-    }
-    case v1::ModelSpec::kSoftmax: {
-      const v1::Softmax& m = spec.softmax();
-      DESCENT_RETURN_IF_ERROR(CheckInput("softmax", input, m.sparse_table()));
-      if (m.sparse_table() && m.classes() > kMostTableDim) {
-        return absl::InvalidArgumentError(absl::StrCat("model.softmax.classes: with sparse_table at most ",
-                                                       kMostTableDim, " were expected, ", m.classes(), " came"));
-      }
-      return internal::MakeLinear<T>(LinearKind::kSoftmax, input.features, m.classes(), m.sparse_table(), !m.no_bias());
-    }
-    case v1::ModelSpec::kMlp: {
-      const v1::Mlp& m = spec.mlp();
-      DESCENT_RETURN_IF_ERROR(CheckInput("mlp", input, /*table=*/false));
-      std::vector<uint64_t> widths = {input.features};
-      for (int i = 0; i < m.hidden_size(); ++i) {
-        if (m.hidden(i) == 0 || m.hidden(i) > kMostOutputs) {
-          return absl::InvalidArgumentError(absl::StrCat("model.mlp.hidden[", i, "]: a number from 1 to ", kMostOutputs,
-                                                         " was expected, ", m.hidden(i), " came"));
-        }
-        widths.push_back(m.hidden(i));
-      }
-      widths.push_back(m.classes());
-      internal::ActivationKind activation;
-      switch (m.activation()) {
-        case v1::RELU:
-          activation = internal::ActivationKind::kRelu;
-          break;
-        case v1::TANH:
-          activation = internal::ActivationKind::kTanh;
-          break;
-        case v1::SIGMOID:
-          activation = internal::ActivationKind::kSigmoid;
-          break;
-        default:
-          return absl::InvalidArgumentError(
-              absl::StrCat("model.mlp.activation: RELU, TANH or SIGMOID was expected, ", m.activation(), " came"));
-      }
-      bool he = m.activation() == v1::RELU;
-      if (m.initialization() == v1::HE) he = true;
-      if (m.initialization() == v1::XAVIER) he = false;
-      return internal::MakeMlp<T>(std::move(widths), activation, he);
-    }
-    case v1::ModelSpec::kQuadratic: {
-      const v1::Quadratic& m = spec.quadratic();
-      return internal::MakeQuadratic<T>(m.dim() == 0 ? 1 : m.dim(), m.center(), m.start());
-    }
+    case v1::ModelSpec::kLinear:
+      return maker.Linear("linear", spec.linear(), LossOf(spec.linear().loss()));
+    case v1::ModelSpec::kLogistic:
+      return maker.Linear("logistic", spec.logistic(), {LossKind::kLogistic, spec.logistic().focal_gamma(), 1, {}});
+    case v1::ModelSpec::kSoftmax:
+      return maker.Linear("softmax", spec.softmax(),
+                          {LossKind::kSoftmax, spec.softmax().focal_gamma(), spec.softmax().classes(), {}});
+    case v1::ModelSpec::kSvm:
+      return maker.Linear("svm", spec.svm(),
+                          {spec.svm().squared_hinge() ? LossKind::kSquaredHinge : LossKind::kHinge, 0, 1, {}});
+    case v1::ModelSpec::kPoisson:
+      return maker.Linear("poisson", spec.poisson(), {LossKind::kPoisson, 0, 1, {}});
+    case v1::ModelSpec::kFactorizationMachine:
+      return maker.FactorizationMachine(spec.factorization_machine());
+    case v1::ModelSpec::kMlp:
+      return maker.Mlp(spec.mlp());
+    case v1::ModelSpec::kConvolution:
+      return maker.Convolution(spec.convolution());
+    case v1::ModelSpec::kAutoencoder:
+      return maker.Autoencoder(spec.autoencoder());
+    case v1::ModelSpec::kQuadratic:
+      return internal::MakeQuadratic<T>(spec.quadratic().dim(), spec.quadratic().center(), spec.quadratic().start());
     case v1::ModelSpec::kCustom:
       return MakeCustom<T>(spec.custom(), input, custom);
     default:
-      break;
+      return absl::InternalError("model: not made");
   }
-  return absl::InternalError("model: not made");
 }
 
 template absl::StatusOr<std::unique_ptr<Model<float>>> MakeModel(const v1::ModelSpec&, const ModelInput&,
