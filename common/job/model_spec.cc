@@ -15,17 +15,6 @@ namespace {
 // Widths that a layer may have: what fits a 32-bit index with room for products.
 constexpr uint64_t kMostWidth = uint64_t{1} << 24;
 
-uint32_t ClassesOf(const v1::Loss& loss, uint32_t classes) {
-  switch (LabelOf(loss)) {
-    case LossLabel::kBinary:
-      return 2;
-    case LossLabel::kClass:
-      return classes;
-    default:
-      return 0;
-  }
-}
-
 void ResolveMlp(v1::Loss::KindCase loss, v1::Mlp* mlp) {
   ResolveLoss(loss, mlp->mutable_loss());
   const v1::Activation activation = mlp->activation();
@@ -214,19 +203,47 @@ bool HasTable(const v1::ModelSpec& model) {
          model.svm().sparse_table() || model.poisson().sparse_table() || model.factorization_machine().sparse_table();
 }
 
-uint32_t ClassesOf(const v1::ModelSpec& model) {
+v1::Loss LossOf(const v1::ModelSpec& model) {
+  v1::Loss loss;
   switch (model.kind_case()) {
+    case v1::ModelSpec::kLinear:
+      return model.linear().loss();
     case v1::ModelSpec::kLogistic:
-    case v1::ModelSpec::kSvm:
-      return 2;
+      loss.mutable_logistic()->set_focal_gamma(model.logistic().focal_gamma());
+      return loss;
     case v1::ModelSpec::kSoftmax:
-      return model.softmax().classes();
+      loss.mutable_softmax()->set_focal_gamma(model.softmax().focal_gamma());
+      return loss;
+    case v1::ModelSpec::kSvm:
+      if (model.svm().squared_hinge()) {
+        loss.mutable_squared_hinge();
+      } else {
+        loss.mutable_hinge();
+      }
+      return loss;
+    case v1::ModelSpec::kPoisson:
+      loss.mutable_poisson();
+      return loss;
     case v1::ModelSpec::kFactorizationMachine:
-      return ClassesOf(model.factorization_machine().loss(), 0);
+      return model.factorization_machine().loss();
     case v1::ModelSpec::kMlp:
-      return ClassesOf(model.mlp().loss(), model.mlp().classes());
+      return model.mlp().loss();
+    case v1::ModelSpec::kAutoencoder:
+      return model.autoencoder().loss();
     case v1::ModelSpec::kConvolution:
-      return ClassesOf(model.convolution().top().loss(), model.convolution().top().classes());
+      return model.convolution().top().loss();
+    default:
+      return loss;
+  }
+}
+
+uint32_t ClassesOf(const v1::ModelSpec& model) {
+  switch (LabelOf(LossOf(model))) {
+    case LossLabel::kBinary:
+      return 2;
+    case LossLabel::kClass:
+      if (model.has_softmax()) return model.softmax().classes();
+      return model.has_mlp() ? model.mlp().classes() : model.convolution().top().classes();
     default:
       return 0;
   }

@@ -29,28 +29,30 @@ absl::StatusOr<v1::ModelSpec> Checked(v1::ModelSpec spec) {
   return spec;
 }
 
-LossSpec LossOf(const v1::Loss& loss, size_t outputs = 1) {
+// What the model's scores are compared by; without class weights.
+LossSpec LossSpecOf(const v1::ModelSpec& model) {
+  const v1::Loss loss = LossOf(model);
   switch (loss.kind_case()) {
     case v1::Loss::kAbsolute:
-      return {LossKind::kAbsolute, 0, outputs, {}};
+      return {LossKind::kAbsolute, 0, 1, {}};
     case v1::Loss::kQuantile:
-      return {LossKind::kQuantile, loss.quantile().tau(), outputs, {}};
+      return {LossKind::kQuantile, loss.quantile().tau(), 1, {}};
     case v1::Loss::kHuber:
-      return {LossKind::kHuber, loss.huber().delta(), outputs, {}};
+      return {LossKind::kHuber, loss.huber().delta(), 1, {}};
     case v1::Loss::kEpsilonInsensitive:
-      return {LossKind::kEpsilonInsensitive, loss.epsilon_insensitive().epsilon(), outputs, {}};
+      return {LossKind::kEpsilonInsensitive, loss.epsilon_insensitive().epsilon(), 1, {}};
     case v1::Loss::kPoisson:
-      return {LossKind::kPoisson, 0, outputs, {}};
+      return {LossKind::kPoisson, 0, 1, {}};
     case v1::Loss::kLogistic:
-      return {LossKind::kLogistic, loss.logistic().focal_gamma(), outputs, {}};
+      return {LossKind::kLogistic, loss.logistic().focal_gamma(), 1, {}};
     case v1::Loss::kHinge:
-      return {LossKind::kHinge, 0, outputs, {}};
+      return {LossKind::kHinge, 0, 1, {}};
     case v1::Loss::kSquaredHinge:
-      return {LossKind::kSquaredHinge, 0, outputs, {}};
+      return {LossKind::kSquaredHinge, 0, 1, {}};
     case v1::Loss::kSoftmax:
-      return {LossKind::kSoftmax, loss.softmax().focal_gamma(), outputs, {}};
+      return {LossKind::kSoftmax, loss.softmax().focal_gamma(), ClassesOf(model), {}};
     default:
-      return {LossKind::kSquared, 0, outputs, {}};
+      return {};
   }
 }
 
@@ -100,72 +102,98 @@ absl::StatusOr<std::unique_ptr<Model<T>>> MakeCustom(const v1::Custom& spec, con
   }
 }
 
-// What the makers of the kinds have in common.
 template <typename T>
-class Maker {
- public:
-  using Made = absl::StatusOr<std::unique_ptr<Model<T>>>;
+using Made = absl::StatusOr<std::unique_ptr<Model<T>>>;
 
-  explicit Maker(const ModelInput& input) : input_(input) {}
+// Of any kind with fields sparse_table and no_bias.
+template <typename T, typename Kind>
+Made<T> MakeLinearKind(const char* name, const Kind& kind, LossSpec loss, const ModelInput& input) {
+  DESCENT_RETURN_IF_ERROR(CheckInput(name, input, kind.sparse_table()));
+  if (kind.sparse_table() && loss.outputs > kMostTableDim) {
+    return absl::InvalidArgumentError(absl::StrCat("model.", name, ".classes: with sparse_table at most ",
+                                                   kMostTableDim, " were expected, ", loss.outputs, " came"));
+  }
+  return internal::MakeLinear<T>(std::move(loss), input.features, kind.sparse_table(), !kind.no_bias());
+}
 
-  // Of any kind with fields sparse_table and no_bias.
-  template <typename Kind>
-  Made Linear(const char* name, const Kind& kind, LossSpec loss) const {
-    DESCENT_RETURN_IF_ERROR(CheckInput(name, input_, kind.sparse_table()));
-    if (kind.sparse_table() && loss.outputs > kMostTableDim) {
-      return absl::InvalidArgumentError(absl::StrCat("model.", name, ".classes: with sparse_table at most ",
-                                                     kMostTableDim, " were expected, ", loss.outputs, " came"));
+template <typename T>
+Made<T> MakeMlp(const char* name, const v1::Mlp& mlp, LossSpec loss, internal::Target target, const ModelInput& input) {
+  DESCENT_RETURN_IF_ERROR(CheckInput(name, input, /*table=*/false));
+  if (target == internal::Target::kInput) loss.outputs = input.features;
+  internal::Sequence<T> layers;
+  internal::AppendMlp(mlp, input.features, loss.outputs, &layers);
+  return internal::MakeNetwork<T>(std::move(loss), input.features, std::move(layers), target, input.seed);
+}
+
+template <typename T>
+Made<T> MakeConvolutionNet(const v1::Convolution& m, LossSpec loss, const ModelInput& input) {
+  const uint64_t numbers = uint64_t{m.height()} * m.width() * m.channels();
+  if (input.features != numbers) {
+    return absl::InvalidArgumentError(absl::StrCat("model.convolution: height x width x channels is ", numbers,
+                                                   ", but the data have ", input.features, " features"));
+  }
+  internal::Sequence<T> layers;
+  internal::AppendConvolution(m, loss.outputs, &layers);
+  return internal::MakeNetwork<T>(std::move(loss), input.features, std::move(layers), internal::Target::kLabel,
+                                  input.seed);
+}
+
+// INVALID_ARGUMENT for a name that no tensor has, listing those that are there.
+template <typename T>
+absl::StatusOr<std::unique_ptr<Model<T>>> Freeze(std::unique_ptr<Model<T>> model,
+                                                 const std::vector<std::string>& names) {
+  if (names.empty()) return model;
+  std::vector<size_t> frozen;
+  for (const std::string& name : names) {
+    size_t i = 0;
+    std::string known;
+    for (; i < model->tensors().size() && model->tensors()[i].name != name; ++i) {
+      absl::StrAppend(&known, known.empty() ? "" : ", ", model->tensors()[i].name);
     }
-    return internal::MakeLinear<T>(Weighted(std::move(loss)), input_.features, kind.sparse_table(), !kind.no_bias());
-  }
-
-  Made FactorizationMachine(const v1::FactorizationMachine& m) const {
-    DESCENT_RETURN_IF_ERROR(CheckInput("factorization_machine", input_, m.sparse_table()));
-    return internal::MakeFactorizationMachine<T>(Weighted(LossOf(m.loss())), input_.features, m.dim(), m.deviation(),
-                                                 m.sparse_table(), !m.no_bias());
-  }
-
-  Made Mlp(const v1::Mlp& m) const {
-    DESCENT_RETURN_IF_ERROR(CheckInput("mlp", input_, /*table=*/false));
-    const size_t outputs = m.loss().has_softmax() ? m.classes() : 1;
-    return Network(LossOf(m.loss(), outputs), Layers(m, outputs), internal::Target::kLabel);
-  }
-
-  Made Convolution(const v1::Convolution& m) const {
-    const uint64_t numbers = uint64_t{m.height()} * m.width() * m.channels();
-    if (input_.features != numbers) {
-      return absl::InvalidArgumentError(absl::StrCat("model.convolution: height x width x channels is ", numbers,
-                                                     ", but the data have ", input_.features, " features"));
+    if (i == model->tensors().size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("frozen: the model has no tensor \"", name, "\"; it has ", known));
     }
-    internal::Sequence<T> layers;
-    const size_t outputs = m.top().loss().has_softmax() ? m.top().classes() : 1;
-    internal::AppendConvolution(m, outputs, &layers);
-    return Network(LossOf(m.top().loss(), outputs), std::move(layers), internal::Target::kLabel);
+    frozen.push_back(i);
   }
+  return internal::MakeFrozen(std::move(model), frozen);
+}
 
-  Made Autoencoder(const v1::Mlp& m) const {
-    DESCENT_RETURN_IF_ERROR(CheckInput("autoencoder", input_, /*table=*/false));
-    return Network(LossOf(m.loss(), input_.features), Layers(m, input_.features), internal::Target::kInput);
+template <typename T>
+Made<T> MakeKind(const v1::ModelSpec& spec, const ModelInput& input, const CustomModels& custom) {
+  LossSpec loss = LossSpecOf(spec);
+  if (!internal::OfNumber(loss.kind)) loss.class_weights = input.class_weights;
+  switch (spec.kind_case()) {
+    case v1::ModelSpec::kLinear:
+      return MakeLinearKind<T>("linear", spec.linear(), std::move(loss), input);
+    case v1::ModelSpec::kLogistic:
+      return MakeLinearKind<T>("logistic", spec.logistic(), std::move(loss), input);
+    case v1::ModelSpec::kSoftmax:
+      return MakeLinearKind<T>("softmax", spec.softmax(), std::move(loss), input);
+    case v1::ModelSpec::kSvm:
+      return MakeLinearKind<T>("svm", spec.svm(), std::move(loss), input);
+    case v1::ModelSpec::kPoisson:
+      return MakeLinearKind<T>("poisson", spec.poisson(), std::move(loss), input);
+    case v1::ModelSpec::kFactorizationMachine: {
+      const v1::FactorizationMachine& m = spec.factorization_machine();
+      DESCENT_RETURN_IF_ERROR(CheckInput("factorization_machine", input, m.sparse_table()));
+      return internal::MakeFactorizationMachine<T>(std::move(loss), input.features, m.dim(), m.deviation(),
+                                                   m.sparse_table(), !m.no_bias());
+    }
+    case v1::ModelSpec::kMlp:
+      return MakeMlp<T>("mlp", spec.mlp(), std::move(loss), internal::Target::kLabel, input);
+    case v1::ModelSpec::kAutoencoder:
+      return MakeMlp<T>("autoencoder", spec.autoencoder(), std::move(loss), internal::Target::kInput, input);
+    case v1::ModelSpec::kConvolution:
+      return MakeConvolutionNet<T>(spec.convolution(), std::move(loss), input);
+    case v1::ModelSpec::kQuadratic:
+      return internal::MakeQuadratic<T>(spec.quadratic().dim(), spec.quadratic().center(), spec.quadratic().start());
+    case v1::ModelSpec::kCustom:
+      return MakeCustom<T>(spec.custom(), input, custom);
+    default:
+      return absl::InternalError("model: not made");
   }
-
- private:
-  internal::Sequence<T> Layers(const v1::Mlp& m, size_t outputs) const {
-    internal::Sequence<T> layers;
-    internal::AppendMlp(m, input_.features, outputs, &layers);
-    return layers;
-  }
-
-  Made Network(LossSpec loss, internal::Sequence<T> layers, internal::Target target) const {
-    return internal::MakeNetwork<T>(Weighted(std::move(loss)), input_.features, std::move(layers), target, input_.seed);
-  }
-
-  LossSpec Weighted(LossSpec loss) const {
-    if (!internal::OfNumber(loss.kind)) loss.class_weights = input_.class_weights;
-    return loss;
-  }
-
-  const ModelInput& input_;
-};
+}
 
 }  // namespace
 
@@ -174,31 +202,8 @@ absl::StatusOr<ModelNeeds> NeedsOf(const v1::ModelSpec& unresolved) {
   ModelNeeds needs;
   needs.data = ReadsData(spec);
   needs.keys = HasTable(spec);
-  needs.classes = ClassesOf(spec);
-  switch (spec.kind_case()) {
-    case v1::ModelSpec::kLogistic:
-    case v1::ModelSpec::kSvm:
-      needs.labels = LabelKind::kBinary;
-      break;
-    case v1::ModelSpec::kSoftmax:
-      needs.labels = LabelKind::kClass;
-      break;
-    case v1::ModelSpec::kPoisson:
-      needs.labels = LabelKind::kCount;
-      break;
-    case v1::ModelSpec::kFactorizationMachine:
-      needs.labels = KindOf(LabelOf(spec.factorization_machine().loss()));
-      break;
-    case v1::ModelSpec::kMlp:
-      needs.labels = KindOf(LabelOf(spec.mlp().loss()));
-      break;
-    case v1::ModelSpec::kConvolution:
-      needs.labels = KindOf(LabelOf(spec.convolution().top().loss()));
-      break;
-    default:
-      break;
-  }
-  if (needs.labels == LabelKind::kBinary) needs.classes = 0;
+  needs.labels = KindOf(LabelOf(LossOf(spec)));
+  if (needs.labels == LabelKind::kClass) needs.classes = ClassesOf(spec);
   return needs;
 }
 
@@ -206,35 +211,8 @@ template <typename T>
 absl::StatusOr<std::unique_ptr<Model<T>>> MakeModel(const v1::ModelSpec& unresolved, const ModelInput& input,
                                                     const CustomModels& custom) {
   DESCENT_ASSIGN_OR_RETURN(const v1::ModelSpec spec, Checked(unresolved));
-  const Maker<T> maker(input);
-  switch (spec.kind_case()) {
-    case v1::ModelSpec::kLinear:
-      return maker.Linear("linear", spec.linear(), LossOf(spec.linear().loss()));
-    case v1::ModelSpec::kLogistic:
-      return maker.Linear("logistic", spec.logistic(), {LossKind::kLogistic, spec.logistic().focal_gamma(), 1, {}});
-    case v1::ModelSpec::kSoftmax:
-      return maker.Linear("softmax", spec.softmax(),
-                          {LossKind::kSoftmax, spec.softmax().focal_gamma(), spec.softmax().classes(), {}});
-    case v1::ModelSpec::kSvm:
-      return maker.Linear("svm", spec.svm(),
-                          {spec.svm().squared_hinge() ? LossKind::kSquaredHinge : LossKind::kHinge, 0, 1, {}});
-    case v1::ModelSpec::kPoisson:
-      return maker.Linear("poisson", spec.poisson(), {LossKind::kPoisson, 0, 1, {}});
-    case v1::ModelSpec::kFactorizationMachine:
-      return maker.FactorizationMachine(spec.factorization_machine());
-    case v1::ModelSpec::kMlp:
-      return maker.Mlp(spec.mlp());
-    case v1::ModelSpec::kConvolution:
-      return maker.Convolution(spec.convolution());
-    case v1::ModelSpec::kAutoencoder:
-      return maker.Autoencoder(spec.autoencoder());
-    case v1::ModelSpec::kQuadratic:
-      return internal::MakeQuadratic<T>(spec.quadratic().dim(), spec.quadratic().center(), spec.quadratic().start());
-    case v1::ModelSpec::kCustom:
-      return MakeCustom<T>(spec.custom(), input, custom);
-    default:
-      return absl::InternalError("model: not made");
-  }
+  DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Model<T>> model, MakeKind<T>(spec, input, custom));
+  return Freeze(std::move(model), input.frozen);
 }
 
 template absl::StatusOr<std::unique_ptr<Model<float>>> MakeModel(const v1::ModelSpec&, const ModelInput&,

@@ -32,6 +32,10 @@ template <typename T>
 std::unique_ptr<Model<T>> MakeNetwork(LossSpec loss, uint64_t features, Sequence<T> layers, Target target,
                                       uint64_t seed);
 
+// `model` with these of its tensors frozen: their gradients are 0, and no penalty counts them.
+template <typename T>
+std::unique_ptr<Model<T>> MakeFrozen(std::unique_ptr<Model<T>> model, absl::Span<const size_t> frozen);
+
 // sum_i (x_i - center)^2, from x = start; "x" is [dim].
 template <typename T>
 std::unique_ptr<Model<T>> MakeQuadratic(uint64_t dim, double center, double start);
