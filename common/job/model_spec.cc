@@ -1,6 +1,6 @@
 #include "common/job/model_spec.h"
 
-#include <cmath>
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,7 +37,7 @@ class ModelChecker {
     switch (model_.kind_case()) {
       case v1::ModelSpec::KIND_NOT_SET:
         errors_->Error("model", "missing: one of linear, logistic, softmax, svm, poisson, factorization_machine, mlp, ",
-                       "autoencoder, convolution, quadratic, custom");
+                       "autoencoder, wide_deep, convolution, recurrent, quadratic, custom");
         break;
       case v1::ModelSpec::kLinear:
         CheckLoss("model.linear.loss", model_.linear().loss(), errors_);
@@ -66,6 +66,12 @@ class ModelChecker {
         break;
       case v1::ModelSpec::kConvolution:
         Convolution(model_.convolution());
+        break;
+      case v1::ModelSpec::kRecurrent:
+        Recurrent(model_.recurrent());
+        break;
+      case v1::ModelSpec::kWideDeep:
+        WideDeep(model_.wide_deep());
         break;
       case v1::ModelSpec::kQuadratic:
         errors_->Range<uint64_t>("model.quadratic.dim", model_.quadratic().dim(), 1, uint64_t{1} << 40);
@@ -163,6 +169,21 @@ class ModelChecker {
     Mlp(path + ".top", spec.top());
   }
 
+  void Recurrent(const v1::Recurrent& spec) {
+    const std::string path = "model.recurrent";
+    errors_->Range<uint64_t>(path + ".steps", spec.steps(), 1, 65536);
+    errors_->Range<uint64_t>(path + ".units", spec.units(), 1, 65536);
+    Classifier(path, spec.loss(), spec.classes());
+  }
+
+  void WideDeep(const v1::WideDeep& spec) {
+    const std::string path = "model.wide_deep";
+    errors_->Range<uint64_t>(path + ".embedding", spec.embedding(), 1, 65536);
+    Classifier(path + ".deep", spec.deep().loss(), spec.deep().classes());
+    if (spec.deep().hidden_size() == 0) errors_->Error(path + ".deep.hidden", "no hidden layer");
+    Mlp(path + ".deep", spec.deep());
+  }
+
   void Activation(const std::string& path, const v1::Mlp& mlp) {
     if (mlp.activation() == v1::LEAKY_RELU) {
       errors_->Share(path, mlp.activation_alpha());
@@ -200,7 +221,8 @@ bool ReadsData(const v1::ModelSpec& model) {
 
 bool HasTable(const v1::ModelSpec& model) {
   return model.linear().sparse_table() || model.logistic().sparse_table() || model.softmax().sparse_table() ||
-         model.svm().sparse_table() || model.poisson().sparse_table() || model.factorization_machine().sparse_table();
+         model.svm().sparse_table() || model.poisson().sparse_table() || model.factorization_machine().sparse_table() ||
+         model.has_wide_deep();
 }
 
 v1::Loss LossOf(const v1::ModelSpec& model) {
@@ -232,6 +254,10 @@ v1::Loss LossOf(const v1::ModelSpec& model) {
       return model.autoencoder().loss();
     case v1::ModelSpec::kConvolution:
       return model.convolution().top().loss();
+    case v1::ModelSpec::kRecurrent:
+      return model.recurrent().loss();
+    case v1::ModelSpec::kWideDeep:
+      return model.wide_deep().deep().loss();
     default:
       return loss;
   }
@@ -242,8 +268,9 @@ uint32_t ClassesOf(const v1::ModelSpec& model) {
     case LossLabel::kBinary:
       return 2;
     case LossLabel::kClass:
-      if (model.has_softmax()) return model.softmax().classes();
-      return model.has_mlp() ? model.mlp().classes() : model.convolution().top().classes();
+      // One of them is there; the others' are 0.
+      return std::max({model.softmax().classes(), model.mlp().classes(), model.convolution().top().classes(),
+                       model.recurrent().classes(), model.wide_deep().deep().classes()});
     default:
       return 0;
   }
@@ -276,6 +303,12 @@ void ResolveModel(v1::ModelSpec* model) {
       ResolveMlp(v1::Loss::kSoftmax, convolution->mutable_top());
       break;
     }
+    case v1::ModelSpec::kRecurrent:
+      ResolveLoss(v1::Loss::kSoftmax, model->mutable_recurrent()->mutable_loss());
+      break;
+    case v1::ModelSpec::kWideDeep:
+      ResolveMlp(v1::Loss::kLogistic, model->mutable_wide_deep()->mutable_deep());
+      break;
     case v1::ModelSpec::kQuadratic:
       if (model->quadratic().dim() == 0) model->mutable_quadratic()->set_dim(1);
       break;

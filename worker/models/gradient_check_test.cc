@@ -169,6 +169,28 @@ INSTANTIATE_TEST_SUITE_P(
              BatchForm::kDense, 2}),
     [](const auto& info) { return std::string(info.param.name); });
 
+INSTANTIATE_TEST_SUITE_P(
+    Sequences, BuiltInModels,
+    ::testing::Values(Case{"Gru", "recurrent { steps: 11 units: 4 classes: 3 }", BatchForm::kDense, 3},
+                      Case{"Lstm", "recurrent { cell: LSTM steps: 11 units: 4 classes: 3 }", BatchForm::kDense, 3},
+                      Case{"GruOneStep", "recurrent { steps: 1 units: 5 loss { squared {} } }", BatchForm::kSparse, 0},
+                      Case{"LstmOneStep", "recurrent { cell: LSTM steps: 1 units: 5 loss { logistic {} } }",
+                           BatchForm::kDense, 2}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(
+    WideAndDeep, BuiltInModels,
+    ::testing::Values(Case{"Binary", "wide_deep { embedding: 4 deep { hidden: 5 activation: TANH } }", BatchForm::kTable,
+                           2},
+                      Case{"Softmax",
+                           "wide_deep { embedding: 4 deep { hidden: 5 activation: GELU classes: 3 loss { softmax {} } } }",
+                           BatchForm::kTable, 3},
+                      Case{"Regression",
+                           "wide_deep { embedding: 3 deep { hidden: 4 hidden: 4 activation: TANH residual: true "
+                           "loss { squared {} } } }",
+                           BatchForm::kTable, 0}),
+    [](const auto& info) { return std::string(info.param.name); });
+
 // Of an image, which has more features than the other cases.
 TEST(GradientCheckTest, Convolution) {
   for (const char* layers : {

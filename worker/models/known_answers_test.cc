@@ -276,6 +276,75 @@ TEST(KnownAnswers, ConvolutionFindsAPatternAnywhere) {
   }
 }
 
+// Whether a sequence of bits has an odd number of ones: nothing but its state tells a cell.
+TEST(KnownAnswers, RecurrentNetsCountOnesModuloTwo) {
+  Batch batch;
+  batch.rows = 32;
+  batch.features = 5;
+  batch.dense.Resize(32 * 5);
+  for (size_t r = 0; r < 32; ++r) {
+    int ones = 0;
+    for (size_t t = 0; t < 5; ++t) {
+      const bool one = (r >> t & 1) != 0;
+      batch.dense[5 * r + t] = one ? 1.0f : -1.0f;
+      ones += one;
+    }
+    batch.label.push_back(static_cast<float>(ones % 2));
+  }
+  for (const char* cell : {"GRU", "LSTM"}) {
+    Training net(
+        Make<double>(absl::StrCat("recurrent { cell: ", cell, " steps: 5 units: 8 loss { logistic {} } }"), 5, false),
+        batch);
+    EXPECT_EQ(net.Descend(20000, 1).accuracy(), 1) << cell;
+    EXPECT_LT(net.loss(), 0.05) << cell;
+  }
+}
+
+// One step of each cell, by hand.
+TEST(KnownAnswers, RecurrentCellsByHand) {
+  Batch batch;
+  batch.rows = 1;
+  batch.features = 2;
+  batch.dense.Resize(2);
+  batch.dense[0] = 1;
+  batch.dense[1] = -2;
+  batch.label = {0};
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  const auto predict = [&](const char* cell, std::vector<std::vector<double>> values) {
+    auto model = Make<double>(absl::StrCat("recurrent { cell: ", cell, " steps: 2 units: 1 loss { squared {} } }"), 2,
+                              false);
+    std::vector<AlignedBuffer<double>> memory(values.size());
+    std::vector<const double*> parameters;
+    EXPECT_EQ(model->tensors().size(), values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_EQ(model->tensors()[i].elements(), values[i].size());
+      memory[i].Resize(values[i].size());
+      std::copy(values[i].begin(), values[i].end(), memory[i].data());
+      parameters.push_back(memory[i].data());
+    }
+    std::vector<double> out;
+    model->Predict(batch, parameters, &out);
+    return out[0];
+  };
+  double h = 0, c = 0;
+  for (const double x : {1.0, -2.0}) {
+    const double i = sigmoid(0.1 * x + 0.5 * h + 0.9), f = sigmoid(0.2 * x + 0.6 * h + 1.0);
+    const double g = std::tanh(0.3 * x + 0.7 * h + 1.1), o = sigmoid(0.4 * x + 0.8 * h + 1.2);
+    c = f * c + i * g;
+    h = o * std::tanh(c);
+  }
+  EXPECT_NEAR(predict("LSTM", {{0.1, 0.2, 0.3, 0.4}, {0.9, 1.0, 1.1, 1.2}, {0.5, 0.6, 0.7, 0.8}, {2}, {3}}), 2 * h + 3,
+              1e-12);
+  h = 0;
+  for (const double x : {1.0, -2.0}) {
+    const double r = sigmoid(0.1 * x + 0.7 + 0.4 * h + 1.0), z = sigmoid(0.2 * x + 0.8 + 0.5 * h + 1.1);
+    const double n = std::tanh(0.3 * x + 0.9 + r * (0.6 * h + 1.2));
+    h = (1 - z) * n + z * h;
+  }
+  EXPECT_NEAR(
+      predict("GRU", {{0.1, 0.2, 0.3}, {0.7, 0.8, 0.9}, {0.4, 0.5, 0.6}, {1.0, 1.1, 1.2}, {2}, {3}}), 2 * h + 3, 1e-12);
+}
+
 // By hand: an image of 3 x 3, a filter of 2 x 2, zeros around it.
 TEST(KnownAnswers, ConvolutionByHand) {
   Batch batch;

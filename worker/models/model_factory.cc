@@ -1,5 +1,6 @@
 #include "worker/models/model_factory.h"
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -138,6 +139,23 @@ Made<T> MakeConvolutionNet(const v1::Convolution& m, LossSpec loss, const ModelI
                                   input.seed);
 }
 
+template <typename T>
+Made<T> MakeRecurrentNet(const v1::Recurrent& m, LossSpec loss, const ModelInput& input) {
+  if (input.features == 0 || input.features % m.steps() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("model.recurrent.steps: ", m.steps(), " steps do not divide the ",
+                                                   input.features, " features of the data"));
+  }
+  internal::Sequence<T> layers;
+  layers.Add(internal::MakeRecurrent<T>(
+      "recurrent", m.cell() == v1::LSTM ? internal::CellKind::kLstm : internal::CellKind::kGru, m.steps(),
+      input.features / m.steps(), m.units()));
+  const double out = static_cast<double>(loss.outputs);
+  layers.Add(internal::MakeFull<T>("output", m.units(), loss.outputs,
+                                   {Initializer::Kind::kUniform, std::sqrt(6 / (m.units() + out))}));
+  return internal::MakeNetwork<T>(std::move(loss), input.features, std::move(layers), internal::Target::kLabel,
+                                  input.seed);
+}
+
 // INVALID_ARGUMENT for a name that no tensor has, listing those that are there.
 template <typename T>
 absl::StatusOr<std::unique_ptr<Model<T>>> Freeze(std::unique_ptr<Model<T>> model,
@@ -186,6 +204,15 @@ Made<T> MakeKind(const v1::ModelSpec& spec, const ModelInput& input, const Custo
       return MakeMlp<T>("autoencoder", spec.autoencoder(), std::move(loss), internal::Target::kInput, input);
     case v1::ModelSpec::kConvolution:
       return MakeConvolutionNet<T>(spec.convolution(), std::move(loss), input);
+    case v1::ModelSpec::kRecurrent:
+      return MakeRecurrentNet<T>(spec.recurrent(), std::move(loss), input);
+    case v1::ModelSpec::kWideDeep: {
+      DESCENT_RETURN_IF_ERROR(CheckInput("wide_deep", input, /*table=*/true));
+      const v1::WideDeep& m = spec.wide_deep();
+      internal::Sequence<T> deep;
+      internal::AppendMlp(m.deep(), m.embedding(), loss.outputs, &deep);
+      return internal::MakeWideDeep<T>(std::move(loss), m.embedding(), std::move(deep), input.seed);
+    }
     case v1::ModelSpec::kQuadratic:
       return internal::MakeQuadratic<T>(spec.quadratic().dim(), spec.quadratic().center(), spec.quadratic().start());
     case v1::ModelSpec::kCustom:

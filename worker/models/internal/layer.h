@@ -148,6 +148,14 @@ LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& sha
 template <typename T>
 LayerPtr<T> MakePool(PoolKind kind, const ImageShape& in, size_t height, size_t width);
 
+enum class CellKind { kGru, kLstm };
+
+// The last state of `units` numbers that `steps` inputs of `width` numbers leave; the first is 0 (recurrent_layer.cc has
+// the equations). With G = 3 units (GRU) or 4 (LSTM): "<name>/input_weights" [width x G], "<name>/input_bias" [G],
+// "<name>/state_weights" [units x G], and of GRU "<name>/state_bias" [G].
+template <typename T>
+LayerPtr<T> MakeRecurrent(const std::string& name, CellKind cell, size_t steps, size_t width, size_t units);
+
 }  // namespace descent::internal
 
 #endif  // DESCENT_WORKER_MODELS_INTERNAL_LAYER_H_

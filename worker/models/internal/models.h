@@ -32,6 +32,11 @@ template <typename T>
 std::unique_ptr<Model<T>> MakeNetwork(LossSpec loss, uint64_t features, Sequence<T> layers, Target target,
                                       uint64_t seed);
 
+// Scores are x W plus what `deep` makes of x E: "wide" and "embeddings", W and E, are sparse tables with rows of as many
+// numbers as there are scores, and of `embedding`. Masks as with MakeNetwork.
+template <typename T>
+std::unique_ptr<Model<T>> MakeWideDeep(LossSpec loss, uint32_t embedding, Sequence<T> deep, uint64_t seed);
+
 // `model` with these of its tensors frozen: their gradients are 0, and no penalty counts them.
 template <typename T>
 std::unique_ptr<Model<T>> MakeFrozen(std::unique_ptr<Model<T>> model, absl::Span<const size_t> frozen);
