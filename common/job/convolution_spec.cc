@@ -19,7 +19,8 @@ bool Check(const std::string& at, const v1::ConvolutionLayer& layer, const Convo
   if (layer.padding() >= layer.kernel()) {
     own.Error(at + ".padding", layer.padding(), " is not below the kernel's size, ", layer.kernel());
   }
-  if (layer.pool() == v1::NO_POOL && layer.pool_size() != 0) own.Error(at + ".pool_size", "is for MAX_POOL and AVERAGE_POOL");
+  if (layer.pool() == v1::NO_POOL && layer.pool_size() != 0)
+    own.Error(at + ".pool_size", "is for MAX_POOL and AVERAGE_POOL");
   const auto fits = [&](const char* field, uint64_t size, uint64_t height, uint64_t in_height, uint64_t in_width) {
     if (height > in_height || size > in_width) {
       own.Error(absl::StrCat(at, field), size, " does not fit ", in_height, " x ", in_width);

@@ -129,7 +129,8 @@ TEST(ResolveJob, Models) {
   const v1::Mlp elu = Resolved("model { mlp { activation: ELU } }").model().mlp();
   EXPECT_EQ(elu.activation_alpha(), 1);
   EXPECT_EQ(elu.initialization(), v1::HE);
-  EXPECT_EQ(Resolved("model { autoencoder { activation: LEAKY_RELU } }").model().autoencoder().activation_alpha(), 0.01);
+  EXPECT_EQ(Resolved("model { autoencoder { activation: LEAKY_RELU } }").model().autoencoder().activation_alpha(),
+            0.01);
   EXPECT_EQ(Resolved("model { mlp { initialization: ORTHOGONAL } }").model().mlp().initial_scale(), 1);
   EXPECT_TRUE(Resolved("model { factorization_machine {} }").model().factorization_machine().loss().has_logistic());
   const v1::Convolution convolution =

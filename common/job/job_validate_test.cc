@@ -179,8 +179,7 @@ std::string ModelError(const std::string& model, std::initializer_list<const cha
 TEST(ValidateJob, Losses) {
   EXPECT_EQ(ModelError("linear { loss { huber { delta: 2 } } }"), "");
   EXPECT_EQ(ModelError("linear { loss { huber { delta: 0 } } }"), "model.linear.loss.huber.delta: 0 is not above 0");
-  EXPECT_EQ(ModelError("linear { loss { quantile {} } }"),
-            "model.linear.loss.quantile.tau: 0 is not between 0 and 1");
+  EXPECT_EQ(ModelError("linear { loss { quantile {} } }"), "model.linear.loss.quantile.tau: 0 is not between 0 and 1");
   EXPECT_EQ(ModelError("linear { loss { epsilon_insensitive { epsilon: -1 } } }"),
             "model.linear.loss.epsilon_insensitive.epsilon: -1 is below 0");
   EXPECT_EQ(ModelError("linear { loss { hinge {} } }"),
@@ -192,8 +191,7 @@ TEST(ValidateJob, Losses) {
             "model.mlp.classes: 3, but loss absolute is of a number");
   EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 loss { hinge {} } }"),
             "model.mlp.classes: 2, but loss hinge is of two classes: leave it out");
-  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { softmax {} } }"),
-            "model.mlp.classes: the number of classes is missing");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { softmax {} } }"), "model.mlp.classes: the number of classes is missing");
 }
 
 TEST(ValidateJob, Nets) {
@@ -222,18 +220,21 @@ TEST(ValidateJob, Convolutions) {
   EXPECT_EQ(ModelError("convolution { height: 28 width: 28 layer { filters: 4 kernel: 5 pool: MAX_POOL } "
                        "layer { filters: 4 kernel: 12 } top { classes: 10 } }"),
             "");
-  EXPECT_EQ(ModelError("convolution { width: 28 top { classes: 10 } }"),
-            "model.convolution.height: 0 is not from 1 to 65536\nmodel.convolution.layer: missing: without one it is an mlp");
+  EXPECT_EQ(
+      ModelError("convolution { width: 28 top { classes: 10 } }"),
+      "model.convolution.height: 0 is not from 1 to 65536\nmodel.convolution.layer: missing: without one it is an mlp");
   EXPECT_EQ(ModelError("convolution { height: 28 width: 28 layer { filters: 4 kernel: 5 pool: MAX_POOL } "
                        "layer { filters: 4 kernel: 13 } top { classes: 10 } }"),
             "model.convolution.layer[1].kernel: 13 does not fit 12 x 12");
-  EXPECT_EQ(ModelError("convolution { height: 1 width: 9 layer { filters: 1 kernel: 3 pool: AVERAGE_POOL pool_size: 8 } "
-                       "top { classes: 10 } }"),
-            "model.convolution.layer[0].pool_size: 8 does not fit 1 x 7");
-  EXPECT_EQ(ModelError("convolution { height: 9 width: 9 layer { kernel: 3 padding: 3 pool_size: 2 } top { classes: 10 } }"),
-            "model.convolution.layer[0].filters: 0 is not from 1 to 65536\n"
-            "model.convolution.layer[0].padding: 3 is not below the kernel's size, 3\n"
-            "model.convolution.layer[0].pool_size: is for MAX_POOL and AVERAGE_POOL");
+  EXPECT_EQ(
+      ModelError("convolution { height: 1 width: 9 layer { filters: 1 kernel: 3 pool: AVERAGE_POOL pool_size: 8 } "
+                 "top { classes: 10 } }"),
+      "model.convolution.layer[0].pool_size: 8 does not fit 1 x 7");
+  EXPECT_EQ(
+      ModelError("convolution { height: 9 width: 9 layer { kernel: 3 padding: 3 pool_size: 2 } top { classes: 10 } }"),
+      "model.convolution.layer[0].filters: 0 is not from 1 to 65536\n"
+      "model.convolution.layer[0].padding: 3 is not below the kernel's size, 3\n"
+      "model.convolution.layer[0].pool_size: is for MAX_POOL and AVERAGE_POOL");
 }
 
 TEST(ValidateJob, FactorizationMachines) {

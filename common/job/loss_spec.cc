@@ -47,9 +47,7 @@ void CheckLoss(const std::string& path, const v1::Loss& loss, JobErrors* errors)
   if (loss.has_softmax()) CheckFocal(path + ".softmax.focal_gamma", loss.softmax().focal_gamma(), errors);
 }
 
-void CheckFocal(absl::string_view path, double gamma, JobErrors* errors) {
-  errors->Range<double>(path, gamma, 0, 100);
-}
+void CheckFocal(absl::string_view path, double gamma, JobErrors* errors) { errors->Range<double>(path, gamma, 0, 100); }
 
 std::string LossName(const v1::Loss& loss) {
   const google::protobuf::FieldDescriptor* field = KindField(loss.kind_case());

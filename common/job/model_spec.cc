@@ -19,8 +19,8 @@ void ResolveMlp(v1::Loss::KindCase loss, v1::Mlp* mlp) {
   ResolveLoss(loss, mlp->mutable_loss());
   const v1::Activation activation = mlp->activation();
   if (mlp->initialization() == v1::DEFAULT_INITIALIZATION) {
-    const bool rectifier = activation == v1::RELU || activation == v1::LEAKY_RELU || activation == v1::ELU ||
-                           activation == v1::GELU;
+    const bool rectifier =
+        activation == v1::RELU || activation == v1::LEAKY_RELU || activation == v1::ELU || activation == v1::GELU;
     mlp->set_initialization(rectifier ? v1::HE : v1::XAVIER);
   }
   if (mlp->initialization() == v1::ORTHOGONAL && mlp->initial_scale() == 0) mlp->set_initial_scale(1);

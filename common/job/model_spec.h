@@ -10,9 +10,10 @@
 namespace descent {
 
 bool ReadsData(const v1::ModelSpec& model);
-bool HasTable(const v1::ModelSpec& model);       // weights are rows of a table
-v1::Loss LossOf(const v1::ModelSpec& model);     // not set: none that Loss could name
-uint32_t ClassesOf(const v1::ModelSpec& model);  // that labels name; 0: labels are numbers, or the custom model's affair
+bool HasTable(const v1::ModelSpec& model);    // weights are rows of a table
+v1::Loss LossOf(const v1::ModelSpec& model);  // not set: none that Loss could name
+uint32_t ClassesOf(
+    const v1::ModelSpec& model);  // that labels name; 0: labels are numbers, or the custom model's affair
 
 // Writes every default out.
 void ResolveModel(v1::ModelSpec* model);

@@ -1,7 +1,7 @@
-// Random matrices with orthonormal rows or columns, whichever are fewer, uniformly distributed: the product of Householder
-// reflections along normal vectors of falling length (Stewart 1980, "The efficient generation of random orthogonal
-// matrices with an application to condition estimators", section 3). No factorisation is needed, and a row of the matrix
-// costs as much as its share, so that every block of a tensor is computed by itself. Pure; thread-safe.
+// Random matrices with orthonormal rows or columns, whichever are fewer, uniformly distributed: the product of
+// Householder reflections along normal vectors of falling length (Stewart 1980, "The efficient generation of random
+// orthogonal matrices with an application to condition estimators", section 3). No factorisation is needed, and a row
+// of the matrix costs as much as its share, so that every block of a tensor is computed by itself. Pure; thread-safe.
 #ifndef DESCENT_COMMON_TENSOR_ORTHOGONAL_H_
 #define DESCENT_COMMON_TENSOR_ORTHOGONAL_H_
 

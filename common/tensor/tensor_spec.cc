@@ -45,8 +45,8 @@ absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_byte
           absl::StrCat(who, " takes the model over model.max_bytes = ", max_bytes, " bytes"));
     }
     if (orthogonal && (spec.shape.size() != 2 || spec.elements() > kMostOrthogonalElements)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          who, " can't start orthogonal: expected a matrix of at most ", kMostOrthogonalElements, " elements"));
+      return absl::InvalidArgumentError(absl::StrCat(who, " can't start orthogonal: expected a matrix of at most ",
+                                                     kMostOrthogonalElements, " elements"));
     }
   }
   return absl::OkStatus();

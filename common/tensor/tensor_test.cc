@@ -101,9 +101,9 @@ TEST(InitialValue, OrthogonalIsOrthogonalAndUniform) {
     InitialDense(5, TensorId(t), spec, 0, absl::MakeSpan(w));
     sum += double{w[0]};
     squares += double{w[0]} * double{w[0]};
-    positive += w[0] * (w[4] * w[8] - w[5] * w[7]) - w[1] * (w[3] * w[8] - w[5] * w[6]) +
-                    w[2] * (w[3] * w[7] - w[4] * w[6]) >
-                0;
+    positive +=
+        w[0] * (w[4] * w[8] - w[5] * w[7]) - w[1] * (w[3] * w[8] - w[5] * w[6]) + w[2] * (w[3] * w[7] - w[4] * w[6]) >
+        0;
   }
   EXPECT_NEAR(sum / kTries, 0, 0.04);
   EXPECT_NEAR(squares / kTries, 1.0 / 3, 0.03);

@@ -20,7 +20,13 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[8] = {'D', 'S', 'H', 'A', 'R', 'D', '0', '1'};
 constexpr size_t kAlignment = 64;
-enum Section { kLabel, kRowBegin, kColumn, kValue, kSections };  // kLabel: the labels, then the weights if there are any
+enum Section {
+  kLabel,
+  kRowBegin,
+  kColumn,
+  kValue,
+  kSections
+};  // kLabel: the labels, then the weights if there are any
 
 struct Header {
   char magic[8];

@@ -110,9 +110,8 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
     unused_pointers.push_back(unused[i].data());
   }
   const std::function<double()> loss = [&] {
-    return options.loss_of_gradient
-               ? model->Gradient(batch, value_pointers, absl::MakeConstSpan(unused_pointers)).loss
-               : model->Evaluate(batch, value_pointers).loss;
+    return options.loss_of_gradient ? model->Gradient(batch, value_pointers, absl::MakeConstSpan(unused_pointers)).loss
+                                    : model->Evaluate(batch, value_pointers).loss;
   };
   const double here = loss();
   const double epsilon = std::numeric_limits<T>::epsilon();

@@ -93,7 +93,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"EpsilonInsensitive", "linear { loss { epsilon_insensitive { epsilon: 0.3 } } }", BatchForm::kDense, 0},
         Case{"Poisson", "poisson {}", BatchForm::kDense, 6},
         Case{"PoissonTable", "poisson { sparse_table: true no_bias: true }", BatchForm::kTable, 6},
-        Case{"Svm", "svm {}", BatchForm::kDense, 2}, Case{"SvmTable", "svm { sparse_table: true }", BatchForm::kTable, 2},
+        Case{"Svm", "svm {}", BatchForm::kDense, 2},
+        Case{"SvmTable", "svm { sparse_table: true }", BatchForm::kTable, 2},
         Case{"SvmSquared", "svm { squared_hinge: true }", BatchForm::kDense, 2},
         Case{"SvmSquaredSparse", "svm { squared_hinge: true }", BatchForm::kSparse, 2},
         Case{"LogisticFocal", "logistic { focal_gamma: 2 }", BatchForm::kDense, 2},
@@ -106,7 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
     Nets, BuiltInModels,
     ::testing::Values(
         Case{"LeakyRelu", "mlp { hidden: 9 hidden: 8 classes: 3 activation: LEAKY_RELU }", BatchForm::kDense, 3},
-        Case{"Elu", "mlp { hidden: 9 hidden: 8 classes: 3 activation: ELU activation_alpha: 0.8 }", BatchForm::kDense, 3},
+        Case{"Elu", "mlp { hidden: 9 hidden: 8 classes: 3 activation: ELU activation_alpha: 0.8 }", BatchForm::kDense,
+             3},
         Case{"Gelu", "mlp { hidden: 9 hidden: 8 classes: 3 activation: GELU }", BatchForm::kDense, 3},
         Case{"Softplus", "mlp { hidden: 9 hidden: 8 classes: 3 activation: SOFTPLUS }", BatchForm::kDense, 3},
         Case{"Identity", "mlp { hidden: 9 hidden: 8 classes: 3 activation: IDENTITY }", BatchForm::kDense, 3},
@@ -138,22 +140,21 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     FactorizationMachines, BuiltInModels,
-    ::testing::Values(Case{"Dense", "factorization_machine { dim: 3 deviation: 0.3 }", BatchForm::kDense, 2},
-                      Case{"Sparse", "factorization_machine { dim: 3 deviation: 0.3 }", BatchForm::kSparse, 2},
-                      Case{"Table", "factorization_machine { dim: 3 deviation: 0.3 sparse_table: true }",
-                           BatchForm::kTable, 2},
-                      Case{"Regression", "factorization_machine { dim: 2 no_bias: true loss { squared {} } }",
-                           BatchForm::kDense, 0},
-                      Case{"RegressionTable",
-                           "factorization_machine { dim: 2 sparse_table: true loss { huber { delta: 0.5 } } }",
-                           BatchForm::kTable, 0}),
+    ::testing::Values(
+        Case{"Dense", "factorization_machine { dim: 3 deviation: 0.3 }", BatchForm::kDense, 2},
+        Case{"Sparse", "factorization_machine { dim: 3 deviation: 0.3 }", BatchForm::kSparse, 2},
+        Case{"Table", "factorization_machine { dim: 3 deviation: 0.3 sparse_table: true }", BatchForm::kTable, 2},
+        Case{"Regression", "factorization_machine { dim: 2 no_bias: true loss { squared {} } }", BatchForm::kDense, 0},
+        Case{"RegressionTable", "factorization_machine { dim: 2 sparse_table: true loss { huber { delta: 0.5 } } }",
+             BatchForm::kTable, 0}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // Eleven features: a line of eleven pixels.
 INSTANTIATE_TEST_SUITE_P(
     Lines, BuiltInModels,
     ::testing::Values(
-        Case{"Plain", "convolution { height: 1 width: 11 layer { filters: 3 kernel: 3 } top { classes: 3 activation: TANH } }",
+        Case{"Plain",
+             "convolution { height: 1 width: 11 layer { filters: 3 kernel: 3 } top { classes: 3 activation: TANH } }",
              BatchForm::kDense, 3},
         Case{"Strided",
              "convolution { height: 1 width: 11 layer { filters: 3 kernel: 4 stride: 2 padding: 2 } "
@@ -180,15 +181,14 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     WideAndDeep, BuiltInModels,
-    ::testing::Values(Case{"Binary", "wide_deep { embedding: 4 deep { hidden: 5 activation: TANH } }", BatchForm::kTable,
-                           2},
-                      Case{"Softmax",
-                           "wide_deep { embedding: 4 deep { hidden: 5 activation: GELU classes: 3 loss { softmax {} } } }",
-                           BatchForm::kTable, 3},
-                      Case{"Regression",
-                           "wide_deep { embedding: 3 deep { hidden: 4 hidden: 4 activation: TANH residual: true "
-                           "loss { squared {} } } }",
-                           BatchForm::kTable, 0}),
+    ::testing::Values(
+        Case{"Binary", "wide_deep { embedding: 4 deep { hidden: 5 activation: TANH } }", BatchForm::kTable, 2},
+        Case{"Softmax", "wide_deep { embedding: 4 deep { hidden: 5 activation: GELU classes: 3 loss { softmax {} } } }",
+             BatchForm::kTable, 3},
+        Case{"Regression",
+             "wide_deep { embedding: 3 deep { hidden: 4 hidden: 4 activation: TANH residual: true "
+             "loss { squared {} } } }",
+             BatchForm::kTable, 0}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // Of an image, which has more features than the other cases.

@@ -88,9 +88,9 @@ double BiasOf(const std::string& model, const Batch& batch, std::vector<double> 
 
 TEST(KnownAnswers, ABiasAloneIsTheStatisticThatTheLossIsOf) {
   const Batch batch = OfLabels({1, 2, 4, 7, 11, 16, 100});
-  EXPECT_NEAR(BiasOf("linear {}", batch), 141.0 / 7, 1e-3);                              // the mean
-  EXPECT_NEAR(BiasOf("linear { loss { absolute {} } }", batch), 7, 0.1);                 // the median
-  EXPECT_NEAR(BiasOf("linear { loss { quantile { tau: 0.2 } } }", batch), 2, 0.1);       // the quantile
+  EXPECT_NEAR(BiasOf("linear {}", batch), 141.0 / 7, 1e-3);                         // the mean
+  EXPECT_NEAR(BiasOf("linear { loss { absolute {} } }", batch), 7, 0.1);            // the median
+  EXPECT_NEAR(BiasOf("linear { loss { quantile { tau: 0.2 } } }", batch), 2, 0.1);  // the quantile
   EXPECT_NEAR(BiasOf("linear { loss { quantile { tau: 0.8 } } }", batch), 16, 0.1);
   // Huber with delta 20: 1 to 16 pull as they would in the mean, 100 with 20: 6 b - 41 = 20.
   EXPECT_NEAR(BiasOf("linear { loss { huber { delta: 20 } } }", batch), 61.0 / 6, 1e-3);
@@ -185,8 +185,8 @@ TEST(KnownAnswers, FactorizationMachineFindsTheProducts) {
     const float* x = batch.dense.data() + 3 * r;
     batch.label[r] = 1 + 2 * x[0] - x[1] + 3 * x[0] * x[1] + x[1] * x[2] - 2 * x[0] * x[2];
   }
-  Training training(
-      Make<double>("factorization_machine { dim: 3 deviation: 0.5 loss { squared {} } }", 3, false), batch);
+  Training training(Make<double>("factorization_machine { dim: 3 deviation: 0.5 loss { squared {} } }", 3, false),
+                    batch);
   training.Descend(20000, 0.05);
   EXPECT_NEAR(training.loss(), 0, 1e-6);
   EXPECT_NEAR(training.value(0, 0), 2, 1e-2);
@@ -232,9 +232,9 @@ TEST(KnownAnswers, ExclusiveOr) {
 TEST(KnownAnswers, LinearNets) {
   Batch batch = MakeBatch(BatchForm::kDense, 50, 4, 0);
   const double best = Training(Make<double>("linear {}", 4, false), batch).Descend(4000, 0.5).loss();
-  Training net(Make<double>("mlp { hidden: 5 activation: IDENTITY initialization: ORTHOGONAL loss { squared {} } }", 4,
-                            false),
-               batch);
+  Training net(
+      Make<double>("mlp { hidden: 5 activation: IDENTITY initialization: ORTHOGONAL loss { squared {} } }", 4, false),
+      batch);
   EXPECT_NEAR(net.Descend(20000, 0.1).loss(), best, 1e-6);
 
   // Deviations 3, 2, 0.5, 0.25 along the axes, all products 0: two components leave half the variance of the rest.
@@ -311,8 +311,8 @@ TEST(KnownAnswers, RecurrentCellsByHand) {
   batch.label = {0};
   const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
   const auto predict = [&](const char* cell, std::vector<std::vector<double>> values) {
-    auto model = Make<double>(absl::StrCat("recurrent { cell: ", cell, " steps: 2 units: 1 loss { squared {} } }"), 2,
-                              false);
+    auto model =
+        Make<double>(absl::StrCat("recurrent { cell: ", cell, " steps: 2 units: 1 loss { squared {} } }"), 2, false);
     std::vector<AlignedBuffer<double>> memory(values.size());
     std::vector<const double*> parameters;
     EXPECT_EQ(model->tensors().size(), values.size());
@@ -341,8 +341,8 @@ TEST(KnownAnswers, RecurrentCellsByHand) {
     const double n = std::tanh(0.3 * x + 0.9 + r * (0.6 * h + 1.2));
     h = (1 - z) * n + z * h;
   }
-  EXPECT_NEAR(
-      predict("GRU", {{0.1, 0.2, 0.3}, {0.7, 0.8, 0.9}, {0.4, 0.5, 0.6}, {1.0, 1.1, 1.2}, {2}, {3}}), 2 * h + 3, 1e-12);
+  EXPECT_NEAR(predict("GRU", {{0.1, 0.2, 0.3}, {0.7, 0.8, 0.9}, {0.4, 0.5, 0.6}, {1.0, 1.1, 1.2}, {2}, {3}}), 2 * h + 3,
+              1e-12);
 }
 
 // By hand: an image of 3 x 3, a filter of 2 x 2, zeros around it.
@@ -423,7 +423,8 @@ TEST(KnownAnswers, FrozenTensorsHaveNoGradient) {
   EXPECT_EQ((*made)->tensors()[0].role, TensorRole::kFrozen);
   EXPECT_EQ((*made)->tensors()[1].role, TensorRole::kTrainable);
   const Batch batch = MakeBatch(BatchForm::kDense, 30, 4, 2);
-  Training frozen(*std::move(made), batch), before(Make<double>("mlp { hidden: 3 classes: 2 activation: TANH }", 4, false), batch);
+  Training frozen(*std::move(made), batch),
+      before(Make<double>("mlp { hidden: 3 classes: 2 activation: TANH }", 4, false), batch);
   frozen.Descend(100, 0.5);
   for (size_t j = 0; j < 12; ++j) EXPECT_EQ(frozen.value(0, j), before.value(0, j));
   EXPECT_EQ(frozen.value(3, 0), 0);

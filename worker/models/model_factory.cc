@@ -146,9 +146,9 @@ Made<T> MakeRecurrentNet(const v1::Recurrent& m, LossSpec loss, const ModelInput
                                                    input.features, " features of the data"));
   }
   internal::Sequence<T> layers;
-  layers.Add(internal::MakeRecurrent<T>(
-      "recurrent", m.cell() == v1::LSTM ? internal::CellKind::kLstm : internal::CellKind::kGru, m.steps(),
-      input.features / m.steps(), m.units()));
+  layers.Add(internal::MakeRecurrent<T>("recurrent",
+                                        m.cell() == v1::LSTM ? internal::CellKind::kLstm : internal::CellKind::kGru,
+                                        m.steps(), input.features / m.steps(), m.units()));
   const double out = static_cast<double>(loss.outputs);
   layers.Add(internal::MakeFull<T>("output", m.units(), loss.outputs,
                                    {Initializer::Kind::kUniform, std::sqrt(6 / (m.units() + out))}));
@@ -169,8 +169,7 @@ absl::StatusOr<std::unique_ptr<Model<T>>> Freeze(std::unique_ptr<Model<T>> model
       absl::StrAppend(&known, known.empty() ? "" : ", ", model->tensors()[i].name);
     }
     if (i == model->tensors().size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("frozen: the model has no tensor \"", name, "\"; it has ", known));
+      return absl::InvalidArgumentError(absl::StrCat("frozen: the model has no tensor \"", name, "\"; it has ", known));
     }
     frozen.push_back(i);
   }

@@ -109,9 +109,7 @@ class Gelu final : public Layer<T> {
  public:
   explicit Gelu(size_t width) : Layer<T>(width, width) {}
 
-  void Forward(const Rows<T>& x, absl::Span<const T* const>, T* y) override {
-    Fill(x.dense, y, x.count * this->in());
-  }
+  void Forward(const Rows<T>& x, absl::Span<const T* const>, T* y) override { Fill(x.dense, y, x.count * this->in()); }
 
   void Backward(const Rows<T>& x, absl::Span<const T* const>, const T*, T* delta, absl::Span<T* const>,
                 T* below) override {

@@ -64,7 +64,8 @@ class Convolution final : public Layer<T> {
   // may be in the padding: calls use(place in the image, place in the run, numbers) once or not at all.
   template <typename Use>
   void Run(ptrdiff_t top, ptrdiff_t left, Use use) const {
-    const ptrdiff_t width = static_cast<ptrdiff_t>(shape_.in.width), kernel = static_cast<ptrdiff_t>(shape_.kernel_width);
+    const ptrdiff_t width = static_cast<ptrdiff_t>(shape_.in.width),
+                    kernel = static_cast<ptrdiff_t>(shape_.kernel_width);
     if (top < 0 || top >= static_cast<ptrdiff_t>(shape_.in.height)) return;
     const ptrdiff_t from = std::max<ptrdiff_t>(left, 0), to = std::min(left + kernel, width);
     if (from >= to) return;
@@ -80,8 +81,10 @@ class Convolution final : public Layer<T> {
     size_t patch = 0;
     for (size_t oy = 0; oy < out_.height; ++oy) {
       for (size_t ox = 0; ox < out_.width; ++ox) {
-        const ptrdiff_t top = static_cast<ptrdiff_t>(oy * shape_.stride) - static_cast<ptrdiff_t>(shape_.padding_height);
-        const ptrdiff_t left = static_cast<ptrdiff_t>(ox * shape_.stride) - static_cast<ptrdiff_t>(shape_.padding_width);
+        const ptrdiff_t top =
+            static_cast<ptrdiff_t>(oy * shape_.stride) - static_cast<ptrdiff_t>(shape_.padding_height);
+        const ptrdiff_t left =
+            static_cast<ptrdiff_t>(ox * shape_.stride) - static_cast<ptrdiff_t>(shape_.padding_width);
         for (size_t ky = 0; ky < shape_.kernel_height; ++ky, patch += run) {
           Run(top + static_cast<ptrdiff_t>(ky), left,
               [&](size_t image, size_t within, size_t n) { use(image, patch + within, n); });

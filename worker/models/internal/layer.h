@@ -47,7 +47,8 @@ class Layer {
   virtual void Forward(const Rows<T>& x, absl::Span<const T* const> parameters, T* y) = 0;
 
   // From delta, the derivatives by y, which may be overwritten: those by the parameters, summed over the rows, and
-  // those by x in `below` [count x in], unless it is null. In place, `below` is delta. x and y are as Forward left them.
+  // those by x in `below` [count x in], unless it is null. In place, `below` is delta. x and y are as Forward left
+  // them.
   virtual void Backward(const Rows<T>& x, absl::Span<const T* const> parameters, const T* y, T* delta,
                         absl::Span<T* const> gradient, T* below) = 0;
 
@@ -74,8 +75,8 @@ class Sequence {
 
   // The last layer's output, [count x out], valid until the next call.
   T* Forward(const Rows<T>& x, absl::Span<const T* const> parameters);
-  // `delta` and `below` as in Layer::Backward; delta may be what Forward returned, if the last layer's Backward does not
-  // look at its y.
+  // `delta` and `below` as in Layer::Backward; delta may be what Forward returned, if the last layer's Backward does
+  // not look at its y.
   void Backward(const Rows<T>& x, absl::Span<const T* const> parameters, T* delta, absl::Span<T* const> gradient,
                 T* below);
 
@@ -138,8 +139,9 @@ struct ConvolutionShape {
   size_t patch() const { return kernel_height * kernel_width * in.channels; }
 };
 
-// Each filter at each place of the image, with zeros around it: "<name>/weights" [patch x filters], a patch in the order
-// of an image, "<name>/bias" [filters]. A product of matrices over copied patches (Chellapilla, Puri and Simard 2006).
+// Each filter at each place of the image, with zeros around it: "<name>/weights" [patch x filters], a patch in the
+// order of an image, "<name>/bias" [filters]. A product of matrices over copied patches (Chellapilla, Puri and Simard
+// 2006).
 template <typename T>
 LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer);
 
@@ -150,8 +152,8 @@ LayerPtr<T> MakePool(PoolKind kind, const ImageShape& in, size_t height, size_t 
 
 enum class CellKind { kGru, kLstm };
 
-// The last state of `units` numbers that `steps` inputs of `width` numbers leave; the first is 0 (recurrent_layer.cc has
-// the equations). With G = 3 units (GRU) or 4 (LSTM): "<name>/input_weights" [width x G], "<name>/input_bias" [G],
+// The last state of `units` numbers that `steps` inputs of `width` numbers leave; the first is 0 (recurrent_layer.cc
+// has the equations). With G = 3 units (GRU) or 4 (LSTM): "<name>/input_weights" [width x G], "<name>/input_bias" [G],
 // "<name>/state_weights" [units x G], and of GRU "<name>/state_bias" [G].
 template <typename T>
 LayerPtr<T> MakeRecurrent(const std::string& name, CellKind cell, size_t steps, size_t width, size_t units);

@@ -58,7 +58,7 @@ struct Huber {
   T delta;
   Point<T> operator()(T z, T y) const {
     const T d = z - y;
-    const double a = std::fabs(static_cast<double>(d)), k = delta;
+    const double a = std::fabs(static_cast<double>(d)), k = static_cast<double>(delta);
     return {Choose(a <= k, 0.5 * (a * a), k * (a - 0.5 * k)), Choose(d > delta, delta, Choose(d < -delta, -delta, d))};
   }
 };
@@ -102,9 +102,9 @@ struct Focal {
   Point<T> operator()(T z, T y) const {
     const T s = SignOf(y), u = s * z;
     const double tail = LogOnePlus(static_cast<double>(Exp(-std::fabs(u))));
-    const double entropy = static_cast<double>(Choose(u > T(0), T(0), -u)) + tail;    // -log p
-    const double miss = -(static_cast<double>(Choose(u < T(0), T(0), u)) + tail);     // log(1 - p)
-    const T factor = Exp(static_cast<T>(gamma * miss));                               // (1 - p)^gamma
+    const double entropy = static_cast<double>(Choose(u > T(0), T(0), -u)) + tail;  // -log p
+    const double miss = -(static_cast<double>(Choose(u < T(0), T(0), u)) + tail);   // log(1 - p)
+    const T factor = Exp(static_cast<T>(gamma * miss));                             // (1 - p)^gamma
     return {static_cast<double>(factor) * entropy,
             -s * factor * (static_cast<T>(gamma * entropy) * Sigmoid(u) + Sigmoid(-u))};
   }

@@ -4,6 +4,7 @@
 #define DESCENT_WORKER_MODELS_INTERNAL_LOSS_H_
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "worker/data/batch.h"

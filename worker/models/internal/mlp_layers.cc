@@ -80,9 +80,9 @@ void AppendConvolution(const v1::Convolution& spec, size_t outputs, Sequence<T>*
   int layer = 0;
   size_t width = 0;
   for (const ConvolutionStage& stage : StagesOf(spec, nullptr)) {
-    const ConvolutionShape convolution = {shape(stage.in),     stage.convolved.channels, stage.kernel_height,
-                                          stage.kernel_width,  stage.stride,             stage.padding_height,
-                                          stage.padding_width};
+    const ConvolutionShape convolution = {
+        shape(stage.in), stage.convolved.channels, stage.kernel_height, stage.kernel_width,
+        stage.stride,    stage.padding_height,     stage.padding_width};
     const size_t area = stage.kernel_height * stage.kernel_width;
     net->Add(MakeConvolution<T>(absl::StrCat("convolution", layer + 1), convolution,
                                 InitializerOf(spec.top(), convolution.patch(), area * convolution.filters)));

@@ -19,8 +19,8 @@ Initializer InitializerOf(const v1::Mlp& mlp, size_t in, size_t out);
 template <typename T>
 void AppendActivation(const v1::Mlp& mlp, size_t width, Sequence<T>* net);
 
-// Hidden layers and an output layer, "layer1" to the last. A hidden layer: full, normalised, activated, some of it dropped.
-// T: float, double.
+// Hidden layers and an output layer, "layer1" to the last. A hidden layer: full, normalised, activated, some of it
+// dropped. T: float, double.
 template <typename T>
 void AppendMlp(const v1::Mlp& mlp, size_t in, size_t outputs, Sequence<T>* net);
 

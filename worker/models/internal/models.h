@@ -32,8 +32,8 @@ template <typename T>
 std::unique_ptr<Model<T>> MakeNetwork(LossSpec loss, uint64_t features, Sequence<T> layers, Target target,
                                       uint64_t seed);
 
-// Scores are x W plus what `deep` makes of x E: "wide" and "embeddings", W and E, are sparse tables with rows of as many
-// numbers as there are scores, and of `embedding`. Masks as with MakeNetwork.
+// Scores are x W plus what `deep` makes of x E: "wide" and "embeddings", W and E, are sparse tables with rows of as
+// many numbers as there are scores, and of `embedding`. Masks as with MakeNetwork.
 template <typename T>
 std::unique_ptr<Model<T>> MakeWideDeep(LossSpec loss, uint32_t embedding, Sequence<T> deep, uint64_t seed);
 
