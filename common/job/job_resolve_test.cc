@@ -52,6 +52,10 @@ model {
     hidden: 8
     classes: 10
     initialization: HE
+    loss {
+      softmax {
+      }
+    }
   }
   max_bytes: 68719476736
 }

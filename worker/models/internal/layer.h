@@ -69,9 +69,9 @@ class Sequence {
  public:
   void Add(LayerPtr<T> layer);
   bool empty() const { return layers_.empty(); }
-  size_t out() const { return layers_.back()->out(); }
+  size_t out() const { return layers_.back().layer->out(); }
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
-  bool takes_sparse() const { return layers_.front()->takes_sparse(); }
+  bool takes_sparse() const { return layers_.front().layer->takes_sparse(); }
 
   // The last layer's output, [count x out], valid until the next call.
   T* Forward(const Rows<T>& x, absl::Span<const T* const> parameters);
