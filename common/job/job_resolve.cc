@@ -6,14 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
+#include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
 
 namespace descent {
 namespace {
-
-bool ReadsData(const v1::ModelSpec& model) {
-  return !model.has_quadratic() && !(model.has_custom() && model.custom().no_data());
-}
 
 void ResolveDataset(v1::Dataset* dataset) {
   if (dataset->has_idx() && dataset->idx().scale() == 0) dataset->mutable_idx()->set_scale(1.0 / 255);
@@ -31,14 +28,6 @@ void ResolveData(const std::string& job_dir, v1::DataSpec* data) {
   if (data->cache_bytes() == 0) data->set_cache_bytes(uint64_t{8} << 30);
   if (data->shard_rows() == 0) data->set_shard_rows(65536);
   if (data->window_shards() == 0) data->set_window_shards(4);
-}
-
-void ResolveModel(v1::ModelSpec* model) {
-  if (model->has_mlp() && model->mlp().initialization() == v1::DEFAULT_INITIALIZATION) {
-    model->mutable_mlp()->set_initialization(model->mlp().activation() == v1::RELU ? v1::HE : v1::XAVIER);
-  }
-  if (model->has_quadratic() && model->quadratic().dim() == 0) model->mutable_quadratic()->set_dim(1);
-  if (model->max_bytes() == 0) model->set_max_bytes(uint64_t{64} << 30);
 }
 
 void ResolveCluster(uint32_t servers, uint32_t workers, v1::Cluster* cluster) {
