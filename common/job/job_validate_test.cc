@@ -235,5 +235,26 @@ TEST(ValidateJob, Evaluation) {
             "evaluation.every_epochs: the model reads no data, so it has no epochs");
 }
 
+TEST(ValidateJob, Metrics) {
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=CONFUSION,F1,TOP_K,CALIBRATION", "evaluation.top_k=1,3"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=ROC_AUC,R2"}),
+            "evaluation: ROC_AUC is of two classes, R2 is of numbers; the model predicts 10 classes");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=ROC_AUC", "evaluation.exact_scores=1000000"}),
+            "evaluation.exact_scores: 1000000 is not from 0 to 524288");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=F1", "evaluation.exact_scores=10", "evaluation.top_k=2",
+                              "evaluation.calibration_bins=3", "evaluation.threshold=2"}),
+            "evaluation.top_k: is for the metric TOP_K\n"
+            "evaluation.exact_scores: is for areas under curves and tune_threshold\n"
+            "evaluation.calibration_bins: is for the metric CALIBRATION\n"
+            "evaluation.threshold: 2 is no probability");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=F1,F1"}), "evaluation.metrics: F1 is there twice");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=TOP_K", "evaluation.top_k=0"}),
+            "evaluation.top_k[0]: 0 is not from 1 to 65536");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE"}), "evaluation.metrics: nothing is evaluated on data");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE", "evaluation.objective=true"}), "");
+  EXPECT_EQ(ErrorOf(kQuadratic, {"evaluation.metrics=RMSE", "evaluation.every_rounds=1"}),
+            "evaluation.metrics: nothing is evaluated on data");
+}
+
 }  // namespace
 }  // namespace descent

@@ -113,7 +113,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       ranks_(options_.job.ranks()),
       advanced_(now),
       training_(options_.job.ranks(), metrics_every_),
-      evaluation_(options_.job.ranks()),
+      evaluation_(options_.job.ranks(), options_.job.evaluation()),
       first_(lease_ + absl::Minutes(1)) {
   if (options_.job.length_case() == v1::JobSpec::kRounds) clocks_ = options_.job.rounds();
   Log(LogLine::Level::kInfo,

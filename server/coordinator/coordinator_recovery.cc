@@ -189,7 +189,7 @@ void Coordinator::Restore() {
     rank.advanced = now_;
   }
   training_ = TrainingMerge(static_cast<uint32_t>(ranks_.size()), metrics_every_);
-  evaluation_ = EvaluationMerge(static_cast<uint32_t>(ranks_.size()));
+  evaluation_ = EvaluationMerge(static_cast<uint32_t>(ranks_.size()), options_.job.evaluation());
   scalars_ = ScalarMerge();
   samples_.clear();
   begun_at_ = round();

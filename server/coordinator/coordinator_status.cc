@@ -261,6 +261,9 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     std::string line = absl::StrFormat("clock %d, epoch %.4g: loss %.6g", e.clock, e.epoch, e.loss);
     if (e.accuracy.has_value()) absl::StrAppendFormat(&line, ", accuracy %.4f", *e.accuracy);
     if (e.objective.has_value()) absl::StrAppendFormat(&line, ", objective %.10g", *e.objective);
+    for (const auto& [name, value] : e.metrics.values) {
+      if (name != "accuracy") absl::StrAppendFormat(&line, ", %s %.5g", name, value);
+    }
     if (e.fuzzy) absl::StrAppend(&line, " (of a moving model)");
     status.set_last_evaluation(line);
   }

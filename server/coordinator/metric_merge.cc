@@ -5,36 +5,57 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/metrics/metric_names.h"
 
 namespace descent {
 
-std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped) {
+std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part, std::vector<std::string>* trouble) {
   if (part.rank() >= ranks_) return std::nullopt;
   if (last_.has_value() && part.clock() <= *last_) return std::nullopt;
-  auto& ranks = pending_[part.clock()];
-  ranks.emplace(part.rank(), part);
-  const auto drop = [&](std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>>::iterator it) {
+  Pending& pending = pending_[part.clock()];
+  if (WantsMetrics(evaluation_) && !pending.ranks.contains(part.rank())) {
+    absl::Status fits = CheckMetricState(evaluation_, part.metrics());
+    if (fits.ok() && !pending.ranks.empty()) fits = CheckMerge(evaluation_, part.metrics(), pending.metrics);
+    if (!fits.ok()) {
+      trouble->push_back(absl::StrCat("rank ", part.rank(), "'s part of the evaluation at clock ", part.clock(),
+                                      " is left out: ", fits.message()));
+      if (pending.ranks.empty()) pending_.erase(part.clock());
+      return std::nullopt;
+    }
+    MergeCounts(part.metrics(), &pending.metrics);
+  }
+  const auto [stored, added] = pending.ranks.emplace(part.rank(), part);
+  if (added) DropCounts(stored->second.mutable_metrics());
+
+  const auto drop_first = [&] {
+    const auto it = pending_.begin();
     std::vector<uint32_t> missing;
     for (uint32_t r = 0; r < ranks_ && missing.size() < 8; ++r) {
-      if (!it->second.contains(r)) missing.push_back(r);
+      if (!it->second.ranks.contains(r)) missing.push_back(r);
     }
-    dropped->push_back(absl::StrCat("the evaluation at clock ", it->first, " stays incomplete: ranks ",
+    trouble->push_back(absl::StrCat("the evaluation at clock ", it->first, " stays incomplete: ranks ",
                                     absl::StrJoin(missing, ", "), " did not report"));
-    return pending_.erase(it);
+    pending_.erase(it);
   };
-  if (ranks.size() < ranks_) {
-    if (pending_.size() > kMaxPending) drop(pending_.begin());
+  if (pending.ranks.size() < ranks_) {
+    const size_t most = std::clamp<size_t>(kMaxPendingBytes / (pending.metrics.SpaceUsedLong() + 1), 1, kMaxPending);
+    if (pending_.size() > most) drop_first();
     return std::nullopt;
   }
-  while (pending_.begin()->first < part.clock()) drop(pending_.begin());
+  while (pending_.begin()->first < part.clock()) drop_first();
   last_ = part.clock();
+  MetricRecord record = Merge(std::move(pending_.begin()->second));
+  record.clock = part.clock();
+  pending_.erase(pending_.begin());
+  return record;
+}
 
+MetricRecord EvaluationMerge::Merge(Pending pending) const {
   MetricRecord record;
   record.kind = MetricRecord::Kind::kEvaluation;
-  record.clock = part.clock();
   double loss = 0, weight = 0, correct = 0, regularizer = 0, train_loss = 0, train_weight = 0;
   bool classification = false;
-  for (const auto& [rank, p] : pending_.begin()->second) {
+  for (const auto& [rank, p] : pending.ranks) {
     loss += p.loss();
     weight += p.weight();
     correct += p.correct();
@@ -43,6 +64,7 @@ std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part,
     train_weight += p.train_weight();
     record.fuzzy |= p.fuzzy();
     classification |= p.classification();
+    MergeSums(p.metrics(), &pending.metrics);
   }
   record.weight = static_cast<uint64_t>(weight);
   record.loss = weight > 0 ? loss / weight : 0;
@@ -51,7 +73,8 @@ std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part,
     record.train_loss = train_loss / train_weight;
     if (std::isfinite(regularizer)) record.objective = *record.train_loss + regularizer;
   }
-  pending_.erase(pending_.begin());
+  record.metrics = Finish(evaluation_, std::move(pending.metrics));
+  if (const double* accuracy = record.metrics.Find("accuracy"); accuracy != nullptr) record.accuracy = *accuracy;
   return record;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/metrics/metric_state.h"
 #include "common/tensor/partition_map.h"
 #include "descent/v1/coordinator.pb.h"
 
@@ -22,7 +23,7 @@ namespace descent {
 
 // One line of metrics.jsonl.
 struct MetricRecord {
-  enum class Kind { kTraining, kEvaluation, kRolledBack };
+  enum class Kind { kTraining, kEvaluation, kRolledBack, kDecision };
   Kind kind = Kind::kTraining;
   absl::Time time;
   uint64_t clock = 0;   // the updates of the clocks below are in it
@@ -38,23 +39,36 @@ struct MetricRecord {
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
   std::optional<double> objective;   // train_loss + regularizer, where that is known
   bool fuzzy = false;
+  MetricResults metrics;
   // RolledBack: this generation goes on from `clock`; what was recorded of later clocks is computed again.
   uint64_t generation = 0;
+  // Decision: what evaluations have led to at `clock`.
+  std::string decision, why;
 };
 
 class EvaluationMerge {
  public:
-  explicit EvaluationMerge(uint32_t ranks) : ranks_(ranks) {}
+  explicit EvaluationMerge(uint32_t ranks, v1::Evaluation evaluation = {})
+      : ranks_(ranks), evaluation_(std::move(evaluation)) {}
 
-  // Fills in clock, loss, weight, accuracy, objective, fuzzy once the last rank of that clock has reported. Evaluations
-  // come out in ascending clocks; an incomplete one that a later one overtakes is dropped and told in *dropped.
-  std::optional<MetricRecord> Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped);
+  // Fills in clock, loss, weight, accuracy, objective, fuzzy, metrics once the last rank of that clock has reported.
+  // Evaluations come out in ascending clocks; an incomplete one that a later one overtakes is dropped. Told in
+  // *trouble: such, and parts that are no parts of this job's evaluation.
+  std::optional<MetricRecord> Add(const v1::EvaluationPart& part, std::vector<std::string>* trouble);
   size_t pending() const { return pending_.size(); }
 
  private:
+  struct Pending {
+    std::map<uint32_t, v1::EvaluationPart> ranks;  // what they counted is in `metrics`
+    v1::MetricState metrics;
+  };
+  MetricRecord Merge(Pending pending) const;
+
   static constexpr size_t kMaxPending = 256;
+  static constexpr size_t kMaxPendingBytes = size_t{64} << 20;  // of counts, beside those of the newest
   uint32_t ranks_;
-  std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>> pending_;  // [clock][rank]
+  v1::Evaluation evaluation_;
+  std::map<uint64_t, Pending> pending_;  // by clock
   std::optional<uint64_t> last_;
 };
 

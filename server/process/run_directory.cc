@@ -19,6 +19,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+void AddMetrics(const MetricRecord& record, Json* json) {
+  if (record.accuracy.has_value()) (*json)["accuracy"] = *record.accuracy;
+  Json metrics;
+  for (const auto& [name, value] : record.metrics.values) {
+    if (name != "accuracy") metrics[name] = value;
+  }
+  for (const auto& [name, values] : record.metrics.per_class) metrics[name] = values;
+  if (!record.metrics.confusion.empty()) metrics["confusion"] = record.metrics.confusion;
+  for (const ReliabilityBin& bin : record.metrics.reliability) {
+    metrics["reliability"].push_back({{"begin", bin.begin},
+                                      {"end", bin.end},
+                                      {"examples", bin.examples},
+                                      {"confidence", bin.confidence},
+                                      {"accuracy", bin.accuracy}});
+  }
+  if (!metrics.is_null()) (*json)["metrics"] = std::move(metrics);
+}
+
 double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
 
 }  // namespace
@@ -87,7 +105,7 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["examples_per_second"] = record.examples_per_second;
     if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
   } else {
-    if (record.accuracy.has_value()) line["accuracy"] = *record.accuracy;
+    AddMetrics(record, &line);
     if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;
     if (record.objective.has_value()) line["objective"] = *record.objective;
     line["snapshot"] = absl::StrCat("clock ", record.clock);
@@ -124,7 +142,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
   if (summary.evaluation.has_value()) {
     json["evaluated_at_clock"] = summary.evaluation->clock;
     json["loss"] = summary.evaluation->loss;
-    if (summary.evaluation->accuracy.has_value()) json["accuracy"] = *summary.evaluation->accuracy;
+    AddMetrics(*summary.evaluation, &json);
   }
   if (summary.objective.has_value()) json["objective"] = *summary.objective;
   json["wall_seconds"] = status.seconds();

@@ -11,6 +11,7 @@ namespace {
 
 constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call and a pause take
 constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
+constexpr size_t kMostEvaluation = size_t{1} << 20;  // bytes of a beat; a part that is larger goes alone
 
 // A coordinator that is away may come back.
 bool Passes(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
@@ -73,15 +74,21 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
   beat.set_generation(built_.value_or(era_).generation);
   beat.set_ready(placement_.has_value());
   beat.set_moves(era_.moves);
+  size_t bytes = 0;
+  for (const auto& part : evaluation_) {
+    bytes += part.ByteSizeLong();
+    if (bytes > kMostEvaluation && beat.evaluation_size() > 0) break;
+    *beat.add_evaluation() = part;
+  }
+  const bool all_told = static_cast<size_t>(beat.evaluation_size()) == evaluation_.size();
   for (const auto& [rank, progress] : progress_) {
     v1::RankProgress* out = beat.add_progress();
     out->set_rank(rank.value);
     out->set_clock(progress.clock);
     out->set_examples(progress.examples);
-    out->set_done(progress.done);
+    out->set_done(progress.done && all_told);
   }
   for (const auto& part : training_) *beat.add_training() = part;
-  for (const auto& part : evaluation_) *beat.add_evaluation() = part;
   return beat;
 }
 
@@ -166,6 +173,7 @@ void ControlLink::Loop() {
           if (!reply->unknown_member()) {
             training_.erase(training_.begin(), training_.begin() + beat.training_size());
             evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
+            urgent_ |= !evaluation_.empty();
           }
           TakeNews(*reply);
         }
@@ -366,6 +374,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
   part.set_regularizer(evaluation.regularizer);
   part.set_fuzzy(evaluation.fuzzy);
   part.set_classification(evaluation.classification);
+  if (evaluation.metrics.has_value()) *part.mutable_metrics() = *evaluation.metrics;
   MutexLock lock(&mu_);
   if (!SameGeneration()) return;
   evaluation_.push_back(part);
