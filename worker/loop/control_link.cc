@@ -11,6 +11,7 @@ namespace {
 
 constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call and a pause take
 constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
+constexpr absl::Duration kAskToBegin = absl::Milliseconds(10);
 constexpr size_t kMostEvaluation = size_t{1} << 20;  // bytes of a beat; a part that is larger goes alone
 
 // A coordinator that is away may come back.
@@ -100,6 +101,7 @@ void ControlLink::Enter(Era era) {
   progress_.clear();
   training_.clear();
   evaluation_.clear();
+  begin_below_.reset();
   run_stops_ = false;  // unless it says so again: a coordinator that was started again may not know of it
 }
 
@@ -115,6 +117,7 @@ void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
   }
   run_stops_ |= reply.stop();
   if (reply.clocks() > 0) clocks_ = reply.clocks();
+  begin_below_ = reply.has_begin_below() ? std::optional(reply.begin_below()) : std::nullopt;
   if (!placement_.has_value() && reply.phase() >= v1::RUNNING && reply.has_map()) placement_ = reply;
   // With nothing to compute there is nothing to build: a new generation is taken up to say that its ranks rest.
   const bool rests = resting_ && run_stops_;
@@ -209,8 +212,11 @@ void ControlLink::Loop() {
     }
     if (!line.empty()) calls_.log(line);
     MutexLock lock(&mu_);
-    const absl::Time next = time_->Now() + pause;
-    while (!end_ && !urgent_ && time_->Now() < next) changed_.WaitUntil(&mu_, next);
+    const absl::Time beat_at = time_->Now();
+    const auto next = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return beat_at + (awaits_begin_ ? std::min(pause, kAskToBegin) : pause);
+    };
+    while (!end_ && !urgent_ && time_->Now() < next()) changed_.WaitUntil(&mu_, next());
   }
 }
 
@@ -305,6 +311,22 @@ void ControlLink::WaitForChange(absl::Time deadline) {
   while (VisibleLeases() == before && phase_ == phase && StateLocked().ok() && time_->Now() < deadline) {
     changed_.WaitUntil(&mu_, deadline);
   }
+}
+
+bool ControlLink::AwaitBegin(Clock clock, absl::Time deadline) {
+  MutexLock lock(&mu_);
+  const auto may = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !begin_below_.has_value() || clock.value < *begin_below_;
+  };
+  if (may()) return true;
+  awaits_begin_ = true;
+  changed_.SignalAll();  // ask more often
+  const std::vector<LeasedRank> before = VisibleLeases();
+  while (!may() && VisibleLeases() == before && StateLocked().ok() && time_->Now() < deadline) {
+    changed_.WaitUntil(&mu_, deadline);
+  }
+  awaits_begin_ = false;
+  return may() && StateLocked().ok();
 }
 
 void ControlLink::Pause(absl::Time until) {

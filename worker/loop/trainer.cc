@@ -311,6 +311,8 @@ class Trainer::Impl {
       }
       return absl::OkStatus();
     }
+    // Without leave: back to where leases and state are looked at.
+    if (!control_->AwaitBegin(clock, time_->Now() + kWaitSlice)) return absl::OkStatus();
     return Compute(clock, group);
   }
 

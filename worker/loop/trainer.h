@@ -62,6 +62,9 @@ class TrainerControl {
   virtual absl::Status State() = 0;
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
+  // Whether this clock may begin; else returns when it may, when leases or state have changed, or at the deadline: what
+  // an evaluation leads to is decided before the next clock (server/coordinator/steering.h).
+  virtual bool AwaitBegin(Clock /*clock*/, absl::Time /*deadline*/) { return true; }
   // Returns at `until`, whatever changes.
   virtual void Pause(absl::Time until) = 0;
   // Where servers have changed hands within the generation since the loop was made: all addresses. Else empty.
