@@ -28,7 +28,7 @@ Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId r
       folder_(storage_.get()),
       numerics_(ComputeNumericsFingerprint("")) {}
 
-absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
+absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore, std::optional<uint64_t> number) {
   Beginning beginning;
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
   DESCENT_RETURN_IF_ERROR(lock_.Take());
@@ -50,7 +50,13 @@ absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   } else if (!absl::IsNotFound(views.status())) {
     log_->Log(absl::StrCat("warning: ", views.status().message()));
   }
-  DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
+  NewestCut newest;
+  if (number.has_value()) {
+    DESCENT_ASSIGN_OR_RETURN(newest, folder_.FindNewestGood(run_, JobFingerprint(job_), number));
+  }
+  if (!newest.good.has_value()) {
+    DESCENT_ASSIGN_OR_RETURN(newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
+  }
   for (const Cut& bad : newest.bad) {
     if (!bad.committed) continue;  // a server died while it was taken
     log_->Log(absl::StrCat("warning: checkpoint ", bad.name, " can't be used: ", bad.status.message()));
@@ -62,6 +68,9 @@ absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
   from.number = newest.good->id.number;
   for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
   from.tensors = layout.tensors;
+  if (!from.state.ParseFromString(newest.good->manifest.coordinator_state())) {
+    return absl::DataLossError(absl::StrCat("the coordinator's state in ", newest.good->name, " can't be read"));
+  }
   return beginning;
 }
 
@@ -87,11 +96,14 @@ void Checkpointing::Tend(CoordinatorHost* host) {
   KeepViews(host);
   struct View {
     bool wants_generation;
+    std::optional<uint64_t> number;
     CutSchedule::Stage stage;
   };
-  const View view = host->With([](Coordinator& c, absl::Time) { return View{c.wants_generation(), c.cuts().stage()}; });
+  const View view = host->With([](Coordinator& c, absl::Time) {
+    return View{c.wants_generation(), c.wants_cut(), c.cuts().stage()};
+  });
   if (view.wants_generation) {
-    absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true);
+    absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true, view.number);
     if (!beginning.ok()) {
       // The disk may come back; a run that can't be recovered for long ends by its time-out.
       log_->Log(absl::StrCat("warning: no new generation yet: ", beginning.status().message()));
@@ -125,7 +137,11 @@ void Checkpointing::Commit(CoordinatorHost* host) {
   v1::CutManifest manifest;
   std::optional<double> metric;
   CutId cut;
-  host->With([&](Coordinator& c, absl::Time now) {
+  const bool known = host->With([&](Coordinator& c, absl::Time now) {
+    const std::optional<v1::CoordinatorState> state = c.StateOfCut();
+    if (!state.has_value()) return false;
+    state->SerializeToString(manifest.mutable_coordinator_state());
+    if (job_.stopping().early().restore_best()) manifest.set_needs_cut(state->steering().best_clock());
     const CutSchedule& cuts = c.cuts();
     cut = CutId{run_, c.generation(), cuts.number()};
     for (uint64_t clock : cuts.RestartClocks(job_.ranks())) manifest.add_restart_clock(clock);
@@ -139,7 +155,9 @@ void Checkpointing::Commit(CoordinatorHost* host) {
     for (const auto& [server, report] : cuts.reports()) *manifest.add_part() = report.part();
     manifest.set_created_unix_micros(absl::ToUnixMicros(now));
     metric = c.last_validation_loss();
+    return true;
   });
+  if (!known) return;  // what belongs to the cut is on its way
   manifest.set_format(kCutFormat);
   manifest.set_run(run_.value);
   manifest.set_generation(cut.generation.value);

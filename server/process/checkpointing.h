@@ -30,9 +30,9 @@ class Checkpointing {
     std::optional<v1::ReplicaViews> views;  // that the coordinator of this run before has made lasting
   };
   // A generation of this run that nobody else has, made lasting, and the newest good cut to go on from, unless the run
-  // is to begin with the initial values. Cuts that can't be used are logged by name. FAILED_PRECONDITION: the folder is
-  // another run's.
-  absl::StatusOr<Beginning> Begin(bool restore);
+  // is to begin with the initial values. `number`: rather that cut, if it is good. Cuts that can't be used are logged by
+  // name. FAILED_PRECONDITION: the folder is another run's.
+  absl::StatusOr<Beginning> Begin(bool restore, std::optional<uint64_t> number = std::nullopt);
 
   // Whatever the coordinator waits for: a generation, a cut's folder, its manifest. Called a few times a second.
   void Tend(CoordinatorHost* host);

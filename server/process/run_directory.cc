@@ -95,6 +95,15 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["time"] = UnixSeconds(record.time);
     return Write(line.dump() + "\n");
   }
+  if (record.kind == MetricRecord::Kind::kDecision) {
+    line["kind"] = "decision";
+    line["clock"] = record.clock;
+    line["epoch"] = record.epoch;
+    line["decision"] = record.decision;
+    line["why"] = record.why;
+    line["time"] = UnixSeconds(record.time);
+    return Write(line.dump() + "\n");
+  }
   line["kind"] = training ? "training" : "evaluation";
   line["clock"] = record.clock;
   line["epoch"] = record.epoch;
@@ -134,6 +143,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
   json["job"] = status.job();
   json["result"] = v1::Phase_Name(status.phase());
   if (!status.first_cause().empty()) json["first_cause"] = status.first_cause();
+  if (!status.end_reason().empty()) json["ended_by"] = status.end_reason();
   json["clocks"] = status.round();
   if (status.clocks_per_epoch() > 0) {
     json["epochs"] = static_cast<double>(status.round()) / static_cast<double>(status.clocks_per_epoch());

@@ -108,6 +108,7 @@ v1::HeartbeatRequest ServerMember::Beat() {
   beat.set_generation(told ? generation_ : 0);
   beat.set_ready(ready());
   for (const auto& [server, seat] : seats_) seat->Report(&beat);
+  beat.set_rate_changes(context_->rate_changes->size());
   return beat;
 }
 
@@ -170,6 +171,17 @@ absl::Status ServerMember::TendSeats(const v1::HeartbeatReply& news) {
     seat->Tend(news, want);
   }
   return absl::OkStatus();
+}
+
+bool ServerMember::TakeRates(const v1::HeartbeatReply& news) {
+  // Another generation may have decided otherwise so far: its list comes whole while this server is not ready.
+  if (news.rate_change().empty() && news.generation() == rates_of_) return false;
+  rates_of_ = news.generation();
+  RateChanges::List list;
+  for (const v1::RateChange& change : news.rate_change()) list.emplace_back(change.clock(), change.factor());
+  const bool more = list.size() > context_->rate_changes->size();
+  context_->rate_changes->Set(std::move(list));
+  return more;
 }
 
 void ServerMember::SendScalars() {
@@ -248,7 +260,9 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         continue;
       }
       pause = absl::Milliseconds(std::max<uint32_t>(1, news->next_ms()));
+      const bool rates = TakeRates(*news);
       DESCENT_RETURN_IF_ERROR(TendSeats(*news));
+      if (rates) continue;  // ranks wait for every server to say that it knows
     } else if (absl::Now() - heard > patience) {
       return absl::UnavailableError(absl::StrCat(
           "no word from the coordinator for ", absl::FormatDuration(absl::Trunc(absl::Now() - heard, absl::Seconds(1))),
