@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
 #include "common/base/check.h"
+#include "common/base/copy_bytes.h"
 
 namespace descent {
 
@@ -47,7 +47,7 @@ class Payload {
   void CopyTo(void* out) const {
     auto* to = static_cast<std::byte*>(out);
     for (const Piece& piece : pieces_) {
-      std::memcpy(to, piece.data, piece.size);
+      CopyBytes(to, piece.data, piece.size);
       to += piece.size;
     }
   }
@@ -77,7 +77,7 @@ class PayloadReader {
     DESCENT_CHECK(size <= remaining());
     auto* to = static_cast<std::byte*>(out);
     ForEach(size, [&](const Payload::Piece& piece, size_t offset, size_t n) {
-      std::memcpy(to, piece.data + offset, n);
+      CopyBytes(to, piece.data + offset, n);
       to += n;
     });
   }

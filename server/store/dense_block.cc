@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/copy_bytes.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
 #include "server/store/kernels.h"
@@ -185,7 +186,7 @@ absl::Status DenseBlock::OwnState() {
   for (const FloatBuffer& state : state_) {
     own.push_back(context_->pool->Take(elements_));
     if (own.back() == nullptr) return NoMemory(*context_, elements_);
-    std::memcpy(own.back().get(), state.get(), elements_ * sizeof(float));
+    CopyBytes(own.back().get(), state.get(), elements_ * sizeof(float));
   }
   state_ = std::move(own);
   for (size_t s = 0; s < state_.size(); ++s) state_pointers_[s] = state_[s].get();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/copy_bytes.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
 #include "server/store/kernels.h"
@@ -151,10 +152,10 @@ absl::Status SparseSlot::Hold(Rank first, uint32_t span, uint32_t keys, const Pa
   const size_t floats = size_t{keys} * table_->dim;
   SparseSum sum;
   sum.keys.resize(keys);
-  if (keys > 0) std::memcpy(sum.keys.data(), batch.keys, keys * sizeof(uint64_t));
+  if (keys > 0) CopyBytes(sum.keys.data(), batch.keys, keys * sizeof(uint64_t));
   sum.values = context.pool->Take(floats);
   if (sum.values == nullptr) return NoMemory(context, floats);
-  if (floats > 0) std::memcpy(sum.values.get(), batch.values, floats * sizeof(float));
+  if (floats > 0) CopyBytes(sum.values.get(), batch.values, floats * sizeof(float));
   *context.copied_bytes += payload.size();
   const ReductionTree::Arrival arrival = tree_.Insert(first, span);
   if (arrival.covered) return absl::OkStatus();

@@ -32,6 +32,34 @@ def local(batch, rounds, ranks):
                         f"batch_size={batch}", "--set", f"ranks={ranks}"))
 
 
+def server_peaks(part, folder):
+    """Peak resident bytes of each of two servers that hold `part` bytes of a model each."""
+    job = folder / f"big-{part}.textproto"
+    job.write_text(f'name: "big" ranks: 2 rounds: 40 model {{ quadratic {{ dim: {part // 2} }} }} '
+                   "learning_rate { constant: 0.01 }")
+    process = subprocess.Popen([bin_dir / "descent", "run", job, "--servers", "2", "--workers", "2", "--run-dir",
+                                folder / f"big-{part}"], stdout=subprocess.DEVNULL)
+    peaks = {}
+    while process.poll() is None:
+        # The children of `descent run` alone: other clusters of this machine do not count.
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in children:
+            try:
+                name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                continue
+            for row in status.splitlines():
+                if name == "descent_server" and row.startswith("VmHWM"):
+                    peaks[pid] = int(row.split()[1]) * 1024
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            pass
+    assert process.returncode == 0, process.returncode
+    return list(peaks.values())
+
+
 with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     print("| batch | ranks | one process, examples/s | 2 servers + 2 workers, examples/s | ratio |\n|---|---|---|---|---|")
@@ -41,29 +69,15 @@ with tempfile.TemporaryDirectory() as folder:
             one, many = (sorted(values)[1] for values in zip(*pairs))
             print(f"| {batch} | {ranks} | {one:,.0f} | {many:,.0f} | {many / one:.2f} |", flush=True)
 
-    # A model of 200 MB in SGD, two servers: the peak of the second server's resident memory.
-    big = folder / "big.textproto"
-    big.write_text('name: "big" ranks: 2 rounds: 40 model { quadratic { dim: 50000000 } } learning_rate { constant: 0.01 }')
-    process = subprocess.Popen([bin_dir / "descent", "run", big, "--servers", "2", "--workers", "2", "--run-dir",
-                                folder / "big"], stdout=subprocess.DEVNULL)
-    peaks = {}
-    while process.poll() is None:
-        for line in subprocess.run(["pgrep", "-a", "descent_server"], stdout=subprocess.PIPE, text=True).stdout.splitlines():
-            pid = line.split()[0]
-            try:
-                status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                continue
-            for row in status.splitlines():
-                if row.startswith("VmHWM"):
-                    peaks[pid] = int(row.split()[1]) * 1024
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            pass
-    part = 100_000_000
-    print(f"\nserver memory, SGD, its part of the model {part >> 20} MiB: peaks",
-          ", ".join(f"{p >> 20} MiB ({p / part:.1f} times)" for p in peaks.values()))
+    # Two sizes tell what grows with the model from what does not.
+    print("\n| server memory, SGD, its part of the model | peak of each server, and times the part |\n|---|---|")
+    parts, peaks = (50_000_000, 200_000_000), []
+    for part in parts:
+        of_each = server_peaks(part, folder)
+        peaks.append(max(of_each))
+        print(f"| {part >> 20} MiB |", ", ".join(f"{p >> 20} MiB ({p / part:.2f})" for p in of_each), "|", flush=True)
+    slope = (peaks[1] - peaks[0]) / (parts[1] - parts[0])
+    print(f"\na server's peak: {slope:.2f} times its part and {(peaks[0] - slope * parts[0]) / 2**20:.0f} MiB\n")
 
     times = []
     tiny = folder / "tiny.textproto"

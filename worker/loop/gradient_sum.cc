@@ -5,6 +5,8 @@
 #include <iterator>
 #include <utility>
 
+#include "common/base/copy_bytes.h"
+
 namespace descent {
 namespace {
 
@@ -50,9 +52,9 @@ void Fold(const std::vector<TensorSpec>& tensors, const Geometry& geometry, Grad
     for (size_t i = 0; i < tensors.size(); ++i) {
       if (tensors[i].sparse) {
         left->rows[i].Resize(right.rows[i].size());
-        std::memcpy(left->rows[i].data(), right.rows[i].data(), right.rows[i].size() * sizeof(float));
+        CopyBytes(left->rows[i].data(), right.rows[i].data(), right.rows[i].size() * sizeof(float));
       } else {
-        std::memcpy(left->dense[i], right.dense[i], tensors[i].elements() * sizeof(float));
+        CopyBytes(left->dense[i], right.dense[i], tensors[i].elements() * sizeof(float));
       }
     }
     return;

@@ -83,7 +83,7 @@ absl::StatusOr<ModelNeeds> NeedsOf(const v1::ModelSpec& spec) {
     case v1::ModelSpec::kCustom:
       needs.data = !spec.custom().no_data();
       return needs;
-    case v1::ModelSpec::KIND_NOT_SET:
+    default:
       break;
   }
   return absl::InvalidArgumentError(
@@ -153,7 +153,7 @@ absl::StatusOr<std::unique_ptr<Model<T>>> MakeModel(const v1::ModelSpec& spec, c
     }
     case v1::ModelSpec::kCustom:
       return MakeCustom<T>(spec.custom(), input, custom);
-    case v1::ModelSpec::KIND_NOT_SET:
+    default:
       break;
   }
   return absl::InternalError("model: not made");
