@@ -196,6 +196,11 @@ MetricRecord Steering::Decision(uint64_t clock, std::string what, std::string wh
   return record;
 }
 
+std::optional<uint64_t> Steering::wants_norms() const {
+  if (!needs_norms() || !pending_.has_value() || at_end_) return std::nullopt;
+  return pending_->clock - 1;
+}
+
 std::optional<uint64_t> Steering::wants_cut() const {
   return cut_needed_ ? std::optional<uint64_t>(state_.clock()) : std::nullopt;
 }

@@ -43,6 +43,8 @@ class Steering {
   // The evaluation at record.clock is complete; `end` is the length of the job. Ignored unless it is newer than what is
   // known.
   void Evaluated(const MetricRecord& record, uint64_t end);
+  // The round whose norms are waited for.
+  std::optional<uint64_t> wants_norms() const;
   // Squared norms of the round of `clock`: the mean gradient, and what it changed in the parameters.
   void Agreed(const v1::ScalarSquares& squares);
 
