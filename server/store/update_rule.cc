@@ -57,6 +57,9 @@ absl::StatusOr<Result> UpdateRule::Make(const v1::Optimizer& given) {
       return MakeRmsProp(spec);
     case v1::Optimizer::kAdam:
       return WithProximal(spec, Adam(spec.adam()));
+    case v1::Optimizer::kLars:
+    case v1::Optimizer::kLamb:
+      return absl::UnimplementedError("optimizer: not there yet");
     case v1::Optimizer::kAdamw:
       return Plain(AdamW(spec.adamw()));
     case v1::Optimizer::kAmsgrad:

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -17,6 +19,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/copy_bytes.h"
 #include "common/random/philox.h"
 #include "descent/v1/job.pb.h"
 #include "server/store/block_store.h"
@@ -49,12 +52,17 @@ void SetGradientBytes(benchmark::State& state, size_t elements) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * elements * sizeof(float)));
 }
 
-void Memcpy(benchmark::State& state) {
-  const size_t n = static_cast<size_t>(state.range(0));
-  const std::vector<float> from = Values(n, 1);
-  std::vector<float> to(n);
+// The second argument: how many bytes the target lies behind the source modulo 4,096.
+template <auto copy>
+void Copy(benchmark::State& state) {
+  const size_t n = static_cast<size_t>(state.range(0)), bytes = n * sizeof(float);
+  constexpr size_t kPage = 4096;
+  const std::vector<std::byte> from(bytes + kPage, std::byte{1});
+  std::vector<std::byte> to(bytes + 2 * kPage);
+  const auto place = [](const auto& of) { return reinterpret_cast<uintptr_t>(of.data()) % kPage; };
+  std::byte* target = to.data() + (kPage + place(from) - place(to)) % kPage + state.range(1);
   for (auto _ : state) {
-    std::memcpy(to.data(), from.data(), n * sizeof(float));
+    copy(target, from.data(), bytes);
     benchmark::ClobberMemory();
   }
   SetGradientBytes(state, n);
@@ -294,7 +302,10 @@ void SparseRound(benchmark::State& state, float l2) {
 
 void Register() {
   for (const int64_t n : {int64_t{kBlock}, int64_t{16 * kBlock}}) {
-    benchmark::RegisterBenchmark("memcpy", Memcpy)->Arg(n);
+    for (const int64_t behind : {64, 16}) {
+      benchmark::RegisterBenchmark("memcpy", Copy<std::memcpy>)->Args({n, behind});
+      benchmark::RegisterBenchmark("copy_bytes", Copy<CopyBytes>)->Args({n, behind});
+    }
     benchmark::RegisterBenchmark("axpy", Axpy)->Arg(n);
     benchmark::RegisterBenchmark("finite_test", Finite)->Arg(n);
     benchmark::RegisterBenchmark("reduce", Sum)->Arg(n);
