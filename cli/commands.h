@@ -3,6 +3,8 @@
 #ifndef DESCENT_CLI_COMMANDS_H_
 #define DESCENT_CLI_COMMANDS_H_
 
+#include <string>
+
 #include "CLI/App.hpp"
 #include "absl/status/status.h"
 
@@ -16,7 +18,7 @@ void AddHealthCommand(CLI::App* program, int* exit_status);
 void AddPredictCommand(CLI::App* program, int* exit_status);
 void AddExportCommand(CLI::App* program, int* exit_status);
 void AddInspectCommand(CLI::App* program, int* exit_status);
-void AddReplayCommand(CLI::App* program, int* exit_status);
+void AddReplayCommand(CLI::App* program, const std::string& user_cache, int* exit_status);
 
 // "descent: <message>" on standard error; returns `exit_status`.
 int Complain(const absl::Status& status, int exit_status);

@@ -1,12 +1,14 @@
 // descent: the command line. Every command is a file of its own.
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "CLI/App.hpp"
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "worker/loop/user_cache.h"
 
 namespace descent {
 
@@ -33,7 +35,7 @@ int Main(int argc, char** argv) {
   AddPredictCommand(&program, &exit_status);
   AddExportCommand(&program, &exit_status);
   AddInspectCommand(&program, &exit_status);
-  AddReplayCommand(&program, &exit_status);
+  AddReplayCommand(&program, UserCacheDir(std::getenv), &exit_status);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

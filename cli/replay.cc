@@ -147,7 +147,8 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   out.cut = newest.good->name;
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<CutReader> cut, CutReader::Open(storage.get(), out.cut));
 
-  DESCENT_ASSIGN_OR_RETURN(const WorkerData data, OpenWorkerData(job, options.data_root, CacheDirOf(job, ""), {}));
+  DESCENT_ASSIGN_OR_RETURN(const WorkerData data,
+                           OpenWorkerData(job, options.data_root, CacheDirOf(job, "", options.user_cache), {}));
   if (cut->layout().tensors != data.model->tensors()) {
     return absl::FailedPreconditionError(
         absl::StrCat(out.cut, ": its tensors are not those of the model: are these the data of the run?"));

@@ -58,7 +58,8 @@ absl::StatusOr<ReplayedHashes> HashStore(const ReplayInput& input, bool apply_pu
 
 struct ReplayOptions {
   std::string run_dir;
-  std::string data_root;  // in the place of the job's; empty: as the job says
+  std::string data_root;   // in the place of the job's; empty: as the job says
+  std::string user_cache;  // where data shards are kept unless the job says so
 };
 struct ReplayOutcome {
   std::string cut;  // its folder's name

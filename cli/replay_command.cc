@@ -29,10 +29,11 @@ int RunReplay(const ReplayOptions& options) {
 
 }  // namespace
 
-void AddReplayCommand(CLI::App* program, int* exit_status) {
+void AddReplayCommand(CLI::App* program, const std::string& user_cache, int* exit_status) {
   CLI::App* command = program->add_subcommand(
       "replay", "Do a run with record_order again, one step after another, and compare the parameters");
   auto options = std::make_shared<ReplayOptions>();
+  options->user_cache = user_cache;
   command->add_option("run_dir", options->run_dir, "The run's directory")->required()->type_name("RUN_DIR");
   command->add_option("--data-root", options->data_root, "Where the job's data are, in the place of data.root")
       ->type_name("DIR");

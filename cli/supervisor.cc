@@ -91,7 +91,6 @@ absl::Status Supervisor::Spawn(Seat* seat) {
   if (!child.ok()) return child.status();
   seat->child = *std::move(child);
   seat->judged = false;
-  seat->life.started = absl::Now();
   return absl::OkStatus();
 }
 
@@ -238,6 +237,10 @@ void Supervisor::TakeNews() {
     last_ = **std::move(news.status);
     got_status_ = true;
     if (news.asked >= back_after_) back_after_ = 0;
+    for (Seat& seat : seats_) {
+      if (!seat.running() || !TakesPart(last_, static_cast<uint64_t>(seat.child->pid()))) continue;
+      seat.life.takes_part = std::min(seat.life.takes_part, absl::Now());
+    }
     if (!last_.memory().empty() && last_.memory() != last_memory_) {
       last_memory_ = last_.memory();
       display_->Message(Printable(last_memory_));

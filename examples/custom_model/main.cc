@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "worker/loop/user_cache.h"
 #include "worker/loop/worker_main.h"
 #include "worker/models/model.h"
 #include "worker/models/model_factory.h"
@@ -83,4 +84,6 @@ absl::StatusOr<std::unique_ptr<descent::Model<float>>> MakeHuber(const descent::
 
 }  // namespace
 
-int main(int argc, char** argv) { return descent::WorkerMain(argc, argv, {{"huber", MakeHuber}}); }
+int main(int argc, char** argv) {
+  return descent::WorkerMain(argc, argv, {{"huber", MakeHuber}}, descent::UserCacheDir(std::getenv));
+}

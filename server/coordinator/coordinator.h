@@ -14,15 +14,18 @@
 // process of its own: it is created with a generation that follows the last one.
 //
 // With replicas (job.replicas) the death of a server whose backups hold everything is none of this: they are promoted,
-// workers are told the new addresses, and the generation goes on (replica_table.h). A backup that its primary can't
-// reach is given up for a while (backup_watch.h).
+// workers are told the new addresses, and the generation goes on (replication.h).
+//
+// What it is made of, each with a contract of its own: member_table.h (who is there), admission.h (who may join),
+// lease_table.h (who holds which rank), rank_table.h (how far ranks are), replication.h (who serves what),
+// cut_schedule.h, memory_plan.h, run_metrics.h, throughput.h, graceful_stop.h, first_cause.h, run_log.h. Here is what
+// one of them means for another.
 //
 // What comes from members is checked, never trusted. Thread-safety: none.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
 #define DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -38,20 +41,20 @@
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "server/coordinator/admission.h"
-#include "server/coordinator/backup_watch.h"
 #include "server/coordinator/cut_schedule.h"
 #include "server/coordinator/first_cause.h"
+#include "server/coordinator/graceful_stop.h"
 #include "server/coordinator/lease_table.h"
-#include "server/coordinator/metric_merge.h"
-#include "server/coordinator/replica_table.h"
+#include "server/coordinator/member_table.h"
+#include "server/coordinator/memory_plan.h"
+#include "server/coordinator/rank_table.h"
+#include "server/coordinator/replication.h"
+#include "server/coordinator/run_log.h"
+#include "server/coordinator/run_metrics.h"
+#include "server/coordinator/steering.h"
+#include "server/coordinator/throughput.h"
 
 namespace descent {
-
-// What a server will take at most.
-struct MemoryPlan {
-  uint64_t bytes = 0;
-  std::string parts;  // "parameters 4.0 GiB, state 8.0 GiB, ...": for people
-};
 
 // The cut that a generation goes on from.
 struct RestoreFrom {
@@ -59,6 +62,7 @@ struct RestoreFrom {
   uint64_t number = 0;
   std::vector<uint64_t> clocks;  // per rank
   std::vector<TensorSpec> tensors;
+  v1::CoordinatorState state;
 };
 
 struct CoordinatorOptions {
@@ -82,13 +86,6 @@ struct CoordinatorOptions {
   std::optional<v1::ReplicaViews> adopt;
   CutSchedule::Options cuts;      // servers and apply_push are filled in
   std::string checkpoint_folder;  // passed on to servers
-};
-
-struct LogLine {
-  enum class Level { kInfo, kWarning, kError };
-  absl::Time time;
-  Level level = Level::kInfo;
-  std::string text;
 };
 
 class Coordinator {
@@ -125,18 +122,19 @@ class Coordinator {
                     absl::string_view state_sha256, absl::Time now);
   // A server died: make the next generation lasting, find what to go on from, and call BeginGeneration.
   bool wants_generation() const { return wants_generation_; }
+  // What it is to go on from, if not the newest: the cut of the best model.
+  std::optional<uint64_t> wants_cut() const { return back_to_best_; }
   // `generation` is newer than the present one. Ignored unless wanted.
   void BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now);
   // With replicas: these are to be made lasting (nullopt: they are); then ViewsLasting. Nobody hears of a promotion or
   // of a backup that was given up before.
-  struct LastingViews {
-    uint64_t change = 0, news = 0;
-    v1::ReplicaViews views;
-  };
+  using LastingViews = Replication::LastingViews;
   std::optional<LastingViews> WantsViews() const;
   void ViewsLasting(uint64_t change, uint64_t news, absl::Time now);
   // The owner makes folders, manifests and tells how that went; the rest is done here.
   CutSchedule& cuts() { return cuts_; }
+  // What belongs into the cut that is committing; nullopt: not all of it is known yet.
+  std::optional<v1::CoordinatorState> StateOfCut();
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
   // The job is over, and every member that is left has heard of it, or has had the time to.
@@ -145,93 +143,81 @@ class Coordinator {
   v1::Phase phase() const { return phase_; }
   bool ended() const { return phase_ >= v1::FINISHED; }
   std::string first_cause() const { return first_.Text(); }  // "" unless FAILED
-  int stop_signal() const { return stop_signal_; }           // 0: none
+  int stop_signal() const { return stop_.signal(); }         // 0: none
   uint64_t round() const;  // the clocks below are completed, by every rank or with backups by enough
-  bool stopping() const { return stopping_; }
+  bool stopping() const { return stop_.asked(); }
   std::optional<double> last_validation_loss() const {
-    return last_evaluation_.has_value() ? std::optional(last_evaluation_->loss) : std::nullopt;
+    const std::optional<MetricRecord>& last = metrics_.last_evaluation();
+    return last.has_value() ? std::optional(last->loss) : std::nullopt;
   }
   uint64_t clocks() const { return clocks_; }  // 0: not known yet
   Generation generation() const { return generation_; }
   const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
   const std::optional<PartitionMap>& map() const { return map_; }
-  std::vector<std::string> addresses() const;  // by server id
-  std::vector<MetricRecord> DrainRecords();
-  std::vector<LogLine> DrainLog();
+  std::vector<std::string> addresses() const { return replication_.Addresses(); }  // by server id
+  std::vector<MetricRecord> DrainRecords() { return metrics_.Drain(); }
+  std::vector<LogLine> DrainLog() { return log_.Drain(); }
 
  private:
-  struct Member {
-    MemberId id;
-    bool is_server = false;
-    ServerId server;
-    std::string host, address;
-    uint64_t pid = 0, nonce = 0, memory_bytes = 0;
-    absl::Time registered, heard;
-    bool ready = false;  // of a server: its blocks of this generation are made
-    bool told_end = false;
-    v1::ServerLoad load;
-    std::vector<v1::SeatReport> held;  // when it registered, of the generation below
-    uint64_t held_generation = 0;
-  };
-  struct RankState {
-    uint64_t clock = 0;
-    uint64_t examples = 0;         // of the present lease
-    uint64_t examples_before = 0;  // of earlier leases
-    bool done = false;
-    absl::Time advanced;
-    // With replicas: what it was pushing when servers changed hands may be on some of them and not on others, until it
-    // has completed this clock. kUnbounded: its worker has not been heard of since.
-    uint64_t settles = 0;
-  };
-  struct Sample {
-    absl::Time time;
-    uint64_t examples = 0, round = 0, bytes = 0;
-  };
-
   Coordinator(CoordinatorOptions options, absl::Time now);
 
+  // --- coordinator.cc: phases and time
   absl::Time Advance(absl::Time now);  // time never runs backwards here
-  void Log(LogLine::Level level, std::string text);
   void SetPhase(v1::Phase phase, absl::string_view why);
   void Fail(std::string cause);
   void Evolve();  // whatever the present state allows: the next phase, grants
-  bool Starts();
-  void LearnLength();
+  bool Starts() const;
   bool PlanMemory();
+  void BeginToRun();
+  void EndRunning();  // once nobody has anything under way
   void GrantOrphans();
-  // Servers have changed hands: a stop is told once every rank has completed a clock with those that serve now, so that
-  // all are at one clock.
-  void Unsettle();
-  bool Settled(uint32_t rank) const;
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
+  // Every rank that has a holder has completed a clock with the servers that serve now: told to stop then, all are at
+  // one clock.
+  bool Settled() const;
+  void TakeAbsence();
+  void LoseTheSilent();
+  void FailIfLate();
+
+  // --- coordinator_members.cc: members that come and go
+  v1::RegisterReply Welcome(const Member& member) const;
+  v1::RegisterReply Refuse(std::vector<std::string> mismatch);
+  v1::RegisterReply TooLate(const std::string& who) { return Refuse({TooLateText(who)}); }
+  std::string TooLateText(const std::string& who) const;
+  void LearnLength();
   void Lose(MemberId id, absl::string_view why);
   void ServerDied(const Member& server, absl::string_view why);
   // With replicas: whether all that the server served is served by others now.
   bool GoesOnWithout(const Member& server);
-  void PlaceReplicas();
-  // What a primary says of its backup, which may hold it up.
-  void WatchBackup(const v1::SeatReport& report);
-  // Backups that were given up come again.
-  void TendBackups();
+
+  // --- coordinator_progress.cc: heartbeats
+  void TakeServersWord(const v1::HeartbeatRequest& request, bool current, Member* server);
+  void TakeProgress(const Member& worker, const v1::HeartbeatRequest& request);
+  void AddPlacement(const Member& member, v1::HeartbeatReply* reply) const;
+
+  // --- coordinator_recovery.cc: generations and cuts
   // Goes on with what the servers hold, or from the cut.
   void AdoptOrRestore();
   void Restore();
-  void TendCuts();
-  void AddPlacement(const Member& member, const v1::HeartbeatRequest& request, v1::HeartbeatReply* reply) const;
   bool CheckRestore();
-  uint64_t FurthestRound() const;
-  void TakeProgress(const Member& worker, const v1::HeartbeatRequest& request);
-  void EmitTraining();
-  void EmitEvaluation(MetricRecord record);
-  v1::RegisterReply Welcome(const Member& member) const;
-  v1::RegisterReply Refuse(std::vector<std::string> mismatch);
-  Member* FindLike(bool is_server, absl::string_view host, uint64_t pid);
-  // A process that registered with another coordinator may come with an id that somebody else has here.
-  static bool IsOf(const Member& member, uint64_t nonce) {
-    return nonce == 0 || member.nonce == 0 || member.nonce == nonce;
-  }
-  static std::string Clip(absl::string_view text);
-  std::string Name(const Member& member) const;
+  void TendCuts();
+
+  // A generation is wanted, since this one is over.
+  void RollBack(absl::string_view why);
+
+  // --- coordinator_steering.cc: what evaluations lead to
+  void Steer();
+  void TellRates();  // to the records
+  void TakeNorms(std::optional<uint64_t> clock);
+  double TrainedSeconds() const;
+  std::optional<uint64_t> BeginBelow() const;
+  void EndTraining(std::string reason);
+  // Training is over. True: another model than that which stands is to be saved.
+  bool GoBackToBest();
+  void ForgetEnd();
+  void RestoreSteering();
+
+  // --- coordinator_status.cc: for people
   std::string WaitingText() const;
   std::string MissingText() const;
   // Per rank that held reads wait for: as the server tells it that has waited longest, and the holder.
@@ -239,66 +225,53 @@ class Coordinator {
   std::string StallText() const;
   std::string Message() const;
   uint32_t NextMs() const;
-  uint64_t servers_there() const;
-  uint64_t workers_there() const { return members_.size() - servers_there(); }
-  Sample Totals() const;
-  double EpochOf(uint64_t clock) const;
+  Throughput::Totals Totals() const;
+  void AddRates(absl::Time now, v1::StatusReply* status) const;
 
   const CoordinatorOptions options_;
   const uint32_t want_servers_, want_workers_;
   const absl::Duration lease_, start_timeout_, stall_timeout_;
-  const uint64_t metrics_every_;
   const absl::Time created_;
 
+  RunLog log_;
   absl::Time now_;
   std::optional<absl::Time> ticked_;
   v1::Phase phase_ = v1::STARTING;
-  absl::Time phase_since_;
-  Generation generation_;
-  uint64_t last_member_ = 0;
-  std::map<MemberId, Member> members_;  // the living
+  absl::Time phase_since_, running_since_, ended_at_;
+  absl::Time advanced_;  // any progress at all
+  FirstCause first_;
+
+  MemberTable members_;
   Admission admission_;
+  bool mixed_told_ = false;
+  std::string last_death_;
+  LeaseTable leases_;
+  RankTable ranks_;
+  std::optional<absl::Time> orphans_since_;  // some rank has no holder
+  Replication replication_;
+
   std::optional<PartitionMap> map_;
   std::string memory_line_;
-  const bool replicated_;
-  ReplicaTable replicas_;
-  BackupWatch watch_;
-  uint64_t promotions_ = 0;
-  uint64_t lasting_change_ = 0, lasting_news_ = 0;
-  uint64_t moves_ = 0;    // that may be heard of
-  bool adopted_ = false;  // this generation goes on with what servers held
+  uint64_t clocks_ = 0, clocks_per_epoch_ = 0;
+  RunMetrics metrics_;
+  Throughput throughput_;
+
+  Generation generation_;
   bool wants_generation_ = false;
   std::optional<RestoreFrom> restore_;
   CutSchedule cuts_;
-  LeaseTable leases_;
-  std::vector<RankState> ranks_;
-  std::optional<absl::Time> orphans_since_;  // some rank has no holder
-  std::string last_death_;
-  bool mixed_told_ = false;
-
   uint64_t recoveries_ = 0;
   uint64_t begun_at_ = 0;   // the round that this generation began with
   uint32_t fruitless_ = 0;  // generations in a row that finished no clock
 
-  uint64_t clocks_ = 0, clocks_per_epoch_ = 0;
-  absl::Time running_since_, ended_at_;
-  absl::Time advanced_;  // any progress at all
-  std::deque<Sample> samples_;
-  TrainingMerge training_;
-  EvaluationMerge evaluation_;
-  ScalarMerge scalars_;
-  absl::Time training_told_;
-  std::optional<MetricRecord> last_training_, last_evaluation_;
-
-  bool stopping_ = false;
-  int stop_signal_ = 0;
-  absl::Time stop_since_;
-  std::optional<absl::Time> stop_told_;  // since when workers are told
-  FirstCause first_;
+  GracefulStop stop_;
+  Steering steering_;
+  std::string end_reason_;  // why training is over
+  bool ended_by_rule_ = false;  // and not by a request
+  std::optional<uint64_t> back_to_best_;  // the clock of the model that is gone back to
+  uint64_t evaluations_before_best_ = 0;
+  uint64_t best_lost_ = 0;  // the clock of one that can't be
   std::string model_dir_, parameters_sha256_, state_sha256_;
-
-  std::vector<MetricRecord> records_;
-  std::vector<LogLine> log_;
 };
 
 }  // namespace descent

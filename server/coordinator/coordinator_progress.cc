@@ -1,12 +1,10 @@
 // Heartbeats: leases renewed, progress taken in, metrics merged, and the news given back.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/control/messages.h"
-#include "common/job/learning_rate_schedule.h"
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
@@ -18,65 +16,43 @@ constexpr uint32_t kServerBeatMs = 100;
 
 }  // namespace
 
-// ----------------------------------------------------------------------------------------------------------
-
 v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, absl::Time now) {
   Advance(now);
   v1::HeartbeatReply reply;
-  auto it = members_.find(MemberId(request.member()));
-  if (it != members_.end() && !IsOf(it->second, request.nonce())) it = members_.end();
-  if (it == members_.end() || request.run() != options_.run.value) {
+  Member* const found = members_.FindAs(MemberId(request.member()), request.nonce());
+  if (found == nullptr || request.run() != options_.run.value) {
     reply.set_unknown_member(true);
     reply.set_phase(phase_);
     reply.set_generation(generation_.value);
-    reply.set_message(it == members_.end()
+    reply.set_message(found == nullptr
                           ? absl::StrCat("member ", request.member(), " is not known: its lease of ",
                                          absl::FormatDuration(lease_), " ended, or it left; register again")
                           : absl::StrFormat("run %016x; expected run %016x", request.run(), options_.run.value));
     reply.set_next_ms(NextMs());
     return reply;
   }
-  Member& member = it->second;
+  Member& member = *found;
   member.heard = now_;
   // What is said of a generation that is over counts no more.
   const bool current = request.generation() == generation_.value && !wants_generation_;
   if (member.is_server) {
-    if (request.has_load() && current) {
-      if (request.load().round() > member.load.round()) advanced_ = now_;
-      member.load = request.load();
-    }
-    if (request.ready() && current && phase_ == v1::PLACING && !member.ready) {
-      Log(LogLine::Level::kInfo, absl::StrCat("placed: ", Name(member), " has made its blocks"));
-    }
-    member.ready = request.ready() && current && map_.has_value();
-    for (const v1::SeatReport& report : request.seat()) {
-      if (current && replicas_.Report(member.id, report) && report.primary()) WatchBackup(report);
-    }
-    if (replicated_) member.ready = member.ready && replicas_.Ready(member.id);
-    for (const v1::CutReport& report : request.cut()) {
-      if (!current) break;
-      const ServerId server = replicated_ ? ServerId(report.server()) : member.server;
-      if (!replicated_ || replicas_.IsPrimary(member.id, server)) cuts_.Report(server, report, now_);
-    }
+    TakeServersWord(request, current, &member);
   } else {
     member.ready = request.ready() && current;
-    if (!current) {
-      // Its ranks begin where the new generation has them.
-    } else if (phase_ == v1::RUNNING || phase_ == v1::SAVING)
-      TakeProgress(member, request);
+    // In a new generation its ranks begin where that has them.
+    if (current && (phase_ == v1::RUNNING || phase_ == v1::SAVING)) TakeProgress(member, request);
   }
   Evolve();
 
   reply.set_phase(phase_);
   reply.set_generation(generation_.value);
-  // Nobody hears of primaries and backups that have changed before that is lasting.
-  const bool lasting = replicas_.changes() == lasting_change_;
-  if (lasting && (!member.ready || (!member.is_server && request.moves() != moves_))) {
-    AddPlacement(member, request, &reply);
+  const bool told = replication_.MayBeTold();
+  if (told && (!member.ready || (!member.is_server && request.moves() != replication_.moves()))) {
+    AddPlacement(member, &reply);
   }
-  reply.set_moves(moves_);
-  if (lasting && member.is_server && replicated_ && !wants_generation_ && !ended()) {
-    for (v1::Seat& seat : replicas_.SeatsOf(member.id)) *reply.add_seat() = std::move(seat);
+  reply.set_moves(replication_.moves());
+  if (told && member.is_server && !wants_generation_ && !ended()) {
+    for (v1::Seat& seat : replication_.SeatsOf(member.id)) *reply.add_seat() = std::move(seat);
   }
   if (member.is_server && current && cuts_.stage() == CutSchedule::Stage::kOrdered) {
     reply.mutable_cut()->set_number(cuts_.number());
@@ -89,12 +65,18 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
       *reply.add_leases() = ToMessage(Rank(r), Incarnation{generation_, leases_.number(Rank(r))});
     }
   }
-  reply.set_stop(stop_told_.has_value() || (stopping_ && phase_ != v1::RUNNING));
+  reply.set_stop(stop_.told() || (stopping() && phase_ != v1::RUNNING));
   reply.set_message(Message());
   reply.set_next_ms(NextMs());
-  if (member.is_server ? cuts_.enabled() || replicated_ : replicated_) {
+  if (replication_.enabled() || (member.is_server && cuts_.enabled())) {
     reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
   }
+  if (member.is_server && steering_.changes_rate()) {
+    reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
+    const auto& changes = steering_.state().rate_change();
+    if (!current || member.rate_changes != static_cast<uint32_t>(changes.size())) *reply.mutable_rate_change() = changes;
+  }
+  if (const std::optional<uint64_t> below = BeginBelow(); below.has_value()) reply.set_begin_below(*below);
   reply.set_clocks(clocks_);
   reply.set_clocks_per_epoch(clocks_per_epoch_);
   reply.set_train_rows(admission_.train_rows());
@@ -102,81 +84,75 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   return reply;
 }
 
+void Coordinator::TakeServersWord(const v1::HeartbeatRequest& request, bool current, Member* server) {
+  if (request.has_load() && current) {
+    if (request.load().round() > server->load.round()) advanced_ = now_;
+    server->load = request.load();
+  }
+  if (request.ready() && current && phase_ == v1::PLACING && !server->ready) {
+    log_.Info(absl::StrCat("placed: ", NameOf(*server), " has made its blocks"));
+  }
+  server->ready = request.ready() && current && map_.has_value();
+  server->rate_changes = current ? request.rate_changes() : 0;
+  const bool running = phase_ == v1::RUNNING || phase_ == v1::SAVING;
+  for (const v1::SeatReport& report : request.seat()) {
+    if (current) replication_.Report(server->id, report, running, now_);
+  }
+  server->ready = server->ready && replication_.Ready(server->id);
+  for (const v1::CutReport& report : request.cut()) {
+    const ServerId of = replication_.enabled() ? ServerId(report.server()) : server->server;
+    if (current && replication_.Serves(*server, of)) cuts_.Report(of, report, now_);
+  }
+}
+
+void Coordinator::AddPlacement(const Member& member, v1::HeartbeatReply* reply) const {
+  if (!map_.has_value() || ended() || wants_generation_) return;
+  const bool goes_on = replication_.enabled() && phase_ >= v1::RUNNING;  // backups stand in for who is missing
+  if (members_.servers() < want_servers_ && !goes_on) return;
+  // A worker connects to the servers, whose addresses hold once all of them have their blocks.
+  if (!member.is_server && phase_ == v1::PLACING) return;
+  for (const TensorSpec& spec : admission_.specs()) *reply->add_tensors() = ToMessage(spec);
+  *reply->mutable_map() = ToMessage(*map_);
+  for (std::string& address : addresses()) reply->mutable_map()->add_address(std::move(address));
+  if (!member.is_server || !restore_.has_value() || replication_.adopted()) return;
+  reply->mutable_restore()->set_folder(restore_->folder);
+  reply->mutable_restore()->set_number(restore_->number);
+  for (uint64_t clock : restore_->clocks) reply->mutable_restore()->add_clock(clock);
+}
+
 void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest& request) {
   // Of a rank that has moved on, only its holder is believed.
   const auto held = [&](uint32_t rank) { return rank < ranks_.size() && leases_.holder(Rank(rank)) == worker.id; };
   for (const v1::RankProgress& progress : request.progress()) {
     if (!held(progress.rank())) continue;
-    RankState& rank = ranks_[progress.rank()];
     const uint64_t clock = std::min(progress.clock(), clocks_);
-    if (clock > rank.clock) {
-      rank.clock = clock;
-      rank.advanced = advanced_ = now_;
-    }
-    rank.examples = std::max(rank.examples, progress.examples());
-    if (progress.done() && !rank.done) {
-      rank.done = true;
-      rank.advanced = advanced_ = now_;
-    }
+    if (ranks_.Report(Rank(progress.rank()), clock, progress.examples(), progress.done(), now_)) advanced_ = now_;
   }
-  const bool placed = replicas_.changes() == lasting_change_ && request.moves() == moves_;
-  for (uint32_t r = 0; r < ranks_.size() && placed; ++r) {
-    if (ranks_[r].settles == kUnbounded && held(r)) ranks_[r].settles = ranks_[r].clock + 1;
+  if (replication_.MayBeTold() && request.moves() == replication_.moves()) {
+    for (Rank rank : leases_.RanksOf(worker.id)) ranks_.BeginSettling(rank);
   }
   for (const v1::TrainingPart& part : request.training()) {
     if (!held(part.rank()) || part.first() >= clocks_ || part.clocks() > clocks_ - part.first()) continue;
-    training_.Add(part);
+    metrics_.AddTraining(part);
   }
   for (const v1::EvaluationPart& part : request.evaluation()) {
     if (!held(part.rank()) || part.clock() > clocks_) continue;
-    advanced_ = ranks_[part.rank()].advanced = now_;
-    std::vector<std::string> dropped;
-    std::optional<MetricRecord> record = evaluation_.Add(part, &dropped);
-    for (std::string& text : dropped) Log(LogLine::Level::kWarning, std::move(text));
-    if (record.has_value()) EmitEvaluation(*std::move(record));
+    advanced_ = now_;
+    ranks_.Touch(Rank(part.rank()), now_);
+    const uint64_t before = metrics_.evaluations();
+    for (std::string& text : metrics_.AddEvaluation(part, now_)) log_.Warning(std::move(text));
+    if (metrics_.evaluations() > before) steering_.Evaluated(*metrics_.last_evaluation(), clocks_);
   }
   for (const v1::RankProgress& progress : request.progress()) {
-    if (held(progress.rank()) && progress.done()) training_.Done(Rank(progress.rank()));
+    if (held(progress.rank()) && progress.done()) metrics_.Done(Rank(progress.rank()));
   }
-  EmitTraining();
-}
-
-void Coordinator::EmitTraining() {
-  // Several windows may come with one heartbeat; they share the time since the last one that came.
-  std::vector<MetricRecord> fresh;
-  double examples = 0;
-  while (std::optional<MetricRecord> record = training_.Next()) {
-    examples += static_cast<double>(record->weight);
-    fresh.push_back(*std::move(record));
-  }
-  if (fresh.empty()) return;
-  const double seconds = absl::ToDoubleSeconds(now_ - training_told_);
-  training_told_ = now_;
-  const LearningRateSchedule rate(options_.job, clocks_per_epoch_);
-  for (MetricRecord& record : fresh) {
-    record.time = now_;
-    record.epoch = EpochOf(record.clock);
-    const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / metrics_every_ * metrics_every_;
-    record.rate = rate.At(record.clock - 1);
-    if (seconds > 0) record.examples_per_second = examples / seconds;
-    const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
-    if (square.has_value()) record.gradient_norm = std::sqrt(*square);
-    last_training_ = record;
-    records_.push_back(std::move(record));
-  }
-}
-
-void Coordinator::EmitEvaluation(MetricRecord record) {
-  record.time = now_;
-  record.epoch = EpochOf(record.clock);
-  last_evaluation_ = record;
-  records_.push_back(std::move(record));
+  metrics_.CloseWindows(now_);
 }
 
 absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarPartials& partials, absl::Time now) {
   Advance(now);
-  const auto it = members_.find(MemberId(partials.member()));
-  if (it == members_.end() || !it->second.is_server) {
+  Member* const member = members_.Find(MemberId(partials.member()));
+  if (member == nullptr || !member->is_server) {
     return absl::NotFoundError(absl::StrCat("member ", partials.member(), " is not a server of this job"));
   }
   if (partials.generation() != generation_.value || !map_.has_value()) {
@@ -184,16 +160,16 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
                                                       generation_.value,
                                                       map_.has_value() ? "" : ", once blocks are placed"));
   }
-  it->second.heard = now_;
-  const ServerId server = replicated_ ? ServerId(partials.server()) : it->second.server;
-  if (replicated_ && !replicas_.IsPrimary(it->first, server)) {
+  member->heard = now_;
+  const ServerId server = replication_.enabled() ? ServerId(partials.server()) : member->server;
+  if (!replication_.Serves(*member, server)) {
     return absl::FailedPreconditionError(
-        absl::StrCat("scalars of server ", server.value, ", which ", Name(it->second), " does not serve"));
+        absl::StrCat("scalars of server ", server.value, ", which ", NameOf(*member), " does not serve"));
   }
-  const absl::Status added = scalars_.Add(server, partials, *map_);
+  const absl::Status added = metrics_.scalars().Add(server, partials, *map_);
   if (!added.ok()) return added;
   v1::ScalarTotals totals;
-  if (const std::optional<double> square = scalars_.Square(partials.clock()); square.has_value()) {
+  if (const std::optional<double> square = metrics_.scalars().Square(partials.clock()); square.has_value()) {
     totals.set_ready(true);
     totals.set_square(*square);
   }

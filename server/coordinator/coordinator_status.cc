@@ -10,54 +10,17 @@
 
 namespace descent {
 
-std::string Coordinator::Name(const Member& member) const {
-  const uint64_t number = member.is_server ? member.server.value : member.id.value;
-  return absl::StrCat(member.is_server ? "server " : "worker ", number, " on host ", member.host, " (pid ", member.pid,
-                      ")");
-}
-
-std::vector<std::string> Coordinator::addresses() const {
-  std::vector<std::string> addresses(want_servers_);
-  if (replicas_.running()) {
-    for (uint32_t s = 0; s < want_servers_; ++s) addresses[s] = replicas_.views()[s].primary_address;
-    return addresses;
-  }
-  for (const auto& [id, member] : members_) {
-    if (member.is_server) addresses[member.server.value] = member.address;
-  }
-  return addresses;
-}
-
 uint64_t Coordinator::round() const {
-  uint64_t least = kUnbounded;
-  for (const RankState& rank : ranks_) least = std::min(least, rank.clock);
-  const uint32_t backup = options_.job.consistency().backup_ranks();
-  if (backup == 0 || backup >= ranks_.size()) return least;
-  std::vector<uint64_t> clocks;
-  for (const RankState& rank : ranks_) clocks.push_back(rank.clock);
-  // Rounds close without that many ranks, but for those at which the model is evaluated.
-  std::nth_element(clocks.begin(), clocks.begin() + backup, clocks.end());
-  const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_);
-  if (every == 0) return clocks[backup];
-  return std::min(clocks[backup], std::max(every, (least + every - 1) / every * every));
+  // Rounds at which the model is evaluated do not close without backup ranks.
+  return ranks_.Round(EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_));
 }
 
-Coordinator::Sample Coordinator::Totals() const {
-  Sample sample{now_, 0, round(), 0};
-  for (const RankState& rank : ranks_) sample.examples += rank.examples_before + rank.examples;
-  for (const auto& [id, member] : members_) sample.bytes += member.load.bytes_in() + member.load.bytes_out();
-  return sample;
-}
-
-double Coordinator::EpochOf(uint64_t clock) const {
-  if (admission_.train_rows() == 0 || clocks_per_epoch_ == 0) return 0;
-  return static_cast<double>(clock) / static_cast<double>(clocks_per_epoch_);
-}
+Throughput::Totals Coordinator::Totals() const { return {now_, ranks_.Examples(), round(), members_.Bytes()}; }
 
 std::string Coordinator::WaitingText() const {
-  std::string text = absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - created_), " s: ", servers_there(), "/",
-                                  want_servers_, " servers, ", workers_there(), "/", want_workers_, " workers");
-  if (workers_there() >= want_workers_ && !leases_.CanHoldAll()) {
+  std::string text = absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - created_), " s: ", members_.servers(), "/",
+                                  want_servers_, " servers, ", members_.workers(), "/", want_workers_, " workers");
+  if (members_.workers() >= want_workers_ && !leases_.CanHoldAll()) {
     absl::StrAppend(&text, "; they take fewer than the job's ", ranks_.size(), " ranks (--ranks)");
   }
   return text;
@@ -74,19 +37,19 @@ std::string Coordinator::MissingText() const {
       if (!here[s]) missing.push_back(absl::StrCat("server ", s, ", which is to come back"));
     }
     for (const auto& [id, member] : members_) {
-      if (member.is_server && !member.ready) missing.push_back(Name(member));
+      if (member.is_server && !member.ready) missing.push_back(NameOf(member));
     }
     return absl::StrCat("not ready: ", absl::StrJoin(missing, ", "),
                         last_death_.empty() ? "" : "; gone: ", last_death_);
   }
-  const uint64_t servers = servers_there(), workers = workers_there();
+  const uint64_t servers = members_.servers(), workers = members_.workers();
   if (servers < want_servers_)
     missing.push_back(absl::StrCat(want_servers_ - servers, " of ", want_servers_, " servers"));
   if (workers < want_workers_)
     missing.push_back(absl::StrCat(want_workers_ - workers, " of ", want_workers_, " workers"));
   if (missing.empty()) missing.push_back(absl::StrCat("workers for all of the ", ranks_.size(), " ranks"));
   for (const auto& [id, member] : members_) {
-    if (there.size() < 16) there.push_back(Name(member));
+    if (there.size() < 16) there.push_back(NameOf(member));
   }
   return absl::StrCat("missing: ", absl::StrJoin(missing, ", "),
                       "; registered: ", there.empty() ? "nobody" : absl::StrJoin(there, ", "),
@@ -109,8 +72,8 @@ std::map<uint32_t, v1::Waited> Coordinator::Waits() const {
         told.set_last_rpc(absl::StrCat(Clip(w.last_rpc()), ", to server ", member.server.value));
       }
       if (const std::optional<MemberId> holder = leases_.holder(Rank(w.rank())); holder.has_value()) {
-        told.set_host(members_.at(*holder).host);
-        told.set_pid(members_.at(*holder).pid);
+        told.set_host(members_.Find(*holder)->host);
+        told.set_pid(members_.Find(*holder)->pid);
       }
       slot->second = std::move(told);
     }
@@ -131,7 +94,7 @@ std::string Coordinator::StallText() const {
   const std::optional<MemberId> holder = leases_.holder(Rank(slowest));
   const auto wait = waits.find(slowest);
   return absl::StrCat("no rank finished a clock for ", absl::FormatDuration(stall_timeout_), ": waiting for rank ",
-                      slowest, " of ", holder.has_value() ? Name(members_.at(*holder)) : "no worker",
+                      slowest, " of ", holder.has_value() ? NameOf(*members_.Find(*holder)) : "no worker",
                       ", whose last finished clock is ", ranks_[slowest].clock,
                       wait == waits.end() || wait->second.last_rpc().empty()
                           ? ""
@@ -145,7 +108,7 @@ std::string Coordinator::Message() const {
     case v1::PLACING:
       return absl::StrCat("placing ", absl::ToInt64Seconds(now_ - phase_since_), " s: ", MissingText());
     case v1::RUNNING:
-      if (stopping_) return "stopping: workers finish the clock in hand";
+      if (stopping()) return "stopping: workers finish the clock in hand";
       if (orphans_since_.has_value()) {
         return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - *orphans_since_),
                             " s for a worker: ", leases_.Orphans().size(), " of ", ranks_.size(),
@@ -153,7 +116,7 @@ std::string Coordinator::Message() const {
       }
       for (const auto& [id, member] : members_) {
         if (now_ - member.heard <= lease_ / 2) continue;
-        return absl::StrCat("nothing heard of ", Name(member), " for ", absl::ToInt64Seconds(now_ - member.heard),
+        return absl::StrCat("nothing heard of ", NameOf(member), " for ", absl::ToInt64Seconds(now_ - member.heard),
                             " s");
       }
       if (now_ - advanced_ > absl::Seconds(5)) {
@@ -176,12 +139,28 @@ uint32_t Coordinator::NextMs() const {
       return static_cast<uint32_t>(std::min<int64_t>({250, steady, 20 + in_phase / 20}));
     case v1::RUNNING: {
       // A job of a second is not held up by a heartbeat of a second; nor is one that is about to end.
-      const bool ending = stopping_ || std::any_of(ranks_.begin(), ranks_.end(), [](const auto& r) { return r.done; });
+      const bool ending = stopping() || ranks_.AnyDone();
       return static_cast<uint32_t>(ending ? std::min<int64_t>(50, steady)
                                           : std::min<int64_t>(steady, 20 + in_phase / 10));
     }
     default:
       return static_cast<uint32_t>(std::min<int64_t>(50, steady));
+  }
+}
+
+void Coordinator::AddRates(absl::Time now, v1::StatusReply* status) const {
+  const absl::Time end = ended() ? ended_at_ : now;
+  status->set_seconds(absl::ToDoubleSeconds(end - running_since_));
+  Throughput::Totals last = Totals();
+  last.time = end;
+  status->set_payload_bytes(last.bytes);
+  // Recently while it runs; over all once it is over.
+  const Throughput::Rates rates =
+      ended() ? Throughput::Between({running_since_, 0, 0, 0}, last) : throughput_.Since(last);
+  status->set_examples_per_second(rates.examples);
+  status->set_bytes_per_second(rates.bytes);
+  if (rates.rounds > 0 && !ended()) {
+    status->set_seconds_left(static_cast<double>(clocks_ - last.round) / rates.rounds);
   }
 }
 
@@ -204,7 +183,6 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     out->set_standby(!member.is_server && phase_ >= v1::RUNNING && leases_.RanksOf(id).empty());
     out->set_server(member.server.value);
   }
-  uint64_t most = 0;
   for (uint32_t r = 0; r < ranks_.size(); ++r) {
     v1::RankStatus* out = status.add_rank();
     out->set_rank(r);
@@ -214,7 +192,6 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     out->set_incarnation(leases_.number(Rank(r)));
     if (phase_ == v1::RUNNING) out->set_since_seconds(absl::ToDoubleSeconds(now - ranks_[r].advanced));
     if (const auto w = waited.find(r); w != waited.end()) out->set_last_rpc(w->second.last_rpc());
-    most = std::max(most, ranks_[r].clock);
   }
   if (phase_ == v1::RUNNING) {
     for (auto& [rank, w] : waited) *status.add_waited() = std::move(w);
@@ -223,7 +200,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_clocks_per_epoch(admission_.train_rows() > 0 ? clocks_per_epoch_ : 0);  // without data there are no epochs
   status.set_round(round());
   // What workers say of their clocks is of different moments; servers see all ranks at one.
-  uint64_t spread = most - round();
+  uint64_t spread = ranks_.Furthest() - round();
   bool measured = false;
   for (const auto& [id, member] : members_) {
     if (!member.load.has_lead()) continue;
@@ -231,52 +208,25 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     measured = true;
   }
   status.set_staleness_spread(spread);
-  if (last_training_.has_value()) status.set_loss(last_training_->loss);
-  if (const std::optional<double> square = scalars_.Last(); square.has_value()) {
+  if (const auto& last = metrics_.last_training(); last.has_value()) status.set_loss(last->loss);
+  if (const std::optional<double> square = metrics_.scalars().Last(); square.has_value()) {
     status.set_gradient_norm(std::sqrt(*square));
   }
-  if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) {
-    const absl::Time end = ended() ? ended_at_ : now;
-    status.set_seconds(absl::ToDoubleSeconds(end - running_since_));
-    Sample last = Totals();
-    last.time = end;
-    // Recently while it runs; over all once it is over.
-    const Sample first = ended() ? Sample{running_since_, 0, 0, 0} : samples_.front();
-    status.set_payload_bytes(last.bytes);
-    const double seconds = absl::ToDoubleSeconds(last.time - first.time);
-    if (seconds > 0) {
-      status.set_examples_per_second(static_cast<double>(last.examples - std::min(last.examples, first.examples)) /
-                                     seconds);
-      status.set_bytes_per_second(static_cast<double>(last.bytes - std::min(last.bytes, first.bytes)) / seconds);
-      if (last.round > first.round && !ended()) {
-        status.set_seconds_left(static_cast<double>(clocks_ - last.round) * seconds /
-                                static_cast<double>(last.round - first.round));
-      }
-    }
-  }
+  if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) AddRates(now, &status);
   status.set_batch_size(options_.job.batch_size());
   status.set_message(Message());
-  if (last_evaluation_.has_value()) {
-    const MetricRecord& e = *last_evaluation_;
-    std::string line = absl::StrFormat("clock %d, epoch %.4g: loss %.6g", e.clock, e.epoch, e.loss);
-    if (e.accuracy.has_value()) absl::StrAppendFormat(&line, ", accuracy %.4f", *e.accuracy);
-    if (e.objective.has_value()) absl::StrAppendFormat(&line, ", objective %.10g", *e.objective);
-    for (const auto& [name, value] : e.metrics.values) {
-      if (name != "accuracy") absl::StrAppendFormat(&line, ", %s %.5g", name, value);
-    }
-    if (e.fuzzy) absl::StrAppend(&line, " (of a moving model)");
-    status.set_last_evaluation(line);
-  }
+  status.set_last_evaluation(metrics_.EvaluationText());
   if (phase_ == v1::FAILED) status.set_first_cause(first_.Text());
+  status.set_end_reason(end_reason_);
   status.set_model_dir(model_dir_);
   status.set_parameters_sha256(parameters_sha256_);
   status.set_state_sha256(state_sha256_);
   status.set_memory(memory_line_);
   status.set_last_cut(cuts_.last());
   status.set_recoveries(recoveries_);
-  status.set_promotions(promotions_);
-  for (uint32_t s = 0; s < replicas_.views().size(); ++s) {
-    const ReplicaTable::View& view = replicas_.views()[s];
+  status.set_promotions(replication_.promotions());
+  for (uint32_t s = 0; s < replication_.views().size(); ++s) {
+    const ReplicaTable::View& view = replication_.views()[s];
     v1::ServerStatus* out = status.add_server();
     out->set_server(s);
     out->set_primary(view.primary.value);

@@ -17,6 +17,18 @@
 
 namespace descent {
 
+inline v1::FailureReport FailureReportOf(const std::string& role, const std::string& host, uint64_t pid, bool own,
+                                         const std::string& cause, double unix_seconds = 0) {
+  v1::FailureReport report;
+  report.set_role(role);
+  report.set_host(host);
+  report.set_pid(pid);
+  report.set_own(own);
+  report.set_cause(cause);
+  report.set_unix_seconds(unix_seconds);
+  return report;
+}
+
 class TestCluster {
  public:
   static CoordinatorOptions Options(uint32_t ranks, uint32_t servers, uint32_t workers) {

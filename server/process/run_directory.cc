@@ -70,14 +70,16 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
     out.ended = true;
     return out;
   }
-  // A line that was being written when the process died is no line.
-  const std::string metrics = JoinPath(path, "metrics.jsonl");
-  if (absl::StatusOr<std::string> text = ReadFile(metrics); text.ok() && !text->empty() && text->back() != '\n') {
-    text->resize(text->rfind('\n') == std::string::npos ? 0 : text->rfind('\n') + 1);
-    DESCENT_RETURN_IF_ERROR(WriteFileAtomically(metrics, *text));
-  }
   out.directory.reset(new RunDirectory(path));
   return out;
+}
+
+absl::Status RunDirectory::DropTornLine() {
+  const std::string metrics = JoinPath(path_, "metrics.jsonl");
+  absl::StatusOr<std::string> text = ReadFile(metrics);
+  if (!text.ok() || text->empty() || text->back() == '\n') return absl::OkStatus();
+  text->resize(text->rfind('\n') == std::string::npos ? 0 : text->rfind('\n') + 1);
+  return WriteFileAtomically(metrics, *text);
 }
 
 RunDirectory::~RunDirectory() {

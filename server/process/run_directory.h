@@ -35,9 +35,10 @@ class RunDirectory {
   // Makes the folder where it is not there. ALREADY_EXISTS: it holds another run's metrics, model or summary.
   static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job,
                                                               RunId run);
-  // Goes on with the run in this folder, as its job.textproto has it. NOT_FOUND: there is none.
+  // The run in this folder, as its job.textproto has it, to be gone on with. Nothing is touched: somebody may be at it
+  // still. NOT_FOUND: there is none.
   struct Resumed {
-    bool ended = false;  // there is a summary: it reached its end, was stopped or failed, and nothing was touched
+    bool ended = false;  // there is a summary: it reached its end, was stopped or failed
     std::unique_ptr<RunDirectory> directory;
     v1::JobSpec job;
     RunId run;
@@ -45,6 +46,9 @@ class RunDirectory {
   static absl::StatusOr<Resumed> Resume(const std::string& path);
   ~RunDirectory();
 
+  // Before the first Append to a run that is gone on with: a line of metrics that was being written when the process
+  // died is no line.
+  absl::Status DropTornLine();
   absl::Status Append(const MetricRecord& record);
   absl::Status WriteSummary(const v1::StatusReply& status, const RunSummary& summary);
 

@@ -133,7 +133,7 @@ void Seat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
     ready_ = false;
   }
   // A backup is bound to its view; a promoted one goes on with what it holds.
-  if (ready_ && !want.primary() && want.view() != view_) ready_ = false;
+  if (ready_ && !want.primary() && want.view() != orders_.view()) ready_ = false;
   TakeOrder(news);
   if (ready_) {
     told_view_ = want.view();
@@ -158,7 +158,7 @@ absl::Status Seat::Poll() {
   DESCENT_RETURN_IF_ERROR(placing_.get());
   ready_ = true;
   generation_ = placing_generation_;
-  view_ = primary_ ? 0 : placing_view_;
+  orders_.Begin(primary_ ? 0 : placing_view_);
   return absl::OkStatus();
 }
 
@@ -176,29 +176,20 @@ void Seat::TendReplicas(const v1::Seat& want) {
       *failed = true;
     });
   }
-  // The address of a backup becomes known some beats after the backup is.
-  const bool linked = want.await_backup() && !want.backup_address().empty();
-  if (want.view() == view_ && linked == linked_) return;
-  if (want.await_backup() && !linked) {
-    // Nobody waits meanwhile for the one before, which is gone. (Where it is fresh nothing is pushed yet.)
-    if (linked_) service->Post([this, view = view_](ServerNode*) { primary_node_->GoAlone(view); });
-    linked_ = false;
-    return;
-  }
-  view_ = want.view();
-  linked_ = linked;
-  if (!linked) {
-    service->Post([this, view = view_](ServerNode*) { primary_node_->GoAlone(view); });
+  const BackupOrders::Order order = orders_.Take(want);
+  if (order.kind == BackupOrders::Kind::kNothing) return;
+  if (order.kind == BackupOrders::Kind::kAlone) {
+    service->Post([this, view = order.view](ServerNode*) { primary_node_->GoAlone(view); });
     return;
   }
   ReplicaLinkOptions options;
   options.address = want.backup_address();
-  options.view = view_;
+  options.view = order.view;
   options.trouble = [log = context_->log, server = server_](const absl::Status& trouble) {
     log->Log(absl::StrCat("server ", server.value, ", link to its backup: ", trouble.message()));
   };
   links_.push_back(MakeReplicaLink(std::move(options), service));
-  service->Post([this, link = links_.back(), view = view_, fresh = want.fresh()](ServerNode*) {
+  service->Post([this, link = links_.back(), view = order.view, fresh = want.fresh()](ServerNode*) {
     primary_node_->SetBackup(view, link, fresh);
   });
 }
@@ -260,7 +251,7 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
     Answer answer ABSL_GUARDED_BY(mu);
   };
   auto box = std::make_shared<Box>();
-  services_->service()->Post([this, box, view = view_](ServerNode* node) {
+  services_->service()->Post([this, box, view = orders_.view()](ServerNode* node) {
     Answer answer;
     if (node != nullptr) {
       v1::ServerLoad& load = answer.load;
@@ -333,9 +324,9 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
   report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
   report->set_address(address_);
   report->set_ready(ready_);
-  report->set_synced(ready_ && primary_ && answer.synced && view_ == told_view_);
+  report->set_synced(ready_ && primary_ && answer.synced && orders_.view() == told_view_);
   report->set_whole(ready_ && answer.whole);
-  if (primary_ && view_ == told_view_) report->set_unconfirmed(answer.unconfirmed);
+  if (primary_ && orders_.view() == told_view_) report->set_unconfirmed(answer.unconfirmed);
 }
 
 }  // namespace descent

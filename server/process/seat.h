@@ -25,6 +25,7 @@
 #include "server/process/cut_writer.h"
 #include "server/process/server_services.h"
 #include "server/replica/backup_node.h"
+#include "server/replica/backup_orders.h"
 #include "server/replica/primary_node.h"
 #include "server/replica/replica_link.h"
 
@@ -105,7 +106,7 @@ class Seat {
   bool ready_ = false;
   bool primary_ = true;
   uint64_t generation_ = 0;  // that the blocks are of
-  uint64_t view_ = 0;        // that the node has been told of
+  BackupOrders orders_;      // what the node has been told
   uint64_t told_view_ = 0;   // that the coordinator has told last
   // With replicas, the node's two faces, owned by the service and touched on its thread alone: a backup lies within a
   // primary that is alone until it is promoted.
@@ -113,7 +114,6 @@ class Seat {
   BackupNode* backup_node_ = nullptr;  // null: it has been the primary from the beginning
   // Kept until the node has let go of them: a link's end waits for its stream, which is not for the node's thread.
   std::vector<std::shared_ptr<BackupLink>> links_;
-  bool linked_ = false;  // view_ has a backup whose address is known
   std::shared_ptr<std::atomic<bool>> promotion_failed_ = std::make_shared<std::atomic<bool>>(false);
   std::vector<TensorSpec> tensors_;
   v1::CutOrder order_;              // of cut_
@@ -121,7 +121,7 @@ class Seat {
   std::shared_ptr<std::atomic<bool>> cut_refused_ = std::make_shared<std::atomic<bool>>(false);  // cut_, so far
   std::vector<std::shared_ptr<CutWriter>> retired_;
   uint64_t placing_generation_ = 0, placing_view_ = 0;
-  std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_, generation_ and view_
+  std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_, generation_ and orders_
 };
 
 }  // namespace descent

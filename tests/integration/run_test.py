@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -254,6 +255,20 @@ class RunTest(ClusterTest):
         second = self.command("descent", "run", self.folder / "job.textproto", "--run-dir", self.folder / "third")
         self.assertEqual(second.returncode, 1, second.stdout)
         self.assertIn("of another run; name another folder", second.stdout)
+
+    def test_a_second_coordinator_of_a_run_is_refused_by_name(self):
+        first, run_dir = self.start_run("first", self.job(LOGISTIC.format(epochs=1000000)))
+        run = (run_dir / "run").read_text().strip()
+        pid = self.server(run_dir, "--job")
+        second = self.command("descent_server", "--job", run_dir / "job.textproto", "--run-dir", run_dir, "--resume",
+                              "--bind", "127.0.0.1:0")
+        self.assertEqual(second.returncode, 2, second.stdout)
+        self.assertIn(f"this run has a coordinator: run {run}, process {pid} on host {socket.gethostname()}, which lives",
+                      second.stdout)
+        self.assertFalse((run_dir / "checkpoints" / "generation-2").exists())
+        self.assertNotIn("rolled_back_to", (run_dir / "metrics.jsonl").read_text())
+        first.send_signal(signal.SIGINT)
+        self.assertEqual(first.wait(DEADLINE), 130, first.log())
 
     def test_a_dead_worker_is_replaced(self):
         undisturbed = self.succeed(self.job(LOGISTIC.format(epochs=100)), servers=2, workers=2)

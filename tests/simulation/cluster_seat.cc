@@ -48,7 +48,8 @@ void ClusterSeat::Uninstall() {
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   out_.clear();
-  ready_ = linked_ = false;
+  ready_ = false;
+  orders_ = {};
   placing_ = 0;
   generation_ = Generation();
   timer_ = absl::InfiniteFuture();
@@ -78,7 +79,7 @@ void ClusterSeat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (placed.ok()) {
     ready_ = true;
     generation_ = Generation(news.generation());
-    view_ = primary_ ? 0 : placing_view_;
+    orders_.Begin(primary_ ? 0 : placing_view_);
     return;
   }
   Uninstall();
@@ -144,7 +145,7 @@ absl::Status ClusterSeat::Restore(const v1::RestorePoint& from, const PartitionM
 void ClusterSeat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (ready_ && news.generation() != generation_.value) ready_ = false;
   // A backup is bound to its view; a promoted one goes on with what it holds.
-  if (ready_ && !want.primary() && want.view() != view_) ready_ = false;
+  if (ready_ && !want.primary() && want.view() != orders_.view()) ready_ = false;
   TakeOrder(news);
   if (ready_) {
     told_view_ = want.view();
@@ -167,25 +168,16 @@ void ClusterSeat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
 void ClusterSeat::TendReplicas(const v1::Seat& want) {
   if (!cluster_->schedule.replicas || !want.primary()) return;
   if (!primary_) Promote();
-  // The address of a backup becomes known some beats after the backup is.
-  const bool linked = want.await_backup() && !want.backup_address().empty();
-  if (want.view() == view_ && linked == linked_) return;
-  if (want.await_backup() && !linked) {
-    // Nobody waits meanwhile for the one before, which is gone.
-    if (linked_) primary_node_->GoAlone(view_);
-    linked_ = false;
-    return AfterNode();
-  }
-  view_ = want.view();
-  linked_ = linked;
-  if (linked) {
-    cluster_->Note(name(), absl::StrCat("has a backup at ", want.backup_address(), ", view ", view_));
+  const BackupOrders::Order order = orders_.Take(want);
+  if (order.kind == BackupOrders::Kind::kBackup) {
+    cluster_->Note(name(), absl::StrCat("has a backup at ", want.backup_address(), ", view ", order.view));
     fresh_ = want.fresh();
-    primary_node_->SetBackup(
-        view_, ClusterLink::Make(cluster_, process_, weak_from_this(), want.backup_address(), view_), want.fresh());
-  } else {
-    cluster_->Note(name(), absl::StrCat("goes on alone, view ", view_));
-    primary_node_->GoAlone(view_);
+    primary_node_->SetBackup(order.view,
+                             ClusterLink::Make(cluster_, process_, weak_from_this(), want.backup_address(), order.view),
+                             want.fresh());
+  } else if (order.kind == BackupOrders::Kind::kAlone) {
+    cluster_->Note(name(), absl::StrCat("goes on alone, view ", order.view));
+    primary_node_->GoAlone(order.view);
   }
   AfterNode();
 }
@@ -232,9 +224,9 @@ void ClusterSeat::Carry(Generation generation) {
 }
 
 bool ClusterSeat::synced() const {
-  if (primary_node_ == nullptr || !linked_) return false;
+  if (primary_node_ == nullptr || !orders_.linked()) return false;
   if (cluster_->fault == ClusterFault::kSyncedTooSoon) return true;
-  return primary_node_->synced() && primary_node_->view() == view_;
+  return primary_node_->synced() && primary_node_->view() == orders_.view();
 }
 
 void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
@@ -254,9 +246,10 @@ void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
   report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
   report->set_address(address_);
   report->set_ready(ready_);
-  report->set_synced(ready_ && primary_ && synced() && view_ == told_view_);
+  report->set_synced(ready_ && primary_ && synced() && orders_.view() == told_view_);
   report->set_whole(ready_ && backup_node_ != nullptr && backup_node_->whole());
-  if (ready_ && primary_ && primary_node_ != nullptr && primary_node_->view() == view_ && view_ == told_view_) {
+  if (ready_ && primary_ && primary_node_ != nullptr && primary_node_->view() == orders_.view() &&
+      orders_.view() == told_view_) {
     report->set_unconfirmed(primary_node_->unconfirmed());
   }
   if (report->synced() && !std::exchange(fresh_, true)) cluster_->truth.coverage.Add("backups joined");

@@ -12,6 +12,7 @@
 
 #include "server/node/server_node.h"
 #include "server/replica/backup_node.h"
+#include "server/replica/backup_orders.h"
 #include "server/replica/primary_node.h"
 #include "tests/simulation/cluster_line.h"
 #include "tests/simulation/cluster_link.h"
@@ -99,9 +100,8 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
 
   bool ready_ = false, primary_ = true;
   Generation generation_;   // of the blocks
-  uint64_t view_ = 0;       // that the node has been told of
+  BackupOrders orders_;     // what the node has been told
   uint64_t told_view_ = 0;  // that the coordinator has told last
-  bool linked_ = false;     // view_ has a backup whose address is known
   bool fresh_ = false;      // which was made as the generation began
   uint64_t placing_ = 0;    // 0: no blocks are being made
   uint64_t placings_ = 0;   // counts them

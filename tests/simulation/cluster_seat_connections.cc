@@ -49,7 +49,7 @@ void ClusterSeat::SendToWorker(const std::shared_ptr<ClusterLine>& line, Reply r
   if (cluster_->schedule.replicas || cluster_->job.backup_ranks > 0) {
     const auto push = line->pushes.find(reply.id);
     cluster_->truth.told(generation_, server_).Add(reply, push == line->pushes.end() ? Incarnation() : push->second);
-    replicated_acks_ += linked_ && reply.ack.has_value() && reply.ack->complete;
+    replicated_acks_ += orders_.linked() && reply.ack.has_value() && reply.ack->complete;
     // One that does not know yet that another has taken its place says nothing that the other can't stand for.
     const auto other = cluster_->successors.find({generation_, server_});
     const auto seat = other == cluster_->successors.end() ? nullptr : other->second.lock();
@@ -82,7 +82,7 @@ void ClusterSeat::AfterNode() {
       from->Answer(to.value, std::move(reply));
     }
   }
-  if (linked_ && !pumping_ && !primary_node_->synced()) {
+  if (orders_.linked() && !pumping_ && !primary_node_->synced()) {
     pumping_ = true;
     After(cluster_->dice->Between(absl::ZeroDuration(), absl::Milliseconds(4)), &ClusterSeat::Pump);
   }

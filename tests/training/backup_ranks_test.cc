@@ -3,8 +3,10 @@
 // part in how many rounds. Rank 0 never ends a batch in time, but where every rank is needed; with ABANDON it drops it,
 // with FINISH it pushes it too late.
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -59,6 +61,52 @@ class Pace {
   uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
+// Wakes whoever waits for something that a worker learns from its servers.
+class Arrivals {
+ public:
+  void Tell() {
+    MutexLock lock(&mu_);
+    changed_.SignalAll();
+  }
+  // Asks for the state again whenever something has come.
+  void Await(const std::function<bool()>& state) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    MutexLock lock(&mu_);
+    while (!state() && absl::Now() < deadline) changed_.WaitUntil(&mu_, deadline);
+  }
+
+ private:
+  Mutex mu_;
+  CondVar changed_;
+};
+
+// A worker's transport, which tells of all that comes once the client has taken it in.
+class TellingTransport final : public ClientTransport, private ClientTransport::Handler {
+ public:
+  TellingTransport(std::unique_ptr<ClientTransport> inner, Arrivals* arrivals)
+      : inner_(std::move(inner)), arrivals_(arrivals) {}
+  void Start(Handler* handler) override {
+    handler_ = handler;
+    inner_->Start(this);
+  }
+  void Send(ServerId server, Request request) override { inner_->Send(server, std::move(request)); }
+  void WakeAt(absl::Time when) override { inner_->WakeAt(when); }
+  void Stop() override { inner_->Stop(); }
+
+ private:
+  void OnOpen(ServerId server) override { handler_->OnOpen(server); }
+  void OnReply(ServerId server, Reply reply) override {
+    handler_->OnReply(server, std::move(reply));
+    arrivals_->Tell();
+  }
+  void OnClosed(ServerId server, absl::Status why) override { handler_->OnClosed(server, std::move(why)); }
+  void OnWake(absl::Time now) override { handler_->OnWake(now); }
+
+  const std::unique_ptr<ClientTransport> inner_;
+  Arrivals* const arrivals_;
+  Handler* handler_ = nullptr;
+};
+
 // A row whose label is its rank; its weight is 1. The key of its row of the table, if there is one, is its rank too.
 class Source final : public BatchSource {
  public:
@@ -79,7 +127,7 @@ class Source final : public BatchSource {
 
 class Adder final : public Model<float> {
  public:
-  Adder(const Case& c, Pace* pace) : case_(c), pace_(pace) {
+  Adder(const Case& c, Pace* pace, Arrivals* arrivals) : case_(c), pace_(pace), arrivals_(arrivals) {
     TensorSpec spec;
     spec.name = "ledger";
     spec.shape = {kBlocks * kRanks};
@@ -103,8 +151,7 @@ class Adder final : public Model<float> {
       while (until < clock + 3 && until + 1 < kClocks && !Needed(until)) ++until;
       pace_->Await(until);
     } else if (case_.slow && !Needed(clock)) {
-      const absl::Time deadline = absl::Now() + absl::Seconds(60);
-      while (!Unwanted() && absl::Now() < deadline) absl::SleepFor(absl::Microseconds(200));
+      arrivals_->Await([this] { return Unwanted(); });
       EXPECT_TRUE(Unwanted()) << "clock " << clock;
     }
     for (uint32_t i = 0; i < kBlocks * kRanks; ++i) gradient[0][i] = i % kRanks == rank ? -1 : 0;
@@ -121,6 +168,7 @@ class Adder final : public Model<float> {
   }
   const Case case_;
   Pace* const pace_;
+  Arrivals* const arrivals_;
   std::vector<TensorSpec> tensors_;
 };
 
@@ -132,7 +180,7 @@ struct Found {
 
 Found Train(const Case& c) {
   Pace pace;
-  const std::vector<TensorSpec> tensors = Adder(c, &pace).tensors();
+  const std::vector<TensorSpec> tensors = Adder(c, &pace, nullptr).tensors();
   const Geometry geometry{kRanks, 4};
   const PartitionMap map = MakePartitionMap(tensors, geometry, c.servers);
   std::vector<ServerNodeOptions> nodes(c.servers);
@@ -157,12 +205,6 @@ Found Train(const Case& c) {
   client.map = map;
   client.resend_after = absl::Milliseconds(50);
   client.backup_ranks = true;
-  const auto connect = [&] {
-    Connection connection;
-    connection.transport = (*cluster)->NewTransport();
-    connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
-    return connection;
-  };
   Found found;
   found.completed.resize(kRanks);
   found.skipped.resize(kRanks);
@@ -176,7 +218,8 @@ Found Train(const Case& c) {
       }
       LocalControl control(leases);
       Source source(c.table);
-      Adder model(c, &pace);
+      Arrivals arrivals;
+      Adder model(c, &pace, &arrivals);
       TrainerOptions options;
       options.consistency.backup_ranks = c.backup;
       options.consistency.finish_late = c.finish;
@@ -185,6 +228,12 @@ Found Train(const Case& c) {
       options.clocks = kClocks;
       options.evaluate = true;
       options.evaluate_every = c.evaluate_every;
+      const auto connect = [&] {
+        Connection connection;
+        connection.transport = std::make_unique<TellingTransport>((*cluster)->NewTransport(), &arrivals);
+        connection.client = ParameterClient::Create(client, connection.transport.get(), &time);
+        return connection;
+      };
       Trainer trainer(options, &model, &source, nullptr, nullptr, connect, &control, &time);
       const absl::Status status = trainer.Run();
       EXPECT_TRUE(status.ok()) << status;

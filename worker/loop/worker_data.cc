@@ -1,7 +1,6 @@
 #include "worker/loop/worker_data.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -27,17 +26,6 @@ SamplingKind SamplingOf(v1::Sampling sampling) {
   }
 }
 
-// Where this user keeps caches, if the job and the flags leave it open.
-std::string DefaultCacheDir() {
-  for (const auto& [variable, suffix] :
-       {std::pair{"XDG_CACHE_HOME", "/descent"}, std::pair{"HOME", "/.cache/descent"}}) {
-    const char* value = std::getenv(variable);
-    if (value != nullptr && *value != '\0') return absl::StrCat(value, suffix);
-  }
-  const char* tmp = std::getenv("TMPDIR");
-  return absl::StrCat(tmp != nullptr && *tmp != '\0' ? tmp : "/tmp", "/descent-cache");
-}
-
 class PrefetchedSource final : public BatchSource {
  public:
   PrefetchedSource(const Dataset* data, std::unique_ptr<BatchPlan> plan) : prefetcher_(data, std::move(plan)) {}
@@ -53,9 +41,9 @@ class PrefetchedSource final : public BatchSource {
 
 }  // namespace
 
-std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted) {
+std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted, const std::string& user_cache) {
   if (!wanted.empty()) return wanted;
-  return job.data().cache_dir().empty() ? DefaultCacheDir() : job.data().cache_dir();
+  return job.data().cache_dir().empty() ? user_cache : job.data().cache_dir();
 }
 
 void WorkerData::Describe(v1::RegisterWorkerRequest* request) const {

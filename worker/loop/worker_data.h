@@ -26,8 +26,9 @@ struct WorkerData {
   void Describe(v1::RegisterWorkerRequest* request) const;
 };
 
-// Where this host keeps the job's data shards: `wanted`, or else as the job says, or else where this user keeps caches.
-std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted);
+// Where this host keeps the job's data shards: `wanted`, or else as the job says, or else in `user_cache`
+// (user_cache.h).
+std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted, const std::string& user_cache);
 
 // `root`: where this host has the data, in the place of the job's data.root; empty: as the job says.
 // Errors as Dataset::Open and MakeModel.

@@ -35,6 +35,7 @@ struct Flags {
   uint32_t ranks = 0;
   std::string data_root;
   std::string cache_dir;
+  std::string user_cache;  // not a flag
   std::string numerics_profile;
   double wait_seconds = 600;
   uint32_t inject_delay_ms = 0;
@@ -186,7 +187,8 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   const RealTimeSource time;
   DESCENT_ASSIGN_OR_RETURN(const v1::GetJobReply reply, control->WaitForJob(absl::Seconds(flags.wait_seconds)));
   const v1::JobSpec& job = reply.job();
-  absl::StatusOr<WorkerData> opened = OpenWorkerData(job, flags.data_root, CacheDirOf(job, flags.cache_dir), custom);
+  absl::StatusOr<WorkerData> opened =
+      OpenWorkerData(job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom);
   if (!opened.ok()) {
     ReportOwnFailure(control, 0, opened.status());
     return opened.status();
@@ -234,10 +236,11 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
 
 }  // namespace
 
-int WorkerMain(int argc, char** argv, const CustomModels& models) {
+int WorkerMain(int argc, char** argv, const CustomModels& models, const std::string& user_cache) {
   TuneProcess();
   StopSignals signals;
   Flags flags;
+  flags.user_cache = user_cache;
   CLI::App app("A worker of a Descent cluster: leases ranks, computes gradients, pushes and pulls.");
   app.add_option("--coordinator", flags.coordinator, "HOST:PORT of the coordinator (the first server)")
       ->required()

@@ -3,13 +3,16 @@
 #ifndef DESCENT_WORKER_LOOP_WORKER_MAIN_H_
 #define DESCENT_WORKER_LOOP_WORKER_MAIN_H_
 
+#include <string>
+
 #include "worker/models/model_factory.h"
 
 namespace descent {
 
 // Parses the command line, takes part in a run until it ends, returns the process's exit status: 0 the job reached its
-// end, 1 it failed, 2 usage, 128 + signal stopped.
-int WorkerMain(int argc, char** argv, const CustomModels& models);
+// end, 1 it failed, 2 usage, 128 + signal stopped. `user_cache`: where data shards are kept if neither the command line
+// nor the job says so (UserCacheDir).
+int WorkerMain(int argc, char** argv, const CustomModels& models, const std::string& user_cache);
 
 }  // namespace descent
 

@@ -1,0 +1,72 @@
+// The metrics of a run: what ranks and servers report, put together (metric_merge.h) and completed to records with
+// epoch, learning rate, speed and gradient norm. Pure: the same calls, the same records. Thread-safety: none.
+#ifndef DESCENT_SERVER_COORDINATOR_RUN_METRICS_H_
+#define DESCENT_SERVER_COORDINATOR_RUN_METRICS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "common/job/rate_changes.h"
+#include "descent/v1/coordinator.pb.h"
+#include "descent/v1/job.pb.h"
+#include "server/coordinator/metric_merge.h"
+
+namespace descent {
+
+class RunMetrics {
+ public:
+  // `job` is resolved, and outlives this.
+  explicit RunMetrics(const v1::JobSpec* job);
+
+  // Once known; until then, and without data (0 rows), every epoch is 0.
+  void SetEpochs(uint64_t clocks_per_epoch, uint64_t train_rows);
+  double EpochOf(uint64_t clock) const;
+
+  // Training begins, or goes on: speed counts from here.
+  void Start(absl::Time now) { told_ = now; }
+  // The generation goes on from `clock`: all that is not a record yet is void. Makes a record of that.
+  void RollBack(uint64_t clock, Generation generation, absl::Time now);
+
+  void AddTraining(const v1::TrainingPart& part) { training_.Add(part); }
+  // The rank has reported all it will.
+  void Done(Rank rank) { training_.Done(rank); }
+  // Makes records of the windows that every rank has gone past; those of one call share the time since the last.
+  void CloseWindows(absl::Time now);
+  // Makes a record of an evaluation that this part completes. Returns what was dropped for it, a sentence each.
+  std::vector<std::string> AddEvaluation(const v1::EvaluationPart& part, absl::Time now);
+  uint64_t evaluations() const { return evaluations_; }  // completed so far
+  // What evaluations have led to: one more record.
+  void AddDecision(MetricRecord record, absl::Time now);
+  // By what the schedule's rate is multiplied.
+  RateChanges& rate_changes() { return rate_changes_; }
+  ScalarMerge& scalars() { return scalars_; }
+  const ScalarMerge& scalars() const { return scalars_; }
+
+  const std::optional<MetricRecord>& last_training() const { return last_training_; }
+  const std::optional<MetricRecord>& last_evaluation() const { return last_evaluation_; }
+  // The last evaluation, for people; "" before the first.
+  std::string EvaluationText() const;
+  std::vector<MetricRecord> Drain() { return std::exchange(records_, {}); }
+
+ private:
+  const v1::JobSpec* const job_;
+  const uint64_t every_;  // clocks of a window
+  uint64_t clocks_per_epoch_ = 0, train_rows_ = 0;
+  TrainingMerge training_;
+  EvaluationMerge evaluation_;
+  ScalarMerge scalars_;
+  RateChanges rate_changes_;
+  uint64_t evaluations_ = 0;
+  absl::Time told_;
+  std::optional<MetricRecord> last_training_, last_evaluation_;
+  std::vector<MetricRecord> records_;
+};
+
+}  // namespace descent
+
+#endif  // DESCENT_SERVER_COORDINATOR_RUN_METRICS_H_
