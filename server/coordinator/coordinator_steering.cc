@@ -44,8 +44,13 @@ void Coordinator::TellRates() {
 
 void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
   if (!clock.has_value()) return;
-  const ScalarTotals* const totals = metrics_.scalars().Totals(*clock);
-  if (totals != nullptr) steering_.Agreed(*totals);
+  const std::optional<ScalarMerge::Squares> agreed = metrics_.scalars().Of(*clock);
+  if (!agreed.has_value()) return;
+  v1::ScalarSquares squares;
+  squares.set_clock(*clock);
+  squares.set_gradient(agreed->gradient);
+  squares.set_step(agreed->step);
+  steering_.Agreed(squares);
 }
 
 double Coordinator::TrainedSeconds() const {

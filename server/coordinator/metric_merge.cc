@@ -116,15 +116,16 @@ absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials,
   const uint64_t clock = partials.clock();
   if (agreed_.contains(clock)) return absl::OkStatus();
   if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
-  std::vector<std::pair<BlockId, double>> parts;
+  std::vector<std::pair<BlockId, Squares>> parts;
   for (const v1::TensorPartials& tensor : partials.tensor()) {
     if (tensor.tensor() >= map.placement.size()) {
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
                                                      "; there are ", map.placement.size()));
     }
-    if (tensor.block_size() != tensor.square_size()) {
-      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(),
-                                                     " scalars for ", tensor.block_size(), " blocks of tensor ",
+    const int steps = tensor.step_square_size();
+    if (tensor.block_size() != tensor.square_size() || (steps != 0 && steps != tensor.block_size())) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(), " and ",
+                                                     steps, " scalars for ", tensor.block_size(), " blocks of tensor ",
                                                      tensor.tensor()));
     }
     const std::vector<ServerId>& placement = map.placement[tensor.tensor()];
@@ -134,12 +135,14 @@ absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials,
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
                                                        " of tensor ", tensor.tensor(), ", which it does not hold"));
       }
-      if (!(tensor.square(i) >= 0)) {
-        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ",
-                                                       tensor.square(i), " of block ", block, " of tensor ",
-                                                       tensor.tensor(), "; expected a number of at least 0"));
+      const Squares squares{tensor.square(i), steps == 0 ? 0 : tensor.step_square(i)};
+      for (const double square : {squares.gradient, squares.step}) {
+        if (square >= 0) continue;
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
+                                                       " of block ", block, " of tensor ", tensor.tensor(),
+                                                       "; expected a number of at least 0"));
       }
-      parts.emplace_back(BlockId{TensorId(tensor.tensor()), block}, tensor.square(i));
+      parts.emplace_back(BlockId{TensorId(tensor.tensor()), block}, squares);
     }
   }
   Pending& pending = pending_[clock];
@@ -150,21 +153,29 @@ absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials,
     return absl::OkStatus();
   }
   std::sort(pending.parts.begin(), pending.parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  double sum = 0;
-  for (const auto& [id, square] : pending.parts) sum += square;
+  Squares sum;
+  for (const auto& [id, squares] : pending.parts) {
+    sum.gradient += squares.gradient;
+    sum.step += squares.step;
+  }
   pending_.erase(clock);
   agreed_[clock] = sum;
   if (agreed_.size() > kMaxKept) agreed_.erase(agreed_.begin());
   return absl::OkStatus();
 }
 
-std::optional<double> ScalarMerge::Square(uint64_t clock) const {
+std::optional<ScalarMerge::Squares> ScalarMerge::Of(uint64_t clock) const {
   const auto it = agreed_.find(clock);
   if (it == agreed_.end()) return std::nullopt;
   return it->second;
 }
 
-std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) const {
+std::optional<double> ScalarMerge::Square(uint64_t clock) const {
+  const std::optional<Squares> squares = Of(clock);
+  return squares.has_value() ? std::optional(squares->gradient) : std::nullopt;
+}
+
+std::optional<ScalarMerge::Squares> ScalarMerge::Within(uint64_t first, uint64_t end) const {
   auto it = agreed_.lower_bound(end);
   if (it == agreed_.begin()) return std::nullopt;
   --it;
@@ -174,7 +185,7 @@ std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) co
 
 std::optional<double> ScalarMerge::Last() const {
   if (agreed_.empty()) return std::nullopt;
-  return agreed_.rbegin()->second;
+  return agreed_.rbegin()->second.gradient;
 }
 
 }  // namespace descent

@@ -33,7 +33,8 @@ struct MetricRecord {
   // Training.
   double rate = 0;
   double examples_per_second = 0;
-  std::optional<double> gradient_norm;  // of the window's first clock
+  std::optional<double> gradient_norm;  // of one of the window's rounds, as the next
+  std::optional<double> parameter_change;  // the norm of what it changed in dense tensors
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
@@ -101,20 +102,24 @@ class ScalarMerge {
   // INVALID_ARGUMENT names what does not fit: a block of another server, lists of different lengths, a number that is
   // negative or NaN.
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
-  // The sum of squares of a clock that every server has reported.
+  struct Squares {
+    double gradient = 0, step = 0;
+  };
+  // The sums of squares of a clock that every server has reported.
+  std::optional<Squares> Of(uint64_t clock) const;
   std::optional<double> Square(uint64_t clock) const;
   // Of the newest agreed clock within [first, end).
-  std::optional<double> SquareWithin(uint64_t first, uint64_t end) const;
+  std::optional<Squares> Within(uint64_t first, uint64_t end) const;
   std::optional<double> Last() const;
 
  private:
   static constexpr size_t kMaxKept = 64;
   struct Pending {
     std::set<ServerId> from;
-    std::vector<std::pair<BlockId, double>> parts;
+    std::vector<std::pair<BlockId, Squares>> parts;
   };
   std::map<uint64_t, Pending> pending_;
-  std::map<uint64_t, double> agreed_;
+  std::map<uint64_t, Squares> agreed_;
 };
 
 }  // namespace descent

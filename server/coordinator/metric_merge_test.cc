@@ -250,9 +250,9 @@ TEST(ScalarMergeTest, SumsInBlockOrderOnceEveryServerHasReported) {
     EXPECT_FALSE(merge.Square(7).has_value()) << "one server twice is not two";
     ASSERT_TRUE(merge.Add(ServerId(swap ? 0 : 1), swap ? a : b, TwoServers()).ok());
     EXPECT_EQ(merge.Square(7), expected);
-    EXPECT_EQ(merge.SquareWithin(0, 8), expected);
-    EXPECT_FALSE(merge.SquareWithin(0, 7).has_value());
-    EXPECT_FALSE(merge.SquareWithin(8, 20).has_value());
+    EXPECT_EQ(merge.Within(0, 8)->gradient, expected);
+    EXPECT_FALSE(merge.Within(0, 7).has_value());
+    EXPECT_FALSE(merge.Within(8, 20).has_value());
   }
 }
 

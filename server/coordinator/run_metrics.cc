@@ -59,8 +59,10 @@ void RunMetrics::CloseWindows(absl::Time now) {
     const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / every_ * every_;
     record.rate = rate_changes_.Apply(rate.At(record.clock - 1), record.clock - 1);
     if (seconds > 0) record.examples_per_second = examples / seconds;
-    const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
-    if (square.has_value()) record.gradient_norm = std::sqrt(*square);
+    if (const auto squares = scalars_.Within(first, record.clock); squares.has_value()) {
+      record.gradient_norm = std::sqrt(squares->gradient);
+      record.parameter_change = std::sqrt(squares->step);
+    }
     last_training_ = record;
     records_.push_back(std::move(record));
   }

@@ -115,6 +115,7 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["rate"] = record.rate;
     line["examples_per_second"] = record.examples_per_second;
     if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
+    if (record.parameter_change.has_value()) line["parameter_change"] = *record.parameter_change;
   } else {
     AddMetrics(record, &line);
     if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;

@@ -45,6 +45,10 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (options.backup_ranks > 0) {
     options.full_every = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
   }
+  const v1::Stopping& stopping = context_->job.job().stopping();
+  if (stopping.has_gradient_norm() || stopping.has_parameter_change()) {
+    options.scalars_before = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
+  }
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));

@@ -17,6 +17,7 @@ namespace descent {
 namespace {
 
 constexpr absl::Duration kKnock = absl::Milliseconds(200);
+constexpr size_t kMostUntold = 64;  // clocks' norms
 
 // What a coordinator or a disk that is slow, busy, or being replaced answers.
 bool Passes(const absl::Status& status) {
@@ -200,10 +201,16 @@ void ServerMember::SendScalars() {
         }
         tensor->add_block(square.id.index);
         tensor->add_square(square.square);
+        tensor->add_step_square(square.step);
       }
-      control_->AgreeScalars(partials).IgnoreError();  // a norm that is not told is missing in one record
+      untold_.push_back(std::move(partials));
     }
   }
+  // Rules that end training may wait for them: what does not arrive is told again, while the generation lasts.
+  std::erase_if(untold_, [this](const v1::ScalarPartials& partials) {
+    return partials.generation() != generation_ || !Passes(control_->AgreeScalars(partials).status());
+  });
+  if (untold_.size() > kMostUntold) untold_.erase(untold_.begin(), untold_.end() - kMostUntold);
 }
 
 void ServerMember::TellFailures() {
