@@ -78,7 +78,9 @@ TEST(ScoreCurveTest, BinsAscendAndBeginWhereTheySay) {
     ASSERT_LT(bin, kScoreBins);
     last = bin;
     ASSERT_GE(p, ScoreBinBegin(bin));
-    if (bin + 1 < kScoreBins) ASSERT_LT(p, ScoreBinBegin(bin + 1));
+    if (bin + 1 < kScoreBins) {
+      ASSERT_LT(p, ScoreBinBegin(bin + 1));
+    }
   }
   EXPECT_EQ(ScoreBin(0), 0u);
   EXPECT_EQ(ScoreBin(-1), 0u);
@@ -108,7 +110,9 @@ TEST(ScoreCurveTest, AgreesWithTheDefinitionsAndBinsAreWithinTheirBound) {
     const Area roc_binned = *RocArea(binned, false), pr_binned = *PrArea(binned, false);
     EXPECT_LE(std::fabs(roc_binned.value - roc), roc_binned.error + 1e-14);
     EXPECT_LE(std::fabs(pr_binned.value - pr), pr_binned.error + 1e-14);
-    EXPECT_LT(roc_binned.error, 0.02);
+    if (steps > 1u << 16) {
+      EXPECT_LT(roc_binned.error, 0.02) << "of scores that differ";
+    }
   }
 }
 

@@ -164,9 +164,9 @@ void Coordinator::EndRunning() {
   if ((!idle && !stop_.Over(now_)) || GoBackToBest()) return;
   const bool at_end = !stopping() || ended_by_rule_;
   SetPhase(v1::SAVING, ended_by_rule_ ? end_reason_
-                       : !stopping() ? "every rank reached the end"
-                       : idle      ? "stopped; every worker finished the clock in hand"
-                                   : "stopped; the grace for workers to finish is over");
+                       : !stopping()  ? "every rank reached the end"
+                       : idle         ? "stopped; every worker finished the clock in hand"
+                                      : "stopped; the grace for workers to finish is over");
   if (at_end && !cuts_.at_end()) {
     cuts_.Halt();  // the model is what is saved
   } else if (cuts_.enabled()) {

@@ -266,8 +266,8 @@ class Coordinator {
 
   GracefulStop stop_;
   Steering steering_;
-  std::string end_reason_;  // why training is over
-  bool ended_by_rule_ = false;  // and not by a request
+  std::string end_reason_;                // why training is over
+  bool ended_by_rule_ = false;            // and not by a request
   std::optional<uint64_t> back_to_best_;  // the clock of the model that is gone back to
   uint64_t evaluations_before_best_ = 0;
   uint64_t best_lost_ = 0;  // the clock of one that can't be

@@ -74,7 +74,8 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   if (member.is_server && steering_.changes_rate()) {
     reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
     const auto& changes = steering_.state().rate_change();
-    if (!current || member.rate_changes != static_cast<uint32_t>(changes.size())) *reply.mutable_rate_change() = changes;
+    if (!current || member.rate_changes != static_cast<uint32_t>(changes.size()))
+      *reply.mutable_rate_change() = changes;
   }
   if (const std::optional<uint64_t> below = BeginBelow(); below.has_value()) reply.set_begin_below(*below);
   reply.set_clocks(clocks_);

@@ -38,7 +38,8 @@ void Coordinator::Steer() {
 
 void Coordinator::TellRates() {
   RateChanges::List list;
-  for (const v1::RateChange& change : steering_.state().rate_change()) list.emplace_back(change.clock(), change.factor());
+  for (const v1::RateChange& change : steering_.state().rate_change())
+    list.emplace_back(change.clock(), change.factor());
   metrics_.rate_changes().Set(std::move(list));
 }
 

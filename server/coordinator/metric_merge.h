@@ -33,7 +33,7 @@ struct MetricRecord {
   // Training.
   double rate = 0;
   double examples_per_second = 0;
-  std::optional<double> gradient_norm;  // of one of the window's rounds, as the next
+  std::optional<double> gradient_norm;     // of one of the window's rounds, as the next
   std::optional<double> parameter_change;  // the norm of what it changed in dense tensors
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier

@@ -108,9 +108,9 @@ void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<Metric
   stop_ = std::move(settled);
   if (stop_.empty()) stop_ = Reached(record);
   if (stop_.empty() && over) {
-    stop_ = absl::StrCat(early.metric(), " was no better in ", early.patience(), " evaluations than ",
-                         state_.has_best() ? absl::StrCat(Text(state_.best()), " at clock ", state_.best_clock())
-                                           : "not to be there");
+    stop_ = absl::StrCat(
+        early.metric(), " was no better in ", early.patience(), " evaluations than ",
+        state_.has_best() ? absl::StrCat(Text(state_.best()), " at clock ", state_.best_clock()) : "not to be there");
   }
   if (!stop_.empty()) {
     out->push_back(Decision(record.clock, "stop", stop_));

@@ -20,7 +20,9 @@ v1::JobSpec Job(const std::string& rules) {
   auto job = ParseJob(R"(
     name: "a" ranks: 2 rounds: 1000 learning_rate { constant: 0.1 }
     data { root: "/x" train { csv { path: "a" } } validation { csv { path: "b" } } } model { logistic {} }
-    evaluation { every_rounds: 10 metrics: ROC_AUC } )" + rules, "job");
+    evaluation { every_rounds: 10 metrics: ROC_AUC } )" +
+                          rules,
+                      "job");
   EXPECT_TRUE(job.ok()) << job.status();
   EXPECT_TRUE(ResolveJob(1, 1, "/jobs", &*job).ok());
   EXPECT_TRUE(ValidateJob(*job).ok()) << ValidateJob(*job);
@@ -152,7 +154,8 @@ TEST(SteeringTest, StopsOnTheNormsOfTheRoundBeforeAndWaitsForThem) {
 }
 
 TEST(SteeringTest, StopsOnATarget) {
-  Steering steering(Job(R"(stopping { target { metric: "loss" value: 0.5 } target { metric: "roc_auc" value: 0.9 } })"));
+  Steering steering(
+      Job(R"(stopping { target { metric: "loss" value: 0.5 } target { metric: "roc_auc" value: 0.9 } })"));
   EXPECT_THAT(Train(&steering, {0.6, 0.5}), ElementsAre("20 stop: the target is reached: loss 0.5 is at most 0.5"));
   steering.Begin({});
   MetricRecord record = Evaluation(10, 3);

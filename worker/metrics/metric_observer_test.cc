@@ -94,7 +94,9 @@ v1::MetricState Observe(const v1::Evaluation& evaluation, const Prediction& pred
     }
     const v1::MetricState part = observer.Take();
     EXPECT_TRUE(CheckMetricState(evaluation, part).ok()) << CheckMetricState(evaluation, part);
-    if (rank > 0) EXPECT_TRUE(CheckMerge(evaluation, part, total).ok()) << CheckMerge(evaluation, part, total);
+    if (rank > 0) {
+      EXPECT_TRUE(CheckMerge(evaluation, part, total).ok()) << CheckMerge(evaluation, part, total);
+    }
     MergeCounts(part, &total);
     MergeSums(part, &total);
   }
@@ -201,7 +203,9 @@ TEST(MetricObserverTest, TheTunedThresholdGivesItsF1) {
     with.set_threshold(static_cast<double>(static_cast<float>(i) / 20.0f));
     const double f1 = Of(Finish(with, Observe(with, {true, 2}, examples)), "f1");
     best = std::max(best, f1);
-    if (with.threshold() == Of(tuned, "tuned_threshold")) EXPECT_DOUBLE_EQ(f1, Of(tuned, "tuned_f1"));
+    if (with.threshold() == Of(tuned, "tuned_threshold")) {
+      EXPECT_DOUBLE_EQ(f1, Of(tuned, "tuned_f1"));
+    }
   }
   EXPECT_DOUBLE_EQ(Of(tuned, "tuned_f1"), best);
 }
