@@ -31,8 +31,8 @@ CutSchedule::Options CutOptions(const CoordinatorOptions& options, uint32_t serv
   return cuts;
 }
 
-Replication::Options ReplicationOptions(const v1::JobSpec& job, uint32_t servers, absl::Duration lease) {
-  return {job.replicas() > 0 && servers > 1, servers, std::max(kUnconfirmed, lease / 5)};
+Replication::Options ReplicationOptions(const CoordinatorOptions& options, uint32_t servers, absl::Duration lease) {
+  return {options.job.replicas() > 0 && servers > 1, servers, std::max(kUnconfirmed, lease / 5), options.replica_fault};
 }
 
 }  // namespace
@@ -62,7 +62,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       admission_(AdmissionRules(options_)),
       leases_(options_.job.ranks()),
       ranks_(options_.job.ranks(), options_.job.consistency().backup_ranks()),
-      replication_(ReplicationOptions(options_.job, want_servers_, lease_), &members_, &log_),
+      replication_(ReplicationOptions(options_, want_servers_, lease_), &members_, &log_),
       metrics_(&options_.job),
       generation_(options_.generation),
       restore_(options_.restore),

@@ -84,8 +84,9 @@ struct CoordinatorOptions {
   // With replicas and resumed: what the coordinator before has made lasting. If the servers that live hold all blocks,
   // the run goes on with these and not from the cut.
   std::optional<v1::ReplicaViews> adopt;
-  CutSchedule::Options cuts;      // servers and apply_push are filled in
-  std::string checkpoint_folder;  // passed on to servers
+  ReplicaTable::Fault replica_fault = ReplicaTable::Fault::kNone;  // for tests alone
+  CutSchedule::Options cuts;                                       // servers and apply_push are filled in
+  std::string checkpoint_folder;                                   // passed on to servers
 };
 
 class Coordinator {
@@ -135,6 +136,7 @@ class Coordinator {
   CutSchedule& cuts() { return cuts_; }
   // What belongs into the cut that is committing; nullopt: not all of it is known yet.
   std::optional<v1::CoordinatorState> StateOfCut();
+  bool restores_best() const { return steering_.restores_best(); }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
   // The job is over, and every member that is left has heard of it, or has had the time to.

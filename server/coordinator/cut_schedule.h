@@ -28,6 +28,12 @@ namespace descent {
 
 class CutSchedule {
  public:
+  // Seeded bugs, for tests alone.
+  enum class Fault : uint8_t {
+    kNone,
+    kAttemptKept,    // the same cut ordered again is the same order
+    kOldPartsTaken,  // a report counts for whatever order of its cut there is
+  };
   struct Options {
     uint64_t every_rounds = 0;                    // 0: not by rounds
     absl::Duration every = absl::ZeroDuration();  // 0: not by time
@@ -37,6 +43,7 @@ class CutSchedule {
     uint32_t servers = 1;
     absl::Duration reach = absl::Milliseconds(300);  // from a decision until every server has the order
     absl::Duration patience = absl::Seconds(120);    // for the parts of a cut
+    Fault fault = Fault::kNone;
   };
   enum class Stage { kIdle, kPreparing, kOrdered, kCommitting };
 

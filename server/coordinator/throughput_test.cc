@@ -22,7 +22,9 @@ TEST(ThroughputTest, RatesAreThoseOfTheLastTenSeconds) {
     const double t = half / 2.0;
     const auto examples = static_cast<uint64_t>(t <= 10 ? 100 * t : 1000 + 10 * (t - 10));
     recent.Add(At(t, examples, examples / 10, 4 * examples));
-    if (half == 20) EXPECT_EQ(recent.Since(At(10, 1000, 100, 4000)).examples, 100);
+    if (half == 20) {
+      EXPECT_EQ(recent.Since(At(10, 1000, 100, 4000)).examples, 100);
+    }
   }
   const Throughput::Rates rates = recent.Since(At(30, 1200, 120, 4800));
   EXPECT_EQ(rates.examples, 10);

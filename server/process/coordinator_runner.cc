@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   const std::string folder =
       std::filesystem::absolute(job.checkpoint().path().empty() ? directory->checkpoints() : job.checkpoint().path());
   auto checkpointing = std::make_unique<Checkpointing>(folder, job, run, log);
-  DESCENT_ASSIGN_OR_RETURN(Checkpointing::Beginning beginning, checkpointing->Begin(resumed));
+  DESCENT_ASSIGN_OR_RETURN(RecoveryDisk::Beginning beginning, checkpointing->Begin(resumed));
   if (resumed) DESCENT_RETURN_IF_ERROR(directory->DropTornLine());  // nobody else writes it now
   options.generation = beginning.generation;
   options.resumed = resumed;

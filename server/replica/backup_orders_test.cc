@@ -249,7 +249,9 @@ class Lives {
     const bool linked = want.await_backup() && !want.backup_address().empty();
     const bool has = seat->link != nullptr && seat->node->Uses(seat->link);
     EXPECT_EQ(has, linked) << "server " << want.server() << ", view " << want.view();
-    if (linked) EXPECT_EQ(seat->node->view(), want.view());
+    if (linked) {
+      EXPECT_EQ(seat->node->view(), want.view());
+    }
   }
 
   const RandomStream dice_;

@@ -83,6 +83,7 @@ class Arrivals {
 // A worker's transport, which tells of all that comes once the client has taken it in.
 class TellingTransport final : public ClientTransport, private ClientTransport::Handler {
  public:
+  using Handler = ClientTransport::Handler;
   TellingTransport(std::unique_ptr<ClientTransport> inner, Arrivals* arrivals)
       : inner_(std::move(inner)), arrivals_(arrivals) {}
   void Start(Handler* handler) override {
