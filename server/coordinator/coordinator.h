@@ -62,7 +62,7 @@ struct RestoreFrom {
   uint64_t number = 0;
   std::vector<uint64_t> clocks;  // per rank
   std::vector<TensorSpec> tensors;
-  v1::CoordinatorState state;
+  v1::CoordinatorState state = {};  // what evaluations have led to until then
 };
 
 struct CoordinatorOptions {
