@@ -255,9 +255,9 @@ TEST(ValidateJob, Stopping) {
 
 TEST(ValidateJob, ReduceOnPlateau) {
   EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }"}), "");
-  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 factor: 1 min_factor: 0 }"}),
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 factor: 1 min_factor: 2 }"}),
             "reduce_on_plateau.factor: 1 is not above 0 and at most 0.99\n"
-            "reduce_on_plateau.min_factor: 0 is not from 1e-30 to below 1");
+            "reduce_on_plateau.min_factor: 2 is not from 1e-30 to below 1");
   EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }", "record_order=true"}),
             "reduce_on_plateau: does not go with record_order: a replay has no evaluations");
   EXPECT_EQ(ErrorOf(kCsv, {"reduce_on_plateau={ patience: 3 }"}),

@@ -87,7 +87,7 @@ void ResolveStopping(v1::JobSpec* job) {
   v1::ReduceOnPlateau* plateau = job->mutable_reduce_on_plateau();
   if (plateau->metric().empty()) plateau->set_metric("loss");
   if (!plateau->has_factor()) plateau->set_factor(0.1);
-  if (!plateau->has_min_factor()) plateau->set_min_factor(1e-4);
+  if (plateau->min_factor() == 0) plateau->set_min_factor(1e-4);
 }
 
 void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
