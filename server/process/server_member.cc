@@ -207,10 +207,11 @@ void ServerMember::SendScalars() {
     }
   }
   // Rules that end training may wait for them: what does not arrive is told again, while the generation lasts.
-  std::erase_if(untold_, [this](const v1::ScalarPartials& partials) {
+  const auto arrives = [this](const v1::ScalarPartials& partials) {
     return partials.generation() != generation_ || !Passes(control_->AgreeScalars(partials).status());
-  });
-  if (untold_.size() > kMostUntold) untold_.erase(untold_.begin(), untold_.end() - kMostUntold);
+  };
+  while (!untold_.empty() && arrives(untold_.front())) untold_.pop_front();
+  while (untold_.size() > kMostUntold) untold_.pop_front();
 }
 
 void ServerMember::TellFailures() {

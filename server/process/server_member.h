@@ -7,6 +7,7 @@
 #define DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,7 +72,7 @@ class ServerMember {
   std::vector<std::unique_ptr<Storage>> storages_;  // of earlier registrations
   uint64_t generation_ = 0;                         // that the seats are of, or are being made for
   uint64_t rates_of_ = 0;                           // the generation that told the changes of the rate
-  std::vector<v1::ScalarPartials> untold_;          // norms that have not arrived yet
+  std::deque<v1::ScalarPartials> untold_;           // norms that have not arrived yet
   bool failure_told_ = false;
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };
