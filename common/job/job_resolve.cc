@@ -4,10 +4,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/job/evaluation_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/stopping_spec.h"
 
 namespace descent {
 namespace {
@@ -66,6 +68,8 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
     evaluation->set_every_epochs(1);
   }
   if (evaluation->batch_size() == 0) evaluation->set_batch_size(1024);
+  ResolveEvaluationMetrics(evaluation);
+  ResolveStopping(job);
   const bool cuts = job->checkpoint().every_rounds() != 0 || job->checkpoint().every_seconds() > 0;
   if (cuts && job->checkpoint().keep() == 0) job->mutable_checkpoint()->set_keep(3);
   if (job->metrics().every_rounds() == 0) job->mutable_metrics()->set_every_rounds(50);

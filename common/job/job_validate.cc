@@ -7,11 +7,13 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/job/evaluation_spec.h"
 #include "common/job/job.h"
 #include "common/job/job_errors.h"
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/stopping_spec.h"
 
 namespace descent {
 namespace {
@@ -228,6 +230,8 @@ class Checker : private JobErrors {
     }
     if (evaluation.objective() && !ReadsData()) Error("evaluation.objective", "the model reads no data");
     Range<uint64_t>("evaluation.batch_size", evaluation.batch_size(), 1, uint64_t{1} << 24);
+    CheckEvaluationMetrics(job_, this);
+    CheckStopping(job_, this);
 
     Positive("checkpoint.every_seconds", job_.checkpoint().every_seconds(), /*or_zero=*/true);
 

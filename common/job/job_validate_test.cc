@@ -329,5 +329,56 @@ TEST(ValidateJob, Evaluation) {
             "evaluation.every_epochs: the model reads no data, so it has no epochs");
 }
 
+TEST(ValidateJob, Stopping) {
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { patience: 3 restore_best: true } seconds: 5 loss_change: 1e-3 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { metric: \"f1\" } }"}),
+            "stopping.early.metric: `f1` is none of what is evaluated: loss, accuracy\n"
+            "stopping.early.patience: 0 is not from 1 to 1000000");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ target { metric: \"f1_macro\" value: 0.5 } }", "evaluation.metrics=F1"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ loss_change: -1 seconds: -1 }"}),
+            "stopping.seconds: -1 is not above 0\nstopping.loss_change: -1 is not above 0");
+  EXPECT_EQ(ErrorOf(kCsv, {"stopping.loss_change=1"}),
+            "stopping: looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { patience: 3 restore_best: true } }", "consistency.mode=ASYNC"}),
+            "stopping.early.restore_best: is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ gradient_norm: 1 }", "consistency.mode=ASYNC"}),
+            "stopping.gradient_norm: is of rounds: with apply PUSH there are none");
+  EXPECT_EQ(ErrorOf(kSparse, {"stopping={ parameter_change: 1 }"}),
+            "stopping.parameter_change: is of dense tensors: rows of a table move without a round of theirs");
+}
+
+TEST(ValidateJob, ReduceOnPlateau) {
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 factor: 1 min_factor: 2 }"}),
+            "reduce_on_plateau.factor: 1 is not above 0 and at most 0.99\n"
+            "reduce_on_plateau.min_factor: 2 is not from 1e-30 to below 1");
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }", "record_order=true"}),
+            "reduce_on_plateau: does not go with record_order: a replay has no evaluations");
+  EXPECT_EQ(ErrorOf(kCsv, {"reduce_on_plateau={ patience: 3 }"}),
+            "reduce_on_plateau: looks at evaluations, of which there are none: set evaluation.every_epochs or "
+            "every_rounds");
+}
+
+TEST(ValidateJob, Metrics) {
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=CONFUSION,F1,TOP_K,CALIBRATION", "evaluation.top_k=1,3"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=ROC_AUC,R2"}),
+            "evaluation: ROC_AUC is of two classes, R2 is of numbers; the model predicts 10 classes");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=ROC_AUC", "evaluation.exact_scores=1000000"}),
+            "evaluation.exact_scores: 1000000 is not from 0 to 524288");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=F1", "evaluation.exact_scores=10", "evaluation.top_k=2",
+                              "evaluation.calibration_bins=3", "evaluation.threshold=2"}),
+            "evaluation.top_k: is for the metric TOP_K\n"
+            "evaluation.exact_scores: is for areas under curves and tune_threshold\n"
+            "evaluation.calibration_bins: is for the metric CALIBRATION\n"
+            "evaluation.threshold: 2 is no probability");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=F1,F1"}), "evaluation.metrics: F1 is there twice");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=TOP_K", "evaluation.top_k=0"}),
+            "evaluation.top_k[0]: 0 is not from 1 to 65536");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE"}), "evaluation.metrics: nothing is evaluated on data");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE", "evaluation.objective=true"}), "");
+  EXPECT_EQ(ErrorOf(kQuadratic, {"evaluation.metrics=RMSE", "evaluation.every_rounds=1"}),
+            "evaluation.metrics: nothing is evaluated on data");
+}
+
 }  // namespace
 }  // namespace descent

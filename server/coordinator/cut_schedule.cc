@@ -60,8 +60,8 @@ uint64_t CutSchedule::Lead(absl::Time now) const {
 }
 
 void CutSchedule::Order(uint64_t number, absl::Time now) {
+  if (options_.fault != Fault::kAttemptKept || number != number_) ++attempt_;
   number_ = tried_ = number;
-  ++attempt_;
   stage_ = Stage::kPreparing;
   for_demand_ = false;
   since_ = now;
@@ -121,7 +121,8 @@ void CutSchedule::Prepared(const absl::Status& status, absl::Time now) {
 }
 
 void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time now) {
-  if (stage_ != Stage::kOrdered || report.number() != number_ || report.attempt() != attempt_) return;
+  if (stage_ != Stage::kOrdered || report.number() != number_) return;
+  if (report.attempt() != attempt_) return;
   if (!report.failure().empty()) {
     const uint32_t misses = report.past() ? std::min(misses_ + 1, kMostMisses) : misses_;
     GiveUp(absl::StrCat("server ", from.value, ": ", report.failure()), now);

@@ -157,14 +157,18 @@ void ReplicaTable::GoAlone(View* view) {
   view->number = ++last_view_;
   view->backup.reset();
   view->backup_address.clear();
-  view->backup_ready = view->synced = view->fresh = false;
+  view->backup_ready = view->synced = view->fresh = view->given_up = false;
 }
 
 std::optional<MemberId> ReplicaTable::GiveUpBackup(ServerId server) {
   if (server.value >= views_.size()) return std::nullopt;
   View& view = views_[server.value];
   const std::optional<MemberId> backup = view.backup;
-  if (backup.has_value()) GoAlone(&view);
+  if (fault_ == Fault::kGivenUpPromoted) {
+    view.given_up = true;
+  } else if (backup.has_value()) {
+    GoAlone(&view);
+  }
   return backup;
 }
 
@@ -204,7 +208,7 @@ std::vector<v1::Seat> ReplicaTable::SeatsOf(MemberId member) const {
     seat.set_primary(primary);
     seat.set_view(view.number);
     if (primary && view.backup.has_value()) seat.set_backup_address(view.backup_address);
-    seat.set_await_backup(primary && view.backup.has_value());
+    seat.set_await_backup(primary && view.backup.has_value() && !view.given_up);
     seat.set_fresh(view.fresh);
     seat.set_carried(primary && view.carried);
     seats.push_back(std::move(seat));

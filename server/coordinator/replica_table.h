@@ -31,13 +31,21 @@ namespace descent {
 
 class ReplicaTable {
  public:
+  // Seeded bugs, for tests alone.
+  enum class Fault : uint8_t {
+    kNone,
+    kGivenUpPromoted,  // a backup that was given up still takes over
+  };
+  explicit ReplicaTable(Fault fault = Fault::kNone) : fault_(fault) {}
+
   struct View {
     uint64_t number = 0;
     MemberId primary;
     std::optional<MemberId> backup;
-    bool fresh = true;     // the backup is made as the generation begins
-    bool synced = false;   // the backup holds whatever has been acknowledged
-    bool carried = false;  // the primary holds the blocks already, of the generation before
+    bool fresh = true;      // the backup is made as the generation begins
+    bool synced = false;    // the backup holds whatever has been acknowledged
+    bool given_up = false;  // Fault::kGivenUpPromoted alone: the primary goes on without the backup
+    bool carried = false;   // the primary holds the blocks already, of the generation before
     bool primary_ready = false, backup_ready = false;
     std::string primary_address, backup_address;  // "": not told yet
   };
@@ -97,6 +105,7 @@ class ReplicaTable {
   // The view's pair has changed: a new view, which nobody hears of before it lasts, and which begins alone.
   void GoAlone(View* view);
 
+  Fault fault_;
   std::vector<View> views_;               // by server id
   std::vector<v1::ReplicaViews> before_;  // while what was adopted is not settled, newest first
   uint64_t last_view_ = 0;                // numbers are never used twice

@@ -28,11 +28,12 @@ class Replication {
   struct Options {
     bool enabled = false;
     uint32_t servers = 1;
-    absl::Duration patience;  // how long a backup may confirm nothing
+    absl::Duration patience;                                 // how long a backup may confirm nothing
+    ReplicaTable::Fault fault = ReplicaTable::Fault::kNone;  // for tests alone
   };
   // Pointers outlive this. What happens is told in *log.
   Replication(const Options& options, const MemberTable* members, RunLog* log)
-      : options_(options), members_(*members), log_(*log), watch_(options.patience) {}
+      : options_(options), members_(*members), log_(*log), table_(options.fault), watch_(options.patience) {}
 
   bool enabled() const { return options_.enabled; }
   bool running() const { return table_.running(); }

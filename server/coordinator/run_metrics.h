@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/job/rate_changes.h"
 #include "descent/v1/coordinator.pb.h"
 #include "descent/v1/job.pb.h"
 #include "server/coordinator/metric_merge.h"
@@ -38,6 +39,11 @@ class RunMetrics {
   void CloseWindows(absl::Time now);
   // Makes a record of an evaluation that this part completes. Returns what was dropped for it, a sentence each.
   std::vector<std::string> AddEvaluation(const v1::EvaluationPart& part, absl::Time now);
+  uint64_t evaluations() const { return evaluations_; }  // completed so far
+  // What evaluations have led to: one more record.
+  void AddDecision(MetricRecord record, absl::Time now);
+  // By what the schedule's rate is multiplied.
+  RateChanges& rate_changes() { return rate_changes_; }
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
 
@@ -54,6 +60,8 @@ class RunMetrics {
   TrainingMerge training_;
   EvaluationMerge evaluation_;
   ScalarMerge scalars_;
+  RateChanges rate_changes_;
+  uint64_t evaluations_ = 0;
   absl::Time told_;
   std::optional<MetricRecord> last_training_, last_evaluation_;
   std::vector<MetricRecord> records_;

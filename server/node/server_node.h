@@ -34,6 +34,7 @@ struct ServerNodeOptions {
   uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)
   uint64_t full_every = 0;     // but not those divisible by this; 0: all
   uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
+  uint64_t scalars_before = 0;  // and of the clocks before those divisible by this
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
@@ -65,7 +66,8 @@ struct ServerNodeStats {
 
 struct BlockSquare {
   BlockId id;
-  double square = 0;
+  double square = 0;  // of the mean gradient
+  double step = 0;    // of what the round changed in the parameters; of dense blocks
 };
 
 class ServerNode {
@@ -77,7 +79,7 @@ class ServerNode {
     virtual void Send(ConnectionId to, Reply reply) = 0;
     // The job can't go on (a non-finite gradient, ...). The text names who and what.
     virtual void Fail(absl::Status cause) = 0;
-    // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
+    // Per block of this server, in (tensor, block) order: squared norms of the round of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
     // The round has come to `clock`, divisible by cut_every: who takes the cut? null: nobody, this time.
     virtual std::shared_ptr<CutSink> BeginCut(Clock /*clock*/) { return nullptr; }

@@ -3,18 +3,26 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "common/base/status_macros.h"
-#include "common/control/messages.h"
 #include "common/job/job.h"
-#include "server/checkpoint/manifest.h"
-#include "server/checkpoint/replica_views_file.h"
 
 namespace descent {
 namespace {
 
 constexpr uint32_t kDefaultKeep = 3;
+
+RecoveryDisk::Options OptionsOf(const v1::JobSpec& job, RunId run) {
+  RecoveryDisk::Options options;
+  options.run = run;
+  options.job_fingerprint = JobFingerprint(job);
+  options.geometry = GeometryOf(job);
+  options.ranks = job.ranks();
+  options.apply_push = ConsistencyOf(job).apply_push;
+  options.keep_last = job.checkpoint().keep() > 0 ? job.checkpoint().keep() : kDefaultKeep;
+  options.keep_best = job.checkpoint().keep_best();
+  return options;
+}
 
 }  // namespace
 
@@ -25,43 +33,18 @@ Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId r
       log_(log),
       storage_(MakePosixStorage(root_)),
       lock_(root_, run_),
-      folder_(storage_.get()),
+      disk_(storage_.get(), OptionsOf(job, run),
+            [log](std::string what) { log->Log(absl::StrCat("warning: ", what)); }),
       numerics_(ComputeNumericsFingerprint("")) {}
 
-absl::StatusOr<Checkpointing::Beginning> Checkpointing::Begin(bool restore) {
-  Beginning beginning;
+absl::StatusOr<RecoveryDisk::Beginning> Checkpointing::Begin(bool restore, std::optional<uint64_t> number) {
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
   DESCENT_RETURN_IF_ERROR(lock_.Take());
-  if (restore) {
-    Prune(Generation(kUnbounded), std::nullopt);  // room for the next generation on a disk that may be full
-  } else {
-    DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, folder_.List());
-    for (const Cut& cut : cuts) {
-      if (cut.committed) {
-        return absl::FailedPreconditionError(
-            absl::StrCat("the checkpoint folder ", root_, " holds ", cut.name, " of another run; name another folder"));
-      }
-    }
+  absl::StatusOr<RecoveryDisk::Beginning> beginning = disk_.Begin(restore, number);
+  if (!restore && absl::IsFailedPrecondition(beginning.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the checkpoint folder ", root_, ": ", beginning.status().message(), "; name another folder"));
   }
-  DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_.BeginGeneration(run_));
-  if (!restore) return beginning;
-  if (absl::StatusOr<v1::ReplicaViews> views = ReadReplicaViews(storage_.get()); views.ok()) {
-    if (views->run() == run_.value) beginning.views = *std::move(views);
-  } else if (!absl::IsNotFound(views.status())) {
-    log_->Log(absl::StrCat("warning: ", views.status().message()));
-  }
-  DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_.FindNewestGood(run_, JobFingerprint(job_)));
-  for (const Cut& bad : newest.bad) {
-    if (!bad.committed) continue;  // a server died while it was taken
-    log_->Log(absl::StrCat("warning: checkpoint ", bad.name, " can't be used: ", bad.status.message()));
-  }
-  if (!newest.good.has_value()) return beginning;
-  DESCENT_ASSIGN_OR_RETURN(const CutLayout layout, CheckManifest(newest.good->manifest));
-  RestoreFrom& from = beginning.restore.emplace();
-  from.folder = newest.good->name;
-  from.number = newest.good->id.number;
-  for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
-  from.tensors = layout.tensors;
   return beginning;
 }
 
@@ -69,13 +52,7 @@ void Checkpointing::KeepViews(CoordinatorHost* host) {
   const std::optional<Coordinator::LastingViews> wanted =
       host->With([](Coordinator& c, absl::Time) { return c.WantsViews(); });
   if (!wanted.has_value()) return;
-  absl::Status kept = folder_.CheckGeneration(Generation(wanted->views.generation()));
-  if (kept.ok()) kept = WriteReplicaViews(storage_.get(), wanted->views);
-  if (absl::IsResourceExhausted(kept)) {  // a full disk: what is not needed makes room
-    Prune(Generation(wanted->views.generation()), std::nullopt);
-    kept = WriteReplicaViews(storage_.get(), wanted->views);
-  }
-  if (!kept.ok()) {
+  if (const absl::Status kept = disk_.KeepViews(wanted->views); !kept.ok()) {
     log_->Log(absl::StrCat("warning: backups wait: ", kept.message()));
     absl::SleepFor(absl::Milliseconds(100));
     return;
@@ -87,11 +64,14 @@ void Checkpointing::Tend(CoordinatorHost* host) {
   KeepViews(host);
   struct View {
     bool wants_generation;
+    std::optional<uint64_t> number;
     CutSchedule::Stage stage;
   };
-  const View view = host->With([](Coordinator& c, absl::Time) { return View{c.wants_generation(), c.cuts().stage()}; });
+  const View view = host->With([](Coordinator& c, absl::Time) {
+    return View{c.wants_generation(), c.wants_cut(), c.cuts().stage()};
+  });
   if (view.wants_generation) {
-    absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true);
+    absl::StatusOr<RecoveryDisk::Beginning> beginning = Begin(/*restore=*/true, view.number);
     if (!beginning.ok()) {
       // The disk may come back; a run that can't be recovered for long ends by its time-out.
       log_->Log(absl::StrCat("warning: no new generation yet: ", beginning.status().message()));
@@ -111,12 +91,11 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
   const CutId cut = host->With([&](Coordinator& c, absl::Time) {
     return CutId{run_, c.generation(), c.cuts().number()};
   });
-  if (std::exchange(given_up_, true)) Prune(cut.generation, std::nullopt);  // what the one before has left
   absl::Status prepared = lock_.Take();
-  if (prepared.ok()) prepared = folder_.Prepare(cut);
+  if (prepared.ok()) prepared = disk_.Prepare(cut);
   host->With([&](Coordinator& c, absl::Time now) {
     if (c.generation() != cut.generation || c.cuts().number() != cut.number) return;
-    c.cut_folder = folder_.CutPath(cut);
+    c.cut_folder = disk_.folder().CutPath(cut);
     c.cuts().Prepared(prepared, now);
   });
 }
@@ -124,29 +103,15 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
 void Checkpointing::Commit(CoordinatorHost* host) {
   v1::CutManifest manifest;
   std::optional<double> metric;
-  CutId cut;
-  host->With([&](Coordinator& c, absl::Time now) {
-    const CutSchedule& cuts = c.cuts();
-    cut = CutId{run_, c.generation(), cuts.number()};
-    for (uint64_t clock : cuts.RestartClocks(job_.ranks())) manifest.add_restart_clock(clock);
-    const Geometry geometry = GeometryOf(job_);
-    for (const TensorSpec& spec : c.specs()) {
-      *manifest.add_tensor() = ToMessage(spec);
-      manifest.add_blocks(geometry.blocks(spec));
-    }
-    manifest.set_block_elements(geometry.block_elements);
-    manifest.set_slots(geometry.slots);
-    for (const auto& [server, report] : cuts.reports()) *manifest.add_part() = report.part();
+  const bool known = host->With([&](Coordinator& c, absl::Time now) {
+    if (!c.StateOfCut().has_value()) return false;
+    manifest = disk_.ManifestOf(c);
     manifest.set_created_unix_micros(absl::ToUnixMicros(now));
     metric = c.last_validation_loss();
+    return true;
   });
-  manifest.set_format(kCutFormat);
-  manifest.set_run(run_.value);
-  manifest.set_generation(cut.generation.value);
-  manifest.set_number(cut.number);
-  manifest.set_apply(ConsistencyOf(job_).apply_push ? v1::PUSH : v1::ROUND);
+  if (!known) return;  // what belongs to the cut is on its way
   manifest.set_job_text(JobText(job_));
-  manifest.set_job_fingerprint(JobFingerprint(job_));
   manifest.mutable_numerics()->set_build(numerics_.build);
   manifest.mutable_numerics()->set_instruction_set(numerics_.instruction_set);
   manifest.mutable_numerics()->set_probe(numerics_.probe);
@@ -154,26 +119,12 @@ void Checkpointing::Commit(CoordinatorHost* host) {
     manifest.set_metric_name("validation loss");
     manifest.set_metric(*metric);
   }
-  const absl::Status committed = folder_.Commit(manifest);
+  const CutId cut{run_, Generation(manifest.generation()), manifest.number()};
+  const absl::Status committed = disk_.Commit(manifest);
   host->With([&](Coordinator& c, absl::Time now) {
     if (c.generation() == cut.generation && c.cuts().number() == cut.number) c.cuts().Committed(committed, now);
   });
-  if (!committed.ok()) return;
-  given_up_ = false;
-  log_->Log(absl::StrCat("checkpoint ", folder_.CutPath(cut)));
-  Prune(cut.generation, std::nullopt);
-}
-
-void Checkpointing::Prune(Generation generation, std::optional<CutId> in_progress) {
-  PruneOptions options;
-  options.keep_last = job_.checkpoint().keep() > 0 ? job_.checkpoint().keep() : kDefaultKeep;
-  options.keep_best = job_.checkpoint().keep_best();
-  options.run = run_;
-  options.generation = generation;
-  options.in_progress = in_progress;
-  if (absl::StatusOr<std::vector<std::string>> removed = folder_.Prune(options); !removed.ok()) {
-    log_->Log(absl::StrCat("warning: old checkpoints are not removed: ", removed.status().message()));
-  }
+  if (committed.ok()) log_->Log(absl::StrCat("checkpoint ", disk_.folder().CutPath(cut)));
 }
 
 }  // namespace descent

@@ -1,10 +1,9 @@
-// The coordinator's disk work for recovery: makes generations lasting, finds the cut to go on from, makes cuts'
-// folders, writes their manifests, removes what is not kept. Thread-safety: none; the coordinator's thread owns it.
+// The coordinator's disk work for recovery (server/coordinator/recovery_disk.h), done when its coordinator waits for
+// it, in a folder that is locked against other runs. Thread-safety: none; the coordinator's thread owns it.
 #ifndef DESCENT_SERVER_PROCESS_CHECKPOINTING_H_
 #define DESCENT_SERVER_PROCESS_CHECKPOINTING_H_
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -13,8 +12,8 @@
 #include "common/numerics/fingerprint.h"
 #include "common/storage/storage.h"
 #include "descent/v1/job.pb.h"
-#include "server/checkpoint/checkpoint_folder.h"
 #include "server/coordinator/coordinator_service.h"
+#include "server/coordinator/recovery_disk.h"
 #include "server/process/folder_lock.h"
 
 namespace descent {
@@ -24,15 +23,9 @@ class Checkpointing {
   // `folder` is made where it is not there. `log` outlives this.
   Checkpointing(std::string folder, const v1::JobSpec& job, RunId run, const Logger* log);
 
-  struct Beginning {
-    Generation generation;
-    std::optional<RestoreFrom> restore;
-    std::optional<v1::ReplicaViews> views;  // that the coordinator of this run before has made lasting
-  };
-  // A generation of this run that nobody else has, made lasting, and the newest good cut to go on from, unless the run
-  // is to begin with the initial values. Cuts that can't be used are logged by name. FAILED_PRECONDITION: the folder is
+  // RecoveryDisk::Begin, in a folder that no living coordinator of another run has. FAILED_PRECONDITION: the folder is
   // another run's.
-  absl::StatusOr<Beginning> Begin(bool restore);
+  absl::StatusOr<RecoveryDisk::Beginning> Begin(bool restore, std::optional<uint64_t> number = std::nullopt);
 
   // Whatever the coordinator waits for: a generation, a cut's folder, its manifest. Called a few times a second.
   void Tend(CoordinatorHost* host);
@@ -44,7 +37,6 @@ class Checkpointing {
   void KeepViews(CoordinatorHost* host);
   void Prepare(CoordinatorHost* host);
   void Commit(CoordinatorHost* host);
-  void Prune(Generation generation, std::optional<CutId> in_progress);
 
   const std::string root_;
   const v1::JobSpec job_;
@@ -52,9 +44,8 @@ class Checkpointing {
   const Logger* const log_;
   const std::unique_ptr<Storage> storage_;
   FolderLock lock_;
-  CheckpointFolder folder_;
+  RecoveryDisk disk_;
   const NumericsFingerprint numerics_;
-  bool given_up_ = false;  // the last cut that was prepared has not been committed
 };
 
 }  // namespace descent

@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   const std::string folder =
       std::filesystem::absolute(job.checkpoint().path().empty() ? directory->checkpoints() : job.checkpoint().path());
   auto checkpointing = std::make_unique<Checkpointing>(folder, job, run, log);
-  DESCENT_ASSIGN_OR_RETURN(Checkpointing::Beginning beginning, checkpointing->Begin(resumed));
+  DESCENT_ASSIGN_OR_RETURN(RecoveryDisk::Beginning beginning, checkpointing->Begin(resumed));
   if (resumed) DESCENT_RETURN_IF_ERROR(directory->DropTornLine());  // nobody else writes it now
   options.generation = beginning.generation;
   options.resumed = resumed;
@@ -54,6 +54,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.cuts.every_rounds = job.checkpoint().every_rounds();
   options.cuts.every = absl::Seconds(job.checkpoint().every_seconds());
   options.cuts.at_end = job.record_order();
+  options.cuts.on_demand = job.stopping().early().restore_best();
   options.checkpoint_folder = checkpointing->folder();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
                            Coordinator::Create(std::move(options), time->Now()));

@@ -5,19 +5,12 @@
 
 #include "absl/time/time.h"
 #include "common/base/status_macros.h"
-#include "server/checkpoint/part_file.h"
 
 namespace descent {
 
 CutWriter::CutWriter(Storage* storage, std::string folder, const CutId& cut, ServerId server,
                      std::vector<TensorSpec> tensors, uint32_t ranks)
-    : storage_(storage),
-      folder_(std::move(folder)),
-      cut_(cut),
-      server_(server),
-      tensors_(std::move(tensors)),
-      least_mark_(ranks, UINT64_MAX),
-      thread_([this] { Run(); }) {}
+    : part_(storage, std::move(folder), cut, server, std::move(tensors), ranks), thread_([this] { Run(); }) {}
 
 CutWriter::~CutWriter() {
   Abandon(absl::CancelledError("the server goes on without it"));
@@ -61,45 +54,27 @@ bool CutWriter::Next(Image* image) {
   return true;
 }
 
-absl::StatusOr<v1::PartFile> CutWriter::Write() {
-  // The file is made with its first image: an order may wait for its clock, or be taken back.
-  std::unique_ptr<PartFileWriter> file;
-  const auto open = [&]() -> absl::Status {
-    if (file != nullptr) return absl::OkStatus();
-    DESCENT_ASSIGN_OR_RETURN(file, PartFileWriter::Create(storage_, folder_, cut_, server_));
-    return absl::OkStatus();
-  };
+absl::Status CutWriter::Write() {
   Image image;
   while (Next(&image)) {
-    DESCENT_RETURN_IF_ERROR(open());
-    const TensorSpec& spec = tensors_[image.block.id.tensor.value];
-    DESCENT_RETURN_IF_ERROR(file->Append(image.block, spec.sparse ? spec.dim() : 0, image.marks));
-    for (size_t r = 0; r < least_mark_.size(); ++r) least_mark_[r] = std::min(least_mark_[r], image.marks[r]);
+    DESCENT_RETURN_IF_ERROR(part_.Append(image.block, image.marks));
     image = Image();
   }
-  {
-    MutexLock lock(&mu_);
-    if (!abandoned_.ok()) return abandoned_;
-  }
-  DESCENT_RETURN_IF_ERROR(open());  // of a server without blocks
-  return file->Finish();
+  MutexLock lock(&mu_);
+  return abandoned_;
 }
 
 void CutWriter::Run() {
-  absl::StatusOr<v1::PartFile> written = Write();
-  v1::CutReport report;
-  report.set_number(cut_.number);
+  const absl::Status written = Write();
+  std::optional<v1::CutReport> report;
+  if (written.ok()) report = part_.Finish();
   MutexLock lock(&mu_);
-  if (written.ok()) {
-    *report.mutable_part() = *std::move(written);
-    for (uint64_t mark : least_mark_) report.add_least_mark(mark);
-  } else {
-    report.set_failure(std::string(written.status().message()));
-    report.set_past(past_);
-    if (abandoned_.ok()) abandoned_ = written.status();  // what still comes is dropped
-    queue_.clear();
+  if (!report.has_value()) report = part_.Failed(written, past_);
+  if (!report->failure().empty() && abandoned_.ok()) {
+    abandoned_ = absl::UnavailableError(report->failure());  // what still comes is dropped
   }
-  result_ = std::move(report);
+  queue_.clear();
+  result_ = *std::move(report);
 }
 
 }  // namespace descent

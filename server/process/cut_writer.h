@@ -12,10 +12,8 @@
 
 #include "absl/status/status.h"
 #include "common/base/mutex.h"
-#include "common/storage/storage.h"
-#include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
-#include "server/checkpoint/cut_id.h"
+#include "server/checkpoint/part_of_cut.h"
 #include "server/node/cut_sink.h"
 
 namespace descent {
@@ -38,7 +36,6 @@ class CutWriter final : public CutSink {
 
   // The part's file, or why there is none; nullopt while it is being written.
   std::optional<v1::CutReport> result() const;
-  const CutId& cut() const { return cut_; }
 
  private:
   struct Image {
@@ -46,16 +43,11 @@ class CutWriter final : public CutSink {
     std::vector<uint64_t> marks;
   };
   void Run();
-  absl::StatusOr<v1::PartFile> Write();
+  absl::Status Write();
   // False: no more.
   bool Next(Image* image);
 
-  Storage* const storage_;
-  const std::string folder_;
-  const CutId cut_;
-  const ServerId server_;
-  const std::vector<TensorSpec> tensors_;
-  std::vector<uint64_t> least_mark_;  // the writing thread's, until it is done
+  PartOfCut part_;  // the writing thread's
 
   mutable Mutex mu_;
   CondVar changed_;

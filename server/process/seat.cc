@@ -17,16 +17,16 @@
 namespace descent {
 
 Seat::Seat(const SeatContext* context, ServerId server, ServerServices* services, std::string address)
-    : context_(context), server_(server), services_(services), address_(std::move(address)) {}
+    : context_(context), services_(services), address_(std::move(address)), state_(server, context->replicated) {}
 
 Seat::Seat(const SeatContext* context, ServerId server, std::unique_ptr<ServerServices> services,
            std::unique_ptr<RpcServer> rpc, std::string address)
     : context_(context),
-      server_(server),
       own_services_(std::move(services)),
       rpc_(std::move(rpc)),
       services_(own_services_.get()),
-      address_(std::move(address)) {}
+      address_(std::move(address)),
+      state_(server, context->replicated) {}
 
 Seat::~Seat() {
   if (placing_.valid()) placing_.get().IgnoreError();
@@ -36,7 +36,8 @@ Seat::~Seat() {
 }
 
 absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch()));
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch(),
+                                                                    context_->rate_changes));
   options.envelope.job = context_->job.job_fingerprint();
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());
@@ -44,13 +45,17 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (options.backup_ranks > 0) {
     options.full_every = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
   }
+  const v1::Stopping& stopping = context_->job.job().stopping();
+  if (stopping.has_gradient_norm() || stopping.has_parameter_change()) {
+    options.scalars_before = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
+  }
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));
   DESCENT_ASSIGN_OR_RETURN(store.map, FromMessage(news.map(), store.tensors, store.geometry));
-  store.self = server_;
+  store.self = server();
   store.history = std::max(store.history, HistoryFor(options));
   store.recorded_pushes = RecordedPushes(context_->job.job(), news.clocks());
-  context_->log->Log(absl::StrCat("server ", server_.value, want.primary() ? "" : ", backup",
+  context_->log->Log(absl::StrCat("server ", server().value, want.primary() ? "" : ", backup",
                                   ": memory at most: ", BudgetText(PlanStore(store))));
   const bool joins = !want.primary() && !want.fresh();  // its primary sends what it holds
   if (news.has_restore() && !joins) {
@@ -110,7 +115,7 @@ absl::Status Seat::Restore(const v1::RestorePoint& from, const ServerNodeOptions
 void Seat::Rest() {
   if (placing_.valid()) {  // it reads what the next registration writes
     placing_.get().IgnoreError();
-    ready_ = false;
+    state_.Void();
   }
   if (cut_ != nullptr) {
     services_->service()->Post([](ServerNode* node) {
@@ -122,28 +127,27 @@ void Seat::Rest() {
 
 void Seat::Carry(Generation generation) {
   Rest();
-  generation_ = generation.value;
+  state_.Carry(generation);
   services_->service()->Carry(generation);
 }
 
 void Seat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  if (ready_ && news.generation() != generation_) {
+  std::erase_if(links_, [](const auto& link) { return link.use_count() == 1; });
+  if (state_.ready() && news.generation() != state_.generation()) {
     context_->log->Log(absl::StrCat("generation ", news.generation(), " begins"));
-    ready_ = false;
   }
-  // A backup is bound to its view; a promoted one goes on with what it holds.
-  if (ready_ && !want.primary() && want.view() != orders_.view()) ready_ = false;
+  state_.Hear(news, want);
   TakeOrder(news);
-  if (ready_) {
-    told_view_ = want.view();
-    TendReplicas(want);
-  } else if (news.has_map() && !placing_.valid()) {
+  const SeatState::Duty duty = state_.Tend(news, want, placing_.valid());
+  if (duty.place) {
     RetireCut();
-    primary_ = want.primary();
-    placing_generation_ = news.generation();
-    placing_view_ = want.view();
     placing_ = std::async(std::launch::async, [this, news, want] { return Place(news, want); });
   }
+  if (duty.promote) Promote();
+  if (duty.alone.has_value()) {
+    services_->service()->Post([this, view = *duty.alone](ServerNode*) { primary_node_->GoAlone(view); });
+  }
+  if (duty.backup) SetBackup(want);
 }
 
 bool Seat::AwaitPlaced(absl::Time deadline) {
@@ -155,40 +159,29 @@ absl::Status Seat::Poll() {
   if (*promotion_failed_) return absl::InternalError("a backup was promoted that does not hold its primary's state");
   if (!placing_.valid() || !AwaitPlaced(absl::InfinitePast())) return absl::OkStatus();
   DESCENT_RETURN_IF_ERROR(placing_.get());
-  ready_ = true;
-  generation_ = placing_generation_;
-  orders_.Begin(primary_ ? 0 : placing_view_);
+  state_.Placed();
   return absl::OkStatus();
 }
 
-void Seat::TendReplicas(const v1::Seat& want) {
-  std::erase_if(links_, [](const auto& link) { return link.use_count() == 1; });
-  if (!context_->replicated || !want.primary()) return;
-  ParameterService* const service = services_->service();
-  if (!primary_) {
-    context_->log->Log(absl::StrCat("server ", server_.value, ": promoted, at ", address_));
-    primary_ = true;
-    service->Post([this, log = context_->log, failed = promotion_failed_](ServerNode*) {
-      const absl::Status promoted = backup_node_->Promote();
-      if (promoted.ok()) return;
-      log->Log(absl::StrCat("not promoted: ", promoted.message()));
-      *failed = true;
-    });
-  }
-  const BackupOrders::Order order = orders_.Take(want);
-  if (order.kind == BackupOrders::Kind::kNothing) return;
-  if (order.kind == BackupOrders::Kind::kAlone) {
-    service->Post([this, view = order.view](ServerNode*) { primary_node_->GoAlone(view); });
-    return;
-  }
+void Seat::Promote() {
+  context_->log->Log(absl::StrCat("server ", server().value, ": promoted, at ", address_));
+  services_->service()->Post([this, log = context_->log, failed = promotion_failed_](ServerNode*) {
+    const absl::Status promoted = backup_node_->Promote();
+    if (promoted.ok()) return;
+    log->Log(absl::StrCat("not promoted: ", promoted.message()));
+    *failed = true;
+  });
+}
+
+void Seat::SetBackup(const v1::Seat& want) {
   ReplicaLinkOptions options;
   options.address = want.backup_address();
-  options.view = order.view;
-  options.trouble = [log = context_->log, server = server_](const absl::Status& trouble) {
+  options.view = state_.view();
+  options.trouble = [log = context_->log, server = server()](const absl::Status& trouble) {
     log->Log(absl::StrCat("server ", server.value, ", link to its backup: ", trouble.message()));
   };
-  links_.push_back(MakeReplicaLink(std::move(options), service));
-  service->Post([this, link = links_.back(), view = order.view, fresh = want.fresh()](ServerNode*) {
+  links_.push_back(MakeReplicaLink(std::move(options), services_->service()));
+  services_->service()->Post([this, link = links_.back(), view = state_.view(), fresh = want.fresh()](ServerNode*) {
     primary_node_->SetBackup(view, link, fresh);
   });
 }
@@ -202,7 +195,7 @@ void Seat::RetireCut() {
 }
 
 void Seat::TakeOrder(const v1::HeartbeatReply& news) {
-  const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_;
+  const bool wanted = state_.CutWanted(news);
   if (cut_ != nullptr && (!wanted || order_.attempt() != news.cut().attempt())) {
     // Taken back, or done. A node that still waits for its clock is told.
     cut_->Abandon(absl::CancelledError("the order was taken back"));
@@ -216,8 +209,8 @@ void Seat::TakeOrder(const v1::HeartbeatReply& news) {
   if (!wanted || !retired_.empty()) return;
   if (cut_ == nullptr) {
     order_ = news.cut();
-    const CutId id{RunId(context_->registration.run()), Generation(generation_), order_.number()};
-    cut_ = std::make_shared<CutWriter>(context_->storage.get(), order_.folder(), id, server_, tensors_,
+    const CutId id{RunId(context_->registration.run()), Generation(state_.generation()), order_.number()};
+    cut_ = std::make_shared<CutWriter>(context_->storage.get(), order_.folder(), id, server(), tensors_,
                                        context_->job.job().ranks());
     cut_refused_ = std::make_shared<std::atomic<bool>>(false);
     BeginCut();
@@ -250,7 +243,7 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
     Answer answer ABSL_GUARDED_BY(mu);
   };
   auto box = std::make_shared<Box>();
-  services_->service()->Post([this, box, view = orders_.view()](ServerNode* node) {
+  services_->service()->Post([this, box](ServerNode* node) {
     Answer answer;
     if (node != nullptr) {
       v1::ServerLoad& load = answer.load;
@@ -274,10 +267,11 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
           waited->set_last_rpc(notice.last_rpc);
         }
       }
-      answer.whole = backup_node_ != nullptr && backup_node_->whole();
-      if (primary_node_ != nullptr && primary_node_->view() == view) {
-        answer.synced = primary_node_->synced();
-        answer.unconfirmed = primary_node_->unconfirmed();
+      answer.replicas.whole = backup_node_ != nullptr && backup_node_->whole();
+      if (primary_node_ != nullptr) {
+        answer.replicas.view = primary_node_->view();
+        answer.replicas.synced = primary_node_->synced();
+        answer.replicas.unconfirmed = primary_node_->unconfirmed();
       }
     }
     MutexLock lock(&box->mu);
@@ -294,14 +288,13 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
 void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
   if (cut_ != nullptr) {
     if (std::optional<v1::CutReport> report = cut_->result(); report.has_value()) {
-      report->set_server(server_.value);
       report->set_attempt(order_.attempt());
       *beat->add_cut() = *std::move(report);
     }
   }
   Answer answer;
-  if (ready_) answer = Ask(patience);
-  if (ready_ && primary_) {
+  if (state_.ready()) answer = Ask(patience);
+  if (state_.ready() && primary()) {
     v1::ServerLoad* load = beat->mutable_load();
     const uint64_t round = std::max(load->round(), answer.load.round());
     answer.load.set_round(0);
@@ -316,16 +309,7 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
     load->mutable_waited()->MergeFrom(answer.load.waited());
     load->set_round(round);
   }
-  if (!context_->replicated) return;
-  v1::SeatReport* report = beat->add_seat();
-  report->set_server(server_.value);
-  report->set_primary(primary_);
-  report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
-  report->set_address(address_);
-  report->set_ready(ready_);
-  report->set_synced(ready_ && primary_ && answer.synced && orders_.view() == told_view_);
-  report->set_whole(ready_ && answer.whole);
-  if (primary_ && orders_.view() == told_view_) report->set_unconfirmed(answer.unconfirmed);
+  if (context_->replicated) *beat->add_seat() = state_.Report(address_, answer.replicas);
 }
 
 }  // namespace descent

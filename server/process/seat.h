@@ -1,7 +1,7 @@
 // The blocks of one server in this process: as its primary, which workers talk to, or, with replicas, as the backup of
-// another process. The owner passes on the coordinator's news, once a beat; the seat does what is lacking: makes blocks
-// anew with every generation (as the cut has them that it goes on from), writes its parts of cuts, is promoted, finds
-// its backup.
+// another process. The owner passes on the coordinator's news, once a beat; the seat does what SeatState says is
+// lacking: makes blocks anew with every generation (as the cut has them that it goes on from), writes its parts of
+// cuts, is promoted, finds its backup.
 //
 // Thread-safety: none; the member's thread owns it.
 #ifndef DESCENT_SERVER_PROCESS_SEAT_H_
@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/log.h"
+#include "common/job/rate_changes.h"
 #include "common/storage/storage.h"
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
@@ -24,9 +25,9 @@
 #include "server/process/cut_writer.h"
 #include "server/process/server_services.h"
 #include "server/replica/backup_node.h"
-#include "server/replica/backup_orders.h"
 #include "server/replica/primary_node.h"
 #include "server/replica/replica_link.h"
+#include "server/replica/seat_state.h"
 
 namespace descent {
 
@@ -39,6 +40,7 @@ struct SeatContext {
   std::unique_ptr<Storage> storage;  // the checkpoint folder
   const Logger* log = nullptr;
   bool replicated = false;
+  std::shared_ptr<RateChanges> rate_changes = std::make_shared<RateChanges>();
 };
 
 class Seat {
@@ -63,10 +65,10 @@ class Seat {
   // Waits until the blocks that are being made are there, or the deadline.
   bool AwaitPlaced(absl::Time deadline);
 
-  ServerId server() const { return server_; }
+  ServerId server() const { return state_.server(); }
   bool placing() const { return placing_.valid(); }
-  bool ready(uint64_t generation) const { return ready_ && generation_ == generation; }
-  bool primary() const { return primary_; }
+  bool ready(uint64_t generation) const { return state_.ready(generation); }
+  bool primary() const { return state_.primary(); }
   bool writing() const { return cut_ != nullptr; }
   ServerServices* services() { return services_; }
   // What the coordinator is to know of it: its load, its part of a cut, its replicas.
@@ -77,15 +79,14 @@ class Seat {
   // What the node's thread knows of itself.
   struct Answer {
     v1::ServerLoad load;
-    bool synced = false;
-    bool whole = false;
-    uint64_t unconfirmed = 0;
+    SeatState::NodeView replicas;
   };
 
   // Makes the blocks; on a thread of its own, since a large model takes longer than a lease.
   absl::Status Place(const v1::HeartbeatReply& news, const v1::Seat& want);
   absl::Status Restore(const v1::RestorePoint& from, const ServerNodeOptions& options, ServerNode* node);
-  void TendReplicas(const v1::Seat& want);
+  void Promote();
+  void SetBackup(const v1::Seat& want);
   void TakeOrder(const v1::HeartbeatReply& news);
   // Gives the cut under way up; its thread may still be at the disk, and is not waited for.
   void RetireCut();
@@ -95,17 +96,12 @@ class Seat {
   Answer Ask(absl::Duration patience);
 
   const SeatContext* const context_;
-  const ServerId server_;
   const std::unique_ptr<ServerServices> own_services_;
   const std::unique_ptr<RpcServer> rpc_;
   ServerServices* const services_;
   const std::string address_;
 
-  bool ready_ = false;
-  bool primary_ = true;
-  uint64_t generation_ = 0;  // that the blocks are of
-  BackupOrders orders_;      // what the node has been told
-  uint64_t told_view_ = 0;   // that the coordinator has told last
+  SeatState state_;
   // With replicas, the node's two faces, owned by the service and touched on its thread alone: a backup lies within a
   // primary that is alone until it is promoted.
   PrimaryNode* primary_node_ = nullptr;
@@ -118,8 +114,7 @@ class Seat {
   std::shared_ptr<CutWriter> cut_;  // under way, or its result not asked for any more
   std::shared_ptr<std::atomic<bool>> cut_refused_ = std::make_shared<std::atomic<bool>>(false);  // cut_, so far
   std::vector<std::shared_ptr<CutWriter>> retired_;
-  uint64_t placing_generation_ = 0, placing_view_ = 0;
-  std::future<absl::Status> placing_;  // last: Place uses the fields above, but for ready_, generation_ and orders_
+  std::future<absl::Status> placing_;  // last: Place uses the fields above, but for state_
 };
 
 }  // namespace descent

@@ -1,7 +1,6 @@
 #include "tests/simulation/campaign.h"
 
 #include "absl/strings/str_cat.h"
-#include "tests/simulation/reference.h"
 
 namespace descent::simulation {
 namespace {
@@ -64,13 +63,7 @@ bool Campaign::Run(uint64_t seed, const Faults& faults) {
   events += result.events;
   coverage.Add(result.coverage);
   std::string error = result.error;
-  if (error.empty() && result.reproducible) {
-    auto [it, first] = result_of_job.try_emplace(result.job, 0);
-    if (first) it->second = ReferenceHash(MakeJob(result.job));
-    if (it->second != result.parameters_hash) {
-      error = absl::StrCat("job ", result.job, " ended in other bits than those of a sequential program");
-    }
-  }
+  if (error.empty() && result.reproducible) error = references.Check(result.job, result.parameters_hash);
   if (error.empty()) return true;
   errors.emplace_back(seed, std::move(error));
   return false;

@@ -3,12 +3,12 @@
 #define DESCENT_TESTS_SIMULATION_CAMPAIGN_H_
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "tests/simulation/reference.h"
 #include "tests/simulation/simulation.h"
 
 namespace descent::simulation {
@@ -23,7 +23,7 @@ const std::vector<std::pair<std::string, Faults>>& AllFaults();
 struct Campaign {
   uint64_t seeds = 0, pulls = 0, events = 0;
   Coverage coverage;
-  std::map<uint64_t, uint64_t> result_of_job;            // reproducible ones: the parameters' hash that it must be
+  References references;
   std::vector<std::pair<uint64_t, std::string>> errors;  // seed, what
 
   // One more seed. False: an error was found.

@@ -1,6 +1,5 @@
 #include "absl/strings/str_cat.h"
 #include "tests/simulation/cluster_simulation.h"
-#include "tests/simulation/reference.h"
 
 namespace descent::simulation {
 
@@ -12,10 +11,12 @@ const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults() {
       {"incarnation-reused", ClusterFault::kIncarnationReused},
       {"uncommitted-restored", ClusterFault::kUncommittedRestored},
       {"zombie-stays", ClusterFault::kZombieStays},
+      {"cut-attempt-kept", ClusterFault::kCutAttemptKept},
       {"ack-before-replicate", ClusterFault::kAckBeforeReplicate},
       {"synced-too-soon", ClusterFault::kSyncedTooSoon},
       {"views-not-lasting", ClusterFault::kViewsNotLasting},
       {"goes-alone-unasked", ClusterFault::kGoesAloneUnasked},
+      {"given-up-promoted", ClusterFault::kGivenUpPromoted},
   };
   return *faults;
 }
@@ -28,13 +29,7 @@ bool ClusterCampaign::Run(const ClusterOptions& options) {
   blows += result.blows;
   coverage.Add(result.coverage);
   std::string error = result.error;
-  if (error.empty() && result.has_reference) {
-    auto [it, first] = result_of_job.try_emplace(result.job, 0);
-    if (first) it->second = ReferenceHash(MakeJob(result.job));
-    if (it->second != result.parameters_hash) {
-      error = absl::StrCat("job ", result.job, " ended in other bits than those of a sequential program");
-    }
-  }
+  if (error.empty() && result.has_reference) error = references.Check(result.job, result.parameters_hash);
   if (error.empty()) return true;
   errors.emplace_back(options.seed, std::move(error));
   return false;

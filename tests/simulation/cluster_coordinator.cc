@@ -1,14 +1,15 @@
 #include "tests/simulation/cluster_coordinator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
-#include "server/checkpoint/manifest.h"
 #include "server/checkpoint/replica_views_file.h"
 #include "tests/simulation/cluster_server.h"
-#include "tests/simulation/final_state.h"
 
 namespace descent::simulation {
 namespace {
@@ -37,8 +38,20 @@ v1::JobSpec SpecOf(const Cluster& cluster) {
 
 void ClusterCoordinator::Start() {
   storage_ = cluster_->MakeStorage(0);
-  folder_ = std::make_unique<CheckpointFolder>(storage_.get());
-  given_up_ = saving_ = false;
+  RecoveryDisk::Options keep;
+  keep.run = kRun;
+  keep.job_fingerprint = kFingerprint;
+  keep.geometry = cluster_->job.geometry();
+  keep.ranks = cluster_->job.ranks;
+  keep.apply_push = cluster_->job.apply_push;
+  keep.keep_last = cluster_->schedule.keep;
+  disk_ = std::make_unique<RecoveryDisk>(storage_.get(), keep, [this](const std::string& what) {
+    cluster_->Note("coordinator", what);
+    if (absl::StartsWith(what, "replica-views")) cluster_->truth.Wrong(what);  // they are replaced as a whole
+  });
+  saving_ = tried_to_save_ = false;
+  alone_.reset();
+  taken_back_.clear();
   tend_at_ = absl::InfinitePast();
   kept_change_ = 0;
   tended_ = run_begun_ ? Moment::kRestoring : Moment::kPlacing;
@@ -49,7 +62,7 @@ void ClusterCoordinator::Start() {
   options.geometry = cluster_->job.geometry();
   options.apply_push = cluster_->job.apply_push;
   options.resumed = run_begun_;
-  absl::StatusOr<Beginning> beginning = Begin(run_begun_);
+  absl::StatusOr<RecoveryDisk::Beginning> beginning = Begin(run_begun_);
   if (!beginning.ok()) {
     cluster_->Note("coordinator", absl::StrCat("can't begin: ", beginning.status().ToString()));
     return died_();
@@ -62,59 +75,60 @@ void ClusterCoordinator::Start() {
   options.cuts.every_rounds = cluster_->schedule.cut_every;
   options.cuts.reach = absl::Milliseconds(250);
   options.cuts.patience = absl::Seconds(5);
+  options.cuts.fault = cluster_->cut_fault();
+  options.replica_fault = cluster_->table_fault();
   auto made = Coordinator::Create(std::move(options), cluster_->net.now());
   if (!made.ok()) return cluster_->truth.Wrong(made.status().ToString());
   coordinator_ = *std::move(made);
   run_begun_ = true;
   cluster_->truth.Serves(beginning->generation, beginning->from);
+  if (to_go_on_from_.has_value() && beginning->from == to_go_on_from_) {
+    cluster_->truth.Await("stops gone on from", cluster_->net.now());
+  }
+  to_go_on_from_.reset();
   Loop();
 }
 
 void ClusterCoordinator::Killed() {
+  if (stop_.has_value()) return Leave();  // nobody starts it again
   coordinator_.reset();
-  folder_.reset();
+  disk_.reset();
   storage_.reset();
+}
+
+void ClusterCoordinator::Leave() {
+  if (std::exchange(exited_, true)) return;
+  coordinator_.reset();
+  disk_.reset();
+  storage_.reset();
+  if (stop_.has_value()) stopped_();
 }
 
 void ClusterCoordinator::DieWithin(uint64_t changes) {
   if (storage_ != nullptr) storage_->DieAfter(changes);
 }
 
-absl::StatusOr<ClusterCoordinator::Beginning> ClusterCoordinator::Begin(bool restore) {
-  Beginning beginning;
-  DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
-  const bool any = cluster_->fault == ClusterFault::kUncommittedRestored;
-  if (restore && !any) Prune(Generation(kUnbounded));
-  DESCENT_ASSIGN_OR_RETURN(beginning.generation, folder_->BeginGeneration(kRun));
-  if (!restore) return beginning;
-  if (absl::StatusOr<v1::ReplicaViews> views = ReadReplicaViews(storage_.get()); views.ok()) {
-    if (views->run() == kRun.value) beginning.views = *std::move(views);
-  } else if (!absl::IsNotFound(views.status())) {
-    if (absl::IsDataLoss(views.status())) cluster_->truth.Wrong(views.status().ToString());
-    cluster_->Note("coordinator", views.status().ToString());
+absl::StatusOr<RecoveryDisk::Beginning> ClusterCoordinator::Begin(bool restore) {
+  ClusterTruth& truth = cluster_->truth;
+  if (restore && cluster_->fault == ClusterFault::kUncommittedRestored) return BeginUncommitted();
+  DESCENT_ASSIGN_OR_RETURN(RecoveryDisk::Beginning beginning, disk_->Begin(restore));
+  for (const Cut& bad : beginning.bad) {
+    truth.coverage.Add("bad cuts skipped");
+    if (bad.committed && truth.damaged()) truth.coverage.Add("damaged cuts found");
   }
-  if (any) {
-    DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, folder_->List());
-    if (cuts.empty()) return beginning;
-    beginning.from = CutId{kRun, cuts[0].id.generation, cuts[0].id.number};
-    const uint64_t clock = cluster_->job.apply_push ? 0 : cuts[0].id.number;
-    beginning.restore = RestoreFrom{cuts[0].name, cuts[0].id.number, std::vector<uint64_t>(cluster_->job.ranks, clock),
-                                    cluster_->job.tensors()};
-    return beginning;
-  }
-  DESCENT_ASSIGN_OR_RETURN(const NewestCut newest, folder_->FindNewestGood(kRun, kFingerprint));
-  for (const Cut& bad : newest.bad) {
-    cluster_->truth.coverage.Add("bad cuts skipped");
-    cluster_->Note("coordinator", absl::StrCat("skips ", bad.name, ": ", bad.status.ToString()));
-  }
-  if (!newest.good.has_value()) return beginning;
-  DESCENT_ASSIGN_OR_RETURN(const CutLayout layout, CheckManifest(newest.good->manifest));
-  beginning.from = newest.good->id;
-  RestoreFrom& from = beginning.restore.emplace();
-  from.folder = newest.good->name;
-  from.number = newest.good->id.number;
-  for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
-  from.tensors = layout.tensors;
+  return beginning;
+}
+
+// The newest folder of a cut, whatever it holds.
+absl::StatusOr<RecoveryDisk::Beginning> ClusterCoordinator::BeginUncommitted() {
+  RecoveryDisk::Beginning beginning;
+  DESCENT_ASSIGN_OR_RETURN(beginning.generation, disk_->folder().BeginGeneration(kRun));
+  DESCENT_ASSIGN_OR_RETURN(const std::vector<Cut> cuts, disk_->folder().List());
+  if (cuts.empty()) return beginning;
+  beginning.from = CutId{kRun, cuts[0].id.generation, cuts[0].id.number};
+  const uint64_t clock = cluster_->job.apply_push ? 0 : cuts[0].id.number;
+  beginning.restore = RestoreFrom{cuts[0].name, cuts[0].id.number, std::vector<uint64_t>(cluster_->job.ranks, clock),
+                                  cluster_->job.tensors()};
   return beginning;
 }
 
@@ -171,6 +185,11 @@ std::shared_ptr<ClusterSeat> ClusterCoordinator::Promoted() const {
   return nullptr;
 }
 
+std::shared_ptr<ClusterSeat> ClusterCoordinator::Alone() const {
+  if (!alone_.has_value() || coordinator_ == nullptr) return nullptr;
+  return cluster_->SeatAt(coordinator_->addresses()[*alone_]);
+}
+
 std::shared_ptr<ClusterSeat> ClusterCoordinator::Joining() const {
   if (!cluster_->schedule.replicas) return nullptr;
   for (const ClusterServer* server : cluster_->servers) {
@@ -211,35 +230,58 @@ void ClusterCoordinator::Loop() {
   Coordinator& c = *coordinator_;
   c.Tick(cluster_->net.now());
   Drain();
-  if (c.phase() == v1::FAILED) return cluster_->truth.Wrong(absl::StrCat("the job failed: ", c.first_cause()));
+  if (c.phase() == v1::FAILED && (!stop_.has_value() || stop_->calm)) {
+    return cluster_->truth.Wrong(absl::StrCat("the job failed: ", c.first_cause()));
+  }
+  if (c.phase() == v1::RUNNING) {
+    cluster_->truth.Runs(c.generation());
+    cluster_->truth.Reached(c.generation(), c.round(), cluster_->net.now());
+  }
+  if (alone_.has_value()) at_(Moment::kAlone);
+  if (coordinator_ == nullptr) return;  // struck
   if (!c.ended()) at_(moment());
   if (coordinator_ == nullptr) return;  // struck
   tended_ = moment();
   if (cluster_->net.now() >= tend_at_) Tend();
   if (storage_->dead()) return died_();
-  if (c.AllGone(cluster_->net.now())) {
-    exited_ = true;
-    Killed();
-    return;
-  }
+  if (c.AllGone(cluster_->net.now())) return Leave();
   cluster_->net.On(0, kTick, [this] { Loop(); });
 }
 
 void ClusterCoordinator::Drain() {
   for (const LogLine& line : coordinator_->DrainLog()) {
     cluster_->Note("coordinator", line.text);
-    if (absl::StrContains(line.text, "confirms nothing")) cluster_->truth.coverage.Add("backups given up");
-    if (absl::StrContains(line.text, "becomes its backup again")) cluster_->truth.coverage.Add("backups taken back");
+    uint32_t server = 0;
+    const std::vector<absl::string_view> words = absl::StrSplit(line.text, absl::ByAnyChar(" :"));
+    const bool of_server = words.size() > 1 && words[0] == "server" && absl::SimpleAtoi(words[1], &server);
+    if (of_server && absl::StrContains(line.text, "confirms nothing")) {
+      cluster_->truth.Await("backups given up", cluster_->net.now());
+      alone_ = server;
+    }
+    if (of_server && absl::StrContains(line.text, "becomes its backup again")) {
+      taken_back_.insert(server);
+      alone_.reset();
+    }
+    if (absl::StartsWith(line.text, "gone: worker")) worker_gone_ = cluster_->net.now();
+    // Somebody's lease is over, with no fault that was dealt but the network's losses.
+    const bool goes_on = !coordinator_->ended() || coordinator_->phase() == v1::FAILED;
+    if (stop_.has_value() && goes_on && absl::StartsWith(line.text, "gone: ")) {
+      const bool dealt = stop_->death && !std::exchange(stop_->gone, true);
+      stop_->calm = stop_->calm && dealt && !absl::StartsWith(line.text, "gone: worker");
+    }
   }
   coordinator_->DrainRecords();
+  if (taken_back_.empty()) return;
+  const v1::StatusReply status = coordinator_->Status(cluster_->net.now());
+  for (const v1::ServerStatus& server : status.server()) {
+    if (server.synced() && taken_back_.erase(server.server()) > 0) cluster_->truth.coverage.Add("backups taken back");
+  }
 }
 
-// server/process/checkpointing.cc
 void ClusterCoordinator::KeepViews() {
   Coordinator& c = *coordinator_;
-  const std::optional<Coordinator::LastingViews> wanted = c.WantsViews();
+  std::optional<Coordinator::LastingViews> wanted = c.WantsViews();
   if (!wanted.has_value()) return;
-  const Generation generation(wanted->views.generation());
   if (cluster_->fault == ClusterFault::kViewsNotLasting && c.phase() >= v1::RUNNING &&
       wanted->change != std::exchange(kept_change_, wanted->change)) {
     cluster_->net.On(0, absl::Seconds(2), [this, late = wanted->views] {
@@ -248,12 +290,7 @@ void ClusterCoordinator::KeepViews() {
     return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
   }
   kept_change_ = wanted->change;
-  absl::Status kept = folder_->CheckGeneration(generation);
-  if (kept.ok()) kept = WriteReplicaViews(storage_.get(), wanted->views);
-  if (absl::IsResourceExhausted(kept)) {
-    Prune(generation);
-    kept = WriteReplicaViews(storage_.get(), wanted->views);
-  }
+  const absl::Status kept = disk_->KeepViews(wanted->views);
   if (kept.ok()) return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
   cluster_->Note("coordinator", absl::StrCat("backups wait: ", kept.ToString()));
 }
@@ -262,7 +299,7 @@ void ClusterCoordinator::Tend() {
   Coordinator& c = *coordinator_;
   KeepViews();
   if (c.wants_generation()) {
-    absl::StatusOr<Beginning> beginning = Begin(/*restore=*/true);
+    absl::StatusOr<RecoveryDisk::Beginning> beginning = Begin(/*restore=*/true);
     if (!beginning.ok()) {
       cluster_->Note("coordinator", absl::StrCat("no generation yet: ", beginning.status().ToString()));
       tend_at_ = cluster_->net.now() + kTryAgain;
@@ -283,112 +320,27 @@ void ClusterCoordinator::Tend() {
 void ClusterCoordinator::Prepare() {
   Coordinator& c = *coordinator_;
   const CutId cut{kRun, c.generation(), c.cuts().number()};
-  if (std::exchange(given_up_, true)) {
-    cluster_->truth.coverage.Add("cuts given up");
-    Prune(cut.generation);
-  }
-  const absl::Status prepared = folder_->Prepare(cut);
-  c.cut_folder = folder_->CutPath(cut);
+  if (disk_->given_up()) cluster_->truth.coverage.Add("cuts given up");
+  const absl::Status prepared = disk_->Prepare(cut);
+  c.cut_folder = disk_->folder().CutPath(cut);
   c.cuts().Prepared(prepared, cluster_->net.now());
 }
 
 void ClusterCoordinator::Commit() {
   Coordinator& c = *coordinator_;
   const CutId cut{kRun, c.generation(), c.cuts().number()};
-  v1::CutManifest manifest;
-  for (uint64_t clock : c.cuts().RestartClocks(cluster_->job.ranks)) manifest.add_restart_clock(clock);
-  const Geometry geometry = cluster_->job.geometry();
-  for (const TensorSpec& spec : c.specs()) {
-    *manifest.add_tensor() = ToMessage(spec);
-    manifest.add_blocks(geometry.blocks(spec));
-  }
-  manifest.set_block_elements(geometry.block_elements);
-  manifest.set_slots(geometry.slots);
-  for (const auto& [server, report] : c.cuts().reports()) *manifest.add_part() = report.part();
-  manifest.set_format(kCutFormat);
-  manifest.set_run(kRun.value);
-  manifest.set_generation(cut.generation.value);
-  manifest.set_number(cut.number);
-  manifest.set_apply(cluster_->job.apply_push ? v1::PUSH : v1::ROUND);
-  manifest.set_job_fingerprint(kFingerprint);
   cluster_->truth.Committing(cut);
-  const absl::Status committed = folder_->Commit(manifest);
-  cluster_->Note("coordinator", absl::StrCat("commits ", folder_->CutPath(cut), ": ", committed.ToString()));
+  std::string lacks = stop_.has_value() ? WhatCutLacks() : "";
+  const absl::Status committed = disk_->Commit(disk_->ManifestOf(c));
+  cluster_->Note("coordinator", absl::StrCat("commits ", disk_->folder().CutPath(cut), ": ", committed.ToString()));
   c.cuts().Committed(committed, cluster_->net.now());
   if (!committed.ok()) return;
   cluster_->truth.Committed(cut);
   cluster_->truth.coverage.Add("cuts committed");
-  given_up_ = false;
-  Prune(cut.generation);
-}
-
-void ClusterCoordinator::Prune(Generation generation) {
-  PruneOptions options;
-  options.keep_last = cluster_->schedule.keep;
-  options.run = kRun;
-  options.generation = generation;
-  if (const auto removed = folder_->Prune(options); !removed.ok()) {
-    cluster_->Note("coordinator", absl::StrCat("can't prune: ", removed.status().ToString()));
+  if (stop_.has_value() && c.phase() == v1::SAVING) {
+    stop_->cut = cut;
+    stop_->lacks = std::move(lacks);
   }
-}
-
-// Reads one server after the other, where the coordinator says it is.
-void ClusterCoordinator::Save(uint32_t s) {
-  if (s == cluster_->schedule.servers) return Saved();
-  const std::shared_ptr<ClusterSeat> at = cluster_->SeatAt(coordinator_->addresses()[s]);
-  const auto tried = [this](const absl::Status& status) {
-    if (coordinator_->phase() != v1::SAVING) {
-      saving_ = false;  // a server is gone, and all go back to a cut
-      return;
-    }
-    cluster_->truth.coverage.Add("saves tried again");
-    coordinator_->SaveFinished(absl::UnavailableError(status.message()), "", "", "", cluster_->net.now());
-    cluster_->net.On(0, kTryAgain, [this] { saving_ = false; });
-  };
-  if (at == nullptr) return tried(absl::UnavailableError(absl::StrCat("server ", s, " has no address")));
-  cluster_->net.Call<bool>(
-      0, at->process(),
-      [seat = std::weak_ptr<ClusterSeat>(at), generation = coordinator_->generation()]() -> absl::StatusOr<bool> {
-        const auto at = seat.lock();
-        if (at != nullptr && at->primary() && at->node() != nullptr && at->generation() == generation) return true;
-        return absl::UnavailableError("it has no blocks of this generation");
-      },
-      [this, s, tried](absl::StatusOr<bool> read) { read.ok() ? Save(s + 1) : tried(read.status()); });
-}
-
-void ClusterCoordinator::Saved() {
-  saving_ = false;
-  Coordinator& c = *coordinator_;
-  std::vector<ServerNode*> nodes;
-  for (const std::string& address : c.addresses()) {
-    const std::shared_ptr<ClusterSeat> seat = cluster_->SeatAt(address);
-    if (seat == nullptr || !seat->primary() || seat->node() == nullptr) continue;
-    if (seat->generation() == c.generation() && cluster_->net.alive(seat->process())) nodes.push_back(seat->node());
-  }
-  if (nodes.size() != cluster_->schedule.servers || c.phase() != v1::SAVING) return;  // somebody has died since
-  if (std::string wrong =
-          CheckServers(cluster_->job, *c.map(), cluster_->truth.ledger(c.generation()), nodes, &parameters_hash_);
-      !wrong.empty()) {
-    return cluster_->truth.Wrong(std::move(wrong));
-  }
-  for (uint32_t s = 0; s < nodes.size(); ++s) {
-    const std::string wrong =
-        cluster_->truth.told(c.generation(), ServerId(s))
-            .Check(cluster_->job, *c.map(), ServerId(s), cluster_->truth.ledger(c.generation()), *nodes[s]);
-    if (!wrong.empty()) cluster_->truth.Wrong(absl::StrCat("in the end server ", s, ": ", wrong));
-  }
-  for (ServerNode* node : nodes) {
-    if (const uint64_t held = node->stats().held_pulls; held > 0) {
-      cluster_->truth.Wrong(absl::StrCat("in the end a server holds ", held, " pulls"));
-    }
-  }
-  saved_ = true;
-  const absl::Status lasting = storage_->CreateExclusive("finished", "model");
-  if (!lasting.ok() && !absl::IsAlreadyExists(lasting)) {
-    storage_->Remove("finished").IgnoreError();
-    return c.SaveFinished(absl::UnavailableError(lasting.message()), "", "", "", cluster_->net.now());
-  }
-  c.SaveFinished(absl::OkStatus(), "model", "", "", cluster_->net.now());
 }
 
 }  // namespace descent::simulation

@@ -45,6 +45,7 @@ void ClusterLink::TryToConnect() {
   connection_ = connection;
   backup_ = seat;
   sent_ = answered_ = cluster_->net.now();
+  if (std::exchange(broken_, false)) cluster_->truth.coverage.Add("links to backups mended");
   if (const auto primary = primary_.lock()) primary->OnLinkUp(weak_from_this(), view_);
 }
 
@@ -78,7 +79,7 @@ void ClusterLink::Answer(uint64_t connection, Reply reply) {
 }
 
 void ClusterLink::Break() {
-  cluster_->truth.coverage.Add("links to backups broken");
+  broken_ = true;
   const uint64_t connection = std::exchange(connection_, 0);
   const absl::Duration noticed = Split() ? kUnnoticed : cluster_->net.Delay();
   cluster_->net.On(there_, noticed, [backup = backup_, connection] {

@@ -45,6 +45,7 @@ class ClusterLink final : public BackupLink, public std::enable_shared_from_this
   const std::string address_;
   const uint64_t view_;
   uint64_t connection_ = 0;  // 0: none
+  bool broken_ = false;      // before
   ProcessId there_ = 0;
   std::weak_ptr<ClusterSeat> backup_;
   absl::Time sent_, answered_;  // when what was last sent, or answered, arrives

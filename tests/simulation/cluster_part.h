@@ -1,18 +1,17 @@
 // A server's part of a cut in the simulated cluster: takes the images and writes them one in a while, as
-// server/process/cut_writer does on a thread.
+// server/process/cut_writer does on a thread; what is written is the same code's (PartOfCut).
 #ifndef DESCENT_TESTS_SIMULATION_CLUSTER_PART_H_
 #define DESCENT_TESTS_SIMULATION_CLUSTER_PART_H_
 
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "descent/v1/coordinator.pb.h"
-#include "server/checkpoint/part_file.h"
+#include "server/checkpoint/part_of_cut.h"
 #include "server/node/cut_sink.h"
 
 namespace descent::simulation {
@@ -33,17 +32,8 @@ class ClusterPart final : public CutSink {
   const std::optional<v1::CutReport>& report() const { return report_; }
 
  private:
-  absl::Status Open();
-  absl::Status Append(const BlockExport& image, const std::vector<uint64_t>& marks);
-
-  Storage* const storage_;
-  const std::string folder_;
-  const CutId cut_;
-  const ServerId server_;
-  const std::vector<TensorSpec> tensors_;
-  std::vector<uint64_t> least_mark_;
+  PartOfCut part_;
   std::deque<std::pair<BlockExport, std::vector<uint64_t>>> queue_;
-  std::unique_ptr<PartFileWriter> file_;
   bool done_ = false;
   std::optional<v1::CutReport> report_;
 };

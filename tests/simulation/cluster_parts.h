@@ -12,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "descent/v1/coordinator.pb.h"
+#include "server/coordinator/cut_schedule.h"
+#include "server/coordinator/replica_table.h"
 #include "server/core/engine.h"
 #include "server/replica/primary_node.h"
 #include "tests/simulation/cluster_scenario.h"
@@ -54,6 +56,12 @@ struct Cluster {
   std::shared_ptr<ClusterSeat> SeatAt(const std::string& address) const;
   ReplicaFault replica_fault() const {
     return fault == ClusterFault::kAckBeforeReplicate ? ReplicaFault::kAckBeforeReplicate : ReplicaFault::kNone;
+  }
+  CutSchedule::Fault cut_fault() const {
+    return fault == ClusterFault::kCutAttemptKept ? CutSchedule::Fault::kAttemptKept : CutSchedule::Fault::kNone;
+  }
+  ReplicaTable::Fault table_fault() const {
+    return fault == ClusterFault::kGivenUpPromoted ? ReplicaTable::Fault::kGivenUpPromoted : ReplicaTable::Fault::kNone;
   }
   template <typename Request>
   void Sign(Request* request) const {

@@ -26,6 +26,7 @@ void DrawTimes(Dice& dice, Blow* blow) {
       if (dice.Chance(0.5)) blow->after = dice.Between(absl::ZeroDuration(), absl::Milliseconds(100));
       break;
     case Moment::kCommitting:
+    case Moment::kAlone:
       break;
   }
   blow->lasts = dice.Chance(0.3) ? dice.Between(absl::Milliseconds(1), absl::Milliseconds(100))
@@ -91,6 +92,72 @@ Blow MakeReplicaBlow(Dice& dice, bool first) {
   return blow;
 }
 
+Blow At(Blow::Kind kind, Role role, Moment moment, absl::Duration after, absl::Duration lasts) {
+  Blow blow;
+  blow.kind = kind;
+  blow.role = role;
+  blow.moment = moment;
+  blow.after = after;
+  blow.lasts = lasts;
+  return blow;
+}
+
+// A backup that its primary can't reach for long is given up. Either nothing else comes, and it is taken back; or its
+// primary dies, and what goes on must not be that backup.
+void GiveBackupUp(Dice& dice, ClusterSchedule* s) {
+  s->compute = dice.Between(absl::Milliseconds(200), absl::Milliseconds(260));  // the run is to last until then
+  s->blows = {At(Blow::Kind::kPartitionPair, Role::kServer, Moment::kRunning,
+                 dice.Between(absl::ZeroDuration(), absl::Seconds(1)),
+                 dice.Between(absl::Seconds(3), absl::Seconds(6)))};
+  if (dice.Chance(0.5)) return;
+  s->blows.push_back(At(Blow::Kind::kKill, Role::kServer, Moment::kAlone,
+                        dice.Between(absl::Milliseconds(300), absl::Milliseconds(1500)), absl::Milliseconds(500)));
+}
+
+// The coordinator dies, and the next one too while it goes on with what the servers hold.
+void DieAdopting(Dice& dice, ClusterSchedule* s) {
+  const auto die = [&](Moment moment, absl::Duration most) {
+    return At(Blow::Kind::kKill, Role::kCoordinator, moment, dice.Between(absl::Milliseconds(10), most),
+              dice.Between(absl::Milliseconds(50), absl::Milliseconds(400)));
+  };
+  s->blows = {die(Moment::kRunning, absl::Milliseconds(1500)), die(Moment::kAdopting, absl::Milliseconds(500))};
+}
+
+// The run is stopped: when nothing else happens, amid a cut, while a backup joins, with a death in the cut that it is
+// stopped with, or among whatever else was drawn.
+void StopRun(Dice& dice, ClusterSchedule* s) {
+  using Kind = Blow::Kind;
+  const auto stop = [&](Moment moment, absl::Duration most) {
+    return At(Kind::kStop, Role::kCoordinator, moment, dice.Between(absl::ZeroDuration(), most), absl::ZeroDuration());
+  };
+  const auto server_dies = [&](Moment moment, absl::Duration most) {
+    return At(Kind::kKill, Role::kServer, moment, dice.Between(absl::ZeroDuration(), most),
+              dice.Between(absl::Milliseconds(50), absl::Milliseconds(800)));
+  };
+  switch (dice.Below(5)) {
+    case 0:
+      s->blows = {stop(Moment::kRunning, absl::Milliseconds(1500))};
+      break;
+    case 1:
+      s->blows = {stop(Moment::kCutting, absl::Milliseconds(150))};
+      break;
+    case 2:
+      s->blows = {stop(Moment::kRunning, absl::Milliseconds(1500))};
+      if (s->replicas) {
+        s->blows = {server_dies(Moment::kRunning, absl::Milliseconds(500)),
+                    stop(Moment::kJoining, absl::Milliseconds(200))};
+      }
+      break;
+    case 3:
+      s->blows = {stop(Moment::kRunning, absl::Milliseconds(1500))};
+      if (s->replicas) s->blows.push_back(server_dies(Moment::kSaving, absl::Milliseconds(100)));
+      break;
+    case 4:
+      s->blows.push_back(stop(static_cast<Moment>(dice.Below(kMoments)), absl::Milliseconds(1500)));
+      break;
+  }
+}
+
 }  // namespace
 
 Job MakeClusterJob(uint64_t seed, Dice& dice) {
@@ -126,6 +193,20 @@ ClusterSchedule MakeClusterSchedule(Dice& dice) {
   for (uint64_t i = 0; i < blows; ++i) {
     const bool of_replicas = s.replicas && dice.Chance(0.6);
     s.blows.push_back(of_replicas ? MakeReplicaBlow(dice, i == 0) : MakeBlow(dice, i == 0));
+  }
+  // What takes several blows in a row, or one of its own. By dice of its own, for the same reason.
+  Dice story(HashKey(static_cast<uint64_t>(absl::ToInt64Nanoseconds(s.weather.delay))));
+  switch (story.Below(12)) {
+    case 0:
+    case 1:
+      StopRun(story, &s);
+      break;
+    case 2:
+      if (s.replicas) GiveBackupUp(story, &s);
+      break;
+    case 3:
+      if (s.replicas) DieAdopting(story, &s);
+      break;
   }
   return s;
 }

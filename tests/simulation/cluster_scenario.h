@@ -20,11 +20,13 @@ enum class ClusterFault : uint8_t {
   kIncarnationReused,     // a worker pushes as if no lease had ever moved
   kUncommittedRestored,   // a run goes on from the newest folder of a cut, committed or not
   kZombieStays,           // a server that is told that nobody knows it does not register again
+  kCutAttemptKept,        // a cut that is ordered again is not told from the order before
   // With replicas:
   kAckBeforeReplicate,  // a primary's replies do not wait for its backup
   kSyncedTooSoon,       // a primary says that its backup is synced as soon as it has one
   kViewsNotLasting,     // a promotion is heard of some time before it is on the disk
   kGoesAloneUnasked,    // a primary that does not reach its backup goes on without, before the coordinator says so
+  kGivenUpPromoted,     // a backup that was given up stays the one to take over
 };
 
 // What the cluster is at when a fault comes.
@@ -38,8 +40,9 @@ enum class Moment : uint8_t {
   kPromoting,  // a backup is to take over, and has not heard
   kJoining,    // a backup is being sent images
   kAdopting,   // a coordinator has begun, and would go on with what servers hold
+  kAlone,      // a backup was given up: for blows alone, the cluster is at something else then
 };
-inline constexpr size_t kMoments = 9;
+inline constexpr size_t kMoments = 9;  // that the cluster can be at
 inline constexpr const char* kMomentNames[kMoments] = {"placing", "running",   "restoring", "cutting", "committing",
                                                        "saving",  "promoting", "joining",   "adopting"};
 enum class Role : uint8_t { kCoordinator, kServer, kWorker };
@@ -61,6 +64,7 @@ struct Blow {
     kKillPair,         // of a server's primary and its backup
     kPartitionPair,    // between these two alone
     kCutOff,           // a server from the coordinator, for longer than it waits; which may die when it has promoted
+    kStop,             // the run is asked to stop; once it has, it is begun again from what it left
   };
   Kind kind = Kind::kKill;
   Role role = Role::kWorker;

@@ -19,7 +19,7 @@ bool Passes(const absl::Status& status) {
 }  // namespace
 
 std::string ClusterSeat::name() const {
-  return absl::StrCat(primary_ ? "server " : "backup of server ", server_.value, " at ", address_);
+  return absl::StrCat(primary() ? "server " : "backup of server ", server_.value, " at ", address_);
 }
 
 void ClusterSeat::After(absl::Duration after, void (ClusterSeat::*then)()) {
@@ -48,10 +48,8 @@ void ClusterSeat::Uninstall() {
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   out_.clear();
-  ready_ = false;
-  orders_ = {};
+  state_.Void();
   placing_ = 0;
-  generation_ = Generation();
   timer_ = absl::InfiniteFuture();
 }
 
@@ -77,10 +75,7 @@ void ClusterSeat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   const absl::Status placed = MakeBlocks(news, want);
   cluster_->Note(name(), absl::StrCat("places generation ", news.generation(), ": ", placed.ToString()));
   if (placed.ok()) {
-    ready_ = true;
-    generation_ = Generation(news.generation());
-    orders_.Begin(primary_ ? 0 : placing_view_);
-    return;
+    return state_.Placed();
   }
   Uninstall();
   const bool expected = Passes(placed) || (absl::IsDataLoss(placed) && cluster_->truth.damaged());
@@ -143,18 +138,11 @@ absl::Status ClusterSeat::Restore(const v1::RestorePoint& from, const PartitionM
 // --- What the coordinator says ---------------------------------------------------------------------------------------
 
 void ClusterSeat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  if (ready_ && news.generation() != generation_.value) ready_ = false;
-  // A backup is bound to its view; a promoted one goes on with what it holds.
-  if (ready_ && !want.primary() && want.view() != orders_.view()) ready_ = false;
+  state_.Hear(news, want);
   TakeOrder(news);
-  if (ready_) {
-    told_view_ = want.view();
-    TendReplicas(want);
-  } else if (news.has_map() && placing_ == 0) {
+  const SeatState::Duty duty = state_.Tend(news, want, placing_ != 0);
+  if (duty.place) {
     Uninstall();
-    primary_ = want.primary();
-    placing_generation_ = news.generation();
-    placing_view_ = want.view();
     placing_ = ++placings_;
     // The reading of a cut and the making of blocks take their time; beats go on meanwhile.
     cluster_->net.On(process_, cluster_->dice->Between(absl::Milliseconds(2), absl::Milliseconds(120)),
@@ -163,42 +151,39 @@ void ClusterSeat::Tend(const v1::HeartbeatReply& news, const v1::Seat& want) {
                        if (seat != nullptr && seat->placing_ == placing) seat->Place(news, want);
                      });
   }
+  if (duty.promote) Promote();
+  if (duty.alone.has_value()) {
+    cluster_->Note(name(), absl::StrCat("goes on alone, view ", *duty.alone));
+    primary_node_->GoAlone(*duty.alone);
+  }
+  if (duty.backup) SetBackup(want);
+  if (duty.alone.has_value() || duty.backup) AfterNode();
 }
 
-void ClusterSeat::TendReplicas(const v1::Seat& want) {
-  if (!cluster_->schedule.replicas || !want.primary()) return;
-  if (!primary_) Promote();
-  const BackupOrders::Order order = orders_.Take(want);
-  if (order.kind == BackupOrders::Kind::kBackup) {
-    cluster_->Note(name(), absl::StrCat("has a backup at ", want.backup_address(), ", view ", order.view));
-    fresh_ = want.fresh();
-    primary_node_->SetBackup(order.view,
-                             ClusterLink::Make(cluster_, process_, weak_from_this(), want.backup_address(), order.view),
-                             want.fresh());
-  } else if (order.kind == BackupOrders::Kind::kAlone) {
-    cluster_->Note(name(), absl::StrCat("goes on alone, view ", order.view));
-    primary_node_->GoAlone(order.view);
-  }
-  AfterNode();
+void ClusterSeat::SetBackup(const v1::Seat& want) {
+  const uint64_t view = state_.view();
+  cluster_->Note(name(), absl::StrCat("has a backup at ", want.backup_address(), ", view ", view));
+  fresh_ = want.fresh();
+  primary_node_->SetBackup(view, ClusterLink::Make(cluster_, process_, weak_from_this(), want.backup_address(), view),
+                           want.fresh());
 }
 
 void ClusterSeat::Promote() {
-  primary_ = true;
   cluster_->Note(name(), absl::StrCat("promoted: ", node_->DebugState().substr(0, 60)));
   if (const absl::Status promoted = backup_node_->Promote(); !promoted.ok()) {
     return cluster_->truth.Wrong(absl::StrCat(name(), " was promoted: ", promoted.message()));
   }
-  cluster_->truth.coverage.Add("promotions");
-  cluster_->successors[{generation_, server_}] = weak_from_this();
+  promoted_ = true;
+  cluster_->successors[{generation(), server_}] = weak_from_this();
   CheckTold("is promoted");
 }
 
 void ClusterSeat::CheckTold(absl::string_view when) {
   ClusterTruth& truth = cluster_->truth;
-  const Told& told = truth.told(generation_, server_);
+  const Told& told = truth.told(generation(), server_);
   for (uint32_t r = 0; r < newest_.size(); ++r) newest_[r] = std::max(newest_[r], told.pushers()[r]);
   truth.coverage.Add("clocks that a successor has to hold", told.clocks());
-  const std::string wrong = told.Check(cluster_->job, map_, server_, truth.ledger(generation_), *node_);
+  const std::string wrong = told.Check(cluster_->job, map_, server_, truth.ledger(generation()), *node_);
   if (!wrong.empty()) truth.Wrong(absl::StrCat(name(), " ", when, ": ", wrong));
 }
 
@@ -211,9 +196,10 @@ void ClusterSeat::Rest() {
 void ClusterSeat::Carry(Generation generation) {
   Rest();
   CheckTold("is gone on with");
-  cluster_->truth.Carried(generation_, generation, server_);
-  cluster_->successors[{generation_, server_}] = cluster_->successors[{generation, server_}] = weak_from_this();
-  generation_ = generation;
+  const Generation before = this->generation();
+  cluster_->truth.Carried(before, generation, server_);
+  cluster_->successors[{before, server_}] = cluster_->successors[{generation, server_}] = weak_from_this();
+  state_.Carry(generation);
   std::vector<uint64_t> open;
   for (const auto& [id, line] : lines_) open.push_back(id);
   for (const auto& [id, link] : links_) open.push_back(id);
@@ -223,10 +209,15 @@ void ClusterSeat::Carry(Generation generation) {
   AfterNode();
 }
 
-bool ClusterSeat::synced() const {
-  if (primary_node_ == nullptr || !orders_.linked()) return false;
-  if (cluster_->fault == ClusterFault::kSyncedTooSoon) return true;
-  return primary_node_->synced() && primary_node_->view() == orders_.view();
+SeatState::NodeView ClusterSeat::NodeSays() const {
+  SeatState::NodeView says;
+  says.whole = backup_node_ != nullptr && backup_node_->whole();
+  if (primary_node_ == nullptr) return says;
+  const bool too_soon = cluster_->fault == ClusterFault::kSyncedTooSoon && state_.linked();
+  says.view = too_soon ? state_.view() : primary_node_->view();
+  says.synced = too_soon || primary_node_->synced();
+  says.unconfirmed = primary_node_->unconfirmed();
+  return says;
 }
 
 void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
@@ -235,30 +226,20 @@ void ClusterSeat::Report(v1::HeartbeatRequest* beat) {
     *cut = *part_->report();
     cut->set_attempt(order_.attempt());
   }
-  if (ready_ && primary_) {
+  if (ready() && primary()) {
     v1::ServerLoad* load = beat->mutable_load();
     load->set_round(std::max(load->round(), node_->stats().round));
   }
   if (!cluster_->schedule.replicas) return;
-  v1::SeatReport* report = beat->add_seat();
-  report->set_server(server_.value);
-  report->set_primary(primary_);
-  report->set_view(ready_ && told_view_ > 0 ? told_view_ : placing_view_);
-  report->set_address(address_);
-  report->set_ready(ready_);
-  report->set_synced(ready_ && primary_ && synced() && orders_.view() == told_view_);
-  report->set_whole(ready_ && backup_node_ != nullptr && backup_node_->whole());
-  if (ready_ && primary_ && primary_node_ != nullptr && primary_node_->view() == orders_.view() &&
-      orders_.view() == told_view_) {
-    report->set_unconfirmed(primary_node_->unconfirmed());
-  }
-  if (report->synced() && !std::exchange(fresh_, true)) cluster_->truth.coverage.Add("backups joined");
+  *beat->add_seat() = state_.Report(address_, NodeSays());
+  const bool synced = beat->seat(beat->seat_size() - 1).synced();
+  if (synced && !std::exchange(fresh_, true)) cluster_->truth.coverage.Add("backups joined");
 }
 
 // --- Cuts ------------------------------------------------------------------------------------------------------------
 
 void ClusterSeat::TakeOrder(const v1::HeartbeatReply& news) {
-  const bool wanted = news.has_cut() && ready_ && primary_ && news.generation() == generation_.value;
+  const bool wanted = state_.CutWanted(news);
   if (part_ != nullptr && (!wanted || order_.attempt() != news.cut().attempt())) {
     if (node_ != nullptr) node_->DropCut();
     part_.reset();
@@ -266,8 +247,8 @@ void ClusterSeat::TakeOrder(const v1::HeartbeatReply& news) {
   if (!wanted) return;
   if (part_ == nullptr) {
     order_ = news.cut();
-    part_ = std::make_shared<ClusterPart>(storage_, order_.folder(), CutId{kRun, generation_, order_.number()}, server_,
-                                          tensors_, cluster_->job.ranks);
+    part_ = std::make_shared<ClusterPart>(storage_, order_.folder(), CutId{kRun, generation(), order_.number()},
+                                          server_, tensors_, cluster_->job.ranks);
     BeginCut();
     After(absl::Milliseconds(1), &ClusterSeat::WritePart);
   } else if (cut_refused_) {

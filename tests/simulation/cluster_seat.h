@@ -1,5 +1,6 @@
 // What a server's process holds of one server in the simulated cluster: its blocks, as primary or as backup, and what
-// goes on around them; as server/process/seat and its parameter service do with threads. Without replicas a process has
+// goes on around them: what the same SeatState says is done here in virtual time, as server/process/seat and its
+// parameter service do with threads. Without replicas a process has
 // one, and its node is a plain one.
 #ifndef DESCENT_TESTS_SIMULATION_CLUSTER_SEAT_H_
 #define DESCENT_TESTS_SIMULATION_CLUSTER_SEAT_H_
@@ -12,8 +13,8 @@
 
 #include "server/node/server_node.h"
 #include "server/replica/backup_node.h"
-#include "server/replica/backup_orders.h"
 #include "server/replica/primary_node.h"
+#include "server/replica/seat_state.h"
 #include "tests/simulation/cluster_line.h"
 #include "tests/simulation/cluster_link.h"
 #include "tests/simulation/cluster_part.h"
@@ -30,7 +31,8 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
         storage_(storage),
         server_(server),
         address_(std::move(address)),
-        own_(own) {}
+        own_(own),
+        state_(server, cluster->schedule.replicas) {}
   ~ClusterSeat() override { Uninstall(); }
 
   // --- The process's (seat.h of server/process)
@@ -38,18 +40,18 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   void Rest();
   void Carry(Generation generation);
   void Report(v1::HeartbeatRequest* beat);
-  bool ready() const { return ready_; }
-  bool ready(uint64_t generation) const { return ready_ && generation_.value == generation; }
+  bool ready() const { return state_.ready(); }
+  bool ready(uint64_t generation) const { return state_.ready(generation); }
   bool writing() const { return part_ != nullptr; }
   bool own() const { return own_; }
 
   ProcessId process() const { return process_; }
   ServerId server() const { return server_; }
   const std::string& address() const { return address_; }
-  bool primary() const { return primary_; }
-  bool joining() const { return ready_ && !primary_ && backup_node_ != nullptr && !backup_node_->whole(); }
+  bool primary() const { return state_.primary(); }
+  bool joining() const { return ready() && !primary() && backup_node_ != nullptr && !backup_node_->whole(); }
   ServerNode* node() { return node_.get(); }  // null while it has no blocks
-  Generation generation() const { return generation_; }
+  Generation generation() const { return Generation(state_.generation()); }
   void CountNode();
 
   // --- From workers
@@ -79,9 +81,9 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   absl::Status Restore(const v1::RestorePoint& from, const PartitionMap& map);
   void Uninstall();
   void CloseAll();
-  void TendReplicas(const v1::Seat& want);
   void Promote();
-  bool synced() const;
+  void SetBackup(const v1::Seat& want);
+  SeatState::NodeView NodeSays() const;
   // Whoever serves these blocks from now on holds what clients were told.
   void CheckTold(absl::string_view when);
   void TakeOrder(const v1::HeartbeatReply& news);
@@ -98,14 +100,10 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   const std::string address_;
   const bool own_;
 
-  bool ready_ = false, primary_ = true;
-  Generation generation_;   // of the blocks
-  BackupOrders orders_;     // what the node has been told
-  uint64_t told_view_ = 0;  // that the coordinator has told last
-  bool fresh_ = false;      // which was made as the generation began
-  uint64_t placing_ = 0;    // 0: no blocks are being made
-  uint64_t placings_ = 0;   // counts them
-  uint64_t placing_generation_ = 0, placing_view_ = 0;
+  SeatState state_;
+  bool fresh_ = false;     // its backup was made as the generation began
+  uint64_t placing_ = 0;   // 0: no blocks are being made
+  uint64_t placings_ = 0;  // counts them
   std::vector<TensorSpec> tensors_;
   PartitionMap map_;
   v1::CutOrder order_;  // of part_
@@ -122,6 +120,7 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   absl::Time timer_ = absl::InfiniteFuture();
   bool pumping_ = false;
   uint64_t replicated_acks_ = 0;
+  bool promoted_ = false;            // and has acknowledged nothing since
   std::vector<Incarnation> newest_;  // per rank, of those who pushed here
 };
 

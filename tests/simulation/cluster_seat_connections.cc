@@ -11,7 +11,7 @@ namespace descent::simulation {
 // --- Workers ---------------------------------------------------------------------------------------------------------
 
 bool ClusterSeat::Accept(const std::shared_ptr<ClusterLine>& line) {
-  if (node_ == nullptr || !ready_) return false;
+  if (node_ == nullptr || !ready()) return false;
   lines_[line->id] = line;
   node_->OnOpen(ConnectionId(line->id), cluster_->net.now());
   AfterNode();
@@ -30,13 +30,13 @@ void ClusterSeat::Close(uint64_t id) {
 void ClusterSeat::OnRequest(const std::shared_ptr<ClusterLine>& line, Request request) {
   if (!line->at_server || node_ == nullptr || !lines_.contains(line->id)) return;
   // Once a rank's newer holder has pushed here, an older one must be told that it is fenced, whatever it says it is.
-  if (request.push.has_value() && request.envelope.generation == generation_) {
+  if (request.push.has_value() && request.envelope.generation == generation()) {
     const Rank rank = request.push->rank;
     const Incarnation true_one = cluster_->truth.granted(line->worker, line->worker_life, rank);
     Incarnation& newest = newest_[rank.value];
     const bool first = line->pushes.emplace(request.id, true_one).second;
     if (first && true_one < newest) line->to_be_fenced.insert(request.id);
-    if (primary_) newest = std::max(newest, true_one);
+    if (primary()) newest = std::max(newest, true_one);
   }
   node_->OnRequest(ConnectionId(line->id), std::move(request), cluster_->net.now());
   AfterNode();
@@ -48,12 +48,14 @@ void ClusterSeat::SendToWorker(const std::shared_ptr<ClusterLine>& line, Reply r
   }
   if (cluster_->schedule.replicas || cluster_->job.backup_ranks > 0) {
     const auto push = line->pushes.find(reply.id);
-    cluster_->truth.told(generation_, server_).Add(reply, push == line->pushes.end() ? Incarnation() : push->second);
-    replicated_acks_ += orders_.linked() && reply.ack.has_value() && reply.ack->complete;
+    cluster_->truth.told(generation(), server_).Add(reply, push == line->pushes.end() ? Incarnation() : push->second);
+    const bool acknowledged = reply.ack.has_value() && reply.ack->complete;
+    replicated_acks_ += state_.linked() && acknowledged;
+    if (acknowledged && std::exchange(promoted_, false)) cluster_->truth.coverage.Add("promotions");
     // One that does not know yet that another has taken its place says nothing that the other can't stand for.
-    const auto other = cluster_->successors.find({generation_, server_});
+    const auto other = cluster_->successors.find({generation(), server_});
     const auto seat = other == cluster_->successors.end() ? nullptr : other->second.lock();
-    const bool serves = seat != nullptr && seat->ready_ && seat->primary_ && seat->generation_ == generation_;
+    const bool serves = seat != nullptr && seat->ready() && seat->primary() && seat->generation() == generation();
     if (serves && seat.get() != this) seat->CheckTold("has taken over, and");
   }
   reply.payload = Copied(reply.payload);
@@ -82,7 +84,7 @@ void ClusterSeat::AfterNode() {
       from->Answer(to.value, std::move(reply));
     }
   }
-  if (orders_.linked() && !pumping_ && !primary_node_->synced()) {
+  if (state_.linked() && !pumping_ && !primary_node_->synced()) {
     pumping_ = true;
     After(cluster_->dice->Between(absl::ZeroDuration(), absl::Milliseconds(4)), &ClusterSeat::Pump);
   }
@@ -102,7 +104,7 @@ void ClusterSeat::AfterNode() {
 // --- Links -----------------------------------------------------------------------------------------------------------
 
 bool ClusterSeat::AcceptLink(uint64_t connection, std::weak_ptr<ClusterLink> link) {
-  if (node_ == nullptr || !ready_) return false;
+  if (node_ == nullptr || !ready()) return false;
   links_[connection] = std::move(link);
   node_->OnOpen(ConnectionId(connection), cluster_->net.now());
   AfterNode();

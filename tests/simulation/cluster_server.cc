@@ -27,7 +27,8 @@ void ClusterServer::After(absl::Duration after, void (ClusterServer::*then)()) {
 }
 
 void ClusterServer::Start(bool elsewhere) {
-  if (elsewhere && moves_ > 0) cluster_->truth.coverage.Add("servers moved");
+  moved_ = elsewhere && moves_ > 0;
+  zombie_ = false;
   if (elsewhere || address_.empty()) address_ = absl::StrCat("s", index_, ":", ++moves_);
   storage_ = cluster_->MakeStorage(process());
   nonce_ = cluster_->next_nonce++;
@@ -71,6 +72,8 @@ void ClusterServer::Register() {
         if (reply.ok() && reply->mismatch_size() == 0) {
           registration_ = *std::move(reply);
           cluster_->Note(name(), absl::StrCat("is server ", registration_.server(), " at ", address_));
+          if (std::exchange(moved_, false)) cluster_->truth.coverage.Add("servers moved");
+          if (std::exchange(zombie_, false)) cluster_->truth.coverage.Add("zombies back");
           return Beat();
         }
         const Coordinator* c = cluster_->coordinator->coordinator();
@@ -114,7 +117,7 @@ void ClusterServer::Beat() {
 void ClusterServer::TakeNews(const v1::HeartbeatReply& news) {
   if (news.phase() >= v1::FINISHED) return End();
   if (news.unknown_member()) {
-    cluster_->truth.coverage.Add("zombies back");
+    zombie_ = true;
     if (cluster_->fault == ClusterFault::kZombieStays) return After(kBeatAgain, &ClusterServer::Beat);
     if (cluster_->schedule.replicas) {
       for (const auto& [server, seat] : seats_) seat->Rest();

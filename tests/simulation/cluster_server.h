@@ -44,6 +44,7 @@ class ClusterServer {
   std::unique_ptr<ProcessStorage> storage_;
   uint64_t nonce_ = 0;
   v1::RegisterReply registration_;
+  bool moved_ = false, zombie_ = false;  // and not yet registered as such
   absl::Time heard_;
   uint64_t generation_ = 0;                                 // that the seats are of, or are being made for
   std::map<uint32_t, std::shared_ptr<ClusterSeat>> seats_;  // they use storage_

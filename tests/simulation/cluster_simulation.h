@@ -6,7 +6,6 @@
 #define DESCENT_TESTS_SIMULATION_CLUSTER_SIMULATION_H_
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "server/core/engine.h"
 #include "tests/simulation/cluster_scenario.h"
 #include "tests/simulation/cluster_truth.h"
+#include "tests/simulation/reference.h"
 #include "worker/client/client_core.h"
 
 namespace descent::simulation {
@@ -45,7 +45,7 @@ const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults();
 struct ClusterCampaign {
   uint64_t seeds = 0, pulls = 0, events = 0, blows = 0;
   ClusterCoverage coverage;
-  std::map<uint64_t, uint64_t> result_of_job;            // by job: the parameters' hash that it must have
+  References references;
   std::vector<std::pair<uint64_t, std::string>> errors;  // seed, what
 
   // One more seed. False: an error was found.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "server/checkpoint/cut_id.h"
 #include "tests/simulation/cluster_scenario.h"
 #include "tests/simulation/ledger.h"
@@ -20,7 +21,9 @@
 
 namespace descent::simulation {
 
-// By name; those of Names() are there from the beginning, and none may be 0 after a campaign.
+// By name; those of Names() are there from the beginning, and none may be 0 after a campaign. What is counted has come
+// about: a fault once the run has gone on after it (ClusterTruth::Await), a promotion once the new primary has
+// acknowledged a push, a backup's return once it is synced again.
 class ClusterCoverage {
  public:
   static std::vector<std::string> Names();
@@ -62,8 +65,17 @@ class ClusterTruth {
   // A server goes on into another generation with what it holds.
   void Carried(Generation from, Generation to, ServerId server);
   // What the run is to get over: until told otherwise, no later generation begins, or none that goes back.
+  // `name`: counted once that is over, `from` then on, and the run has gone on; unless something else comes first.
   enum class Expected : uint8_t { kAnything, kSameGeneration, kNothingRolledBack };
-  void Expect(Expected expected) { expected_ = expected; }
+  void Expect(Expected expected, std::string name = "", absl::Time from = absl::InfinitePast());
+  Expected expected() const { return expected_; }
+  // Counted once the run has gone on by a round after that moment, or has ended well.
+  void Await(std::string name, absl::Time from) { awaited_.push_back({std::move(name), from, std::nullopt}); }
+  // The run trains, and is at that round; its model is saved.
+  void Reached(Generation generation, uint64_t round, absl::Time now);
+  void Ended(absl::Time now);
+  // A generation runs: counted as what it began as.
+  void Runs(Generation generation);
   // Of what clients of that server's blocks are told in that generation.
   Told& told(Generation generation, ServerId server) {
     return told_.try_emplace({generation, server}, Told(job_.ranks)).first->second;
@@ -94,6 +106,14 @@ class ClusterTruth {
   using CutKey = std::pair<uint64_t, uint64_t>;  // generation, number
   static CutKey Key(const CutId& cut) { return {cut.generation.value, cut.number}; }
 
+  struct Awaited {
+    std::string name;
+    absl::Time from;
+    std::optional<std::pair<Generation, uint64_t>> at;  // the round of the first look after that
+    // It has come about.
+    bool Look(Generation generation, uint64_t round, absl::Time now);
+  };
+
   const Job job_;
   std::string error_;
   Generation served_;
@@ -105,6 +125,10 @@ class ClusterTruth {
   std::map<Generation, Ledger> ledgers_;
   std::map<std::pair<Generation, ServerId>, Told> told_;
   std::set<Generation> carried_;
+  std::vector<Awaited> awaited_;
+  std::optional<Awaited> awaited_if_undisturbed_;
+  std::string began_as_;  // the generation that is served
+  Generation runs_;
   std::map<std::tuple<ProcessId, uint64_t, uint32_t>, Incarnation> granted_;
 };
 

@@ -13,6 +13,7 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr absl::Duration kResendAfter = absl::Milliseconds(100);
+constexpr absl::Duration kFinishWithin = absl::Seconds(3);  // for pushes under way when the run is stopped
 
 }  // namespace
 
@@ -24,7 +25,7 @@ void ClusterWorker::Start() {
   nonce_ = cluster_->next_nonce++;
   heard_ = now();
   era_ = moves_ = 0;
-  beating_ = exited_ = false;
+  beating_ = exited_ = zombie_ = followed_ = false;
   Register();
 }
 
@@ -49,6 +50,7 @@ void ClusterWorker::Register() {
           leases_.clear();
           if (reply->generation() != era_) Enter(reply->generation());
           cluster_->Note(name(), absl::StrCat("is member ", member_));
+          if (std::exchange(zombie_, false)) cluster_->truth.coverage.Add("zombies back");
           return Beat();
         }
         const Coordinator* c = cluster_->coordinator->coordinator();
@@ -72,11 +74,12 @@ void ClusterWorker::Beat() {
   beat.set_moves(moves_);
   beat.set_nonce(nonce_);
   for (const auto& [rank, incarnation] : leases_) {
-    if (core_ == nullptr) break;
+    const auto done = done_.find(rank);
+    if (core_ == nullptr && done == done_.end()) continue;
     v1::RankProgress* progress = beat.add_progress();
     progress->set_rank(rank.value);
-    progress->set_done(done_.contains(rank));
-    progress->set_clock(progress->done() ? cluster_->job.clocks : core_->completed(rank));
+    progress->set_done(done != done_.end());
+    progress->set_clock(progress->done() ? done->second : core_->completed(rank));
   }
   cluster_->net.Call<v1::HeartbeatReply>(
       process(), 0,
@@ -108,20 +111,23 @@ void ClusterWorker::TakeNews(const v1::HeartbeatReply& news) {
     return cluster_->net.Kill(process());
   }
   if (news.unknown_member()) {
-    cluster_->truth.coverage.Add("zombies back");
+    zombie_ = true;
     nonce_ = cluster_->next_nonce++;
     return Register();
   }
+  std::map<Rank, SimulatedWorker::Unfinished> unfinished;
   if (news.generation() != era_) {
     Enter(news.generation());
     moves_ = news.moves();
   } else if (news.moves() != moves_ && news.has_map()) {
     // A backup has taken over. Nothing is rolled back: ranks go on at the clocks that the servers expect.
     moves_ = news.moves();
-    if (core_ != nullptr) cluster_->truth.coverage.Add("workers that followed a promotion");
+    followed_ = core_ != nullptr;
+    if (stopping_ && core_ != nullptr) unfinished = core_->TakeUnfinished();
     LetGo();
   }
   if (core_ == nullptr && news.phase() >= v1::RUNNING && news.has_map()) Build(news);
+  if (!unfinished.empty()) core_->Resume(std::move(unfinished));
   std::map<Rank, Incarnation> leases;
   for (const v1::Lease& lease : news.leases()) {
     leases[Rank(lease.rank())] = Incarnation{Generation(lease.generation()), lease.number()};
@@ -133,7 +139,11 @@ void ClusterWorker::TakeNews(const v1::HeartbeatReply& news) {
     done_.erase(rank);
   }
   leases_ = std::move(leases);
-  TakeLeases();
+  if (news.stop() || stopping_) {
+    Stop();
+  } else {
+    TakeLeases();
+  }
   After(absl::Milliseconds(std::max<uint32_t>(1, news.next_ms())), [this] { Beat(); });
 }
 
@@ -143,6 +153,7 @@ void ClusterWorker::Enter(uint64_t generation) {
   LetGo();
   leases_.clear();
   done_.clear();
+  stopping_ = false;  // unless it is said again
 }
 
 // Of the servers, and of what was under way.
@@ -169,6 +180,7 @@ void ClusterWorker::Build(const v1::HeartbeatReply& news) {
   options.backup_ranks = cluster_->job.backup_ranks > 0;
   options.max_payload_bytes = cluster_->schedule.max_payload_bytes;
   addresses_.assign(news.map().address().begin(), news.map().address().end());
+  if (std::exchange(followed_, false)) cluster_->truth.coverage.Add("workers that followed a promotion");
   const Generation generation(news.generation());
   core_ = std::make_unique<SimulatedWorker>(index_, cluster_->job, std::move(options), cluster_->client_faults,
                                             cluster_->schedule.pipelined, &cluster_->truth.ledger(generation), this);
@@ -260,8 +272,35 @@ void ClusterWorker::Compute(uint32_t, Rank rank, Incarnation incarnation) {
         });
 }
 
-void ClusterWorker::RankDone(Rank rank) {
-  done_.insert(rank);
+// worker/loop/trainer.cc, FinishPushes
+void ClusterWorker::Stop() {
+  if (!std::exchange(stopping_, true)) {
+    if (core_ != nullptr) core_->Stop();
+    After(kFinishWithin, [this, era = era_] {
+      if (era != era_ || !stopping_) return;
+      for (const auto& [rank, incarnation] : leases_) {
+        if (core_ != nullptr) core_->Drop(rank, Used(incarnation));
+      }
+      Stop();
+    });
+  }
+  // The others have nothing under way.
+  for (const auto& [rank, incarnation] : leases_) {
+    if (core_ == nullptr || !core_->holds(rank)) Complete(rank, 0);
+  }
+  AfterWorker();
+}
+
+void ClusterWorker::PushRefused(Rank rank) {
+  After(absl::Milliseconds(20), [this, rank, build = build_] {
+    if (build != build_ || core_ == nullptr) return;
+    core_->PushAgain(rank);
+    AfterWorker();
+  });
+}
+
+void ClusterWorker::Complete(Rank rank, uint64_t clock) {
+  if (!done_.emplace(rank, clock).second) return;
   After(absl::ZeroDuration(), [this] { Beat(); });  // the coordinator is to know
 }
 
@@ -271,7 +310,7 @@ void ClusterWorker::RankLost(Rank rank, Incarnation, const absl::Status& why) {
     return Wrong(absl::StrCat("rank ", rank.value, " was told: ", why.ToString()));
   }
   After(absl::Milliseconds(20), [this, build = build_] {
-    if (build == build_) TakeLeases();
+    if (build == build_ && !stopping_) TakeLeases();
   });
 }
 

@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -33,7 +32,9 @@ class ClusterWorker final : public SimulatedWorker::Host {
   absl::Time now() const override { return cluster_->net.now(); }
   void Send(uint32_t worker, ServerId server, Request request) override;
   void Compute(uint32_t worker, Rank rank, Incarnation incarnation) override;
-  void RankDone(Rank rank) override;
+  void RankDone(Rank rank) override { Complete(rank, cluster_->job.clocks); }
+  void RankStopped(Rank rank, uint64_t clock) override { Complete(rank, clock); }
+  void PushRefused(Rank rank) override;
   void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) override;
   void RankLeftBehind() override { cluster_->truth.coverage.Add("ranks left behind"); }
   void Wrong(std::string what) override { cluster_->truth.Wrong(absl::StrCat(name(), ": ", what)); }
@@ -48,6 +49,8 @@ class ClusterWorker final : public SimulatedWorker::Host {
   void Build(const v1::HeartbeatReply& news);
   void LetGo();
   void TakeLeases();
+  void Complete(Rank rank, uint64_t clock);
+  void Stop();
   void Connect(uint32_t server);
   void Disconnect();
   void AfterWorker();
@@ -60,16 +63,19 @@ class ClusterWorker final : public SimulatedWorker::Host {
 
   // Of this life of the process.
   uint64_t nonce_ = 0, member_ = 0;
-  uint64_t era_ = 0;      // generation, as the coordinator says
-  uint64_t moves_ = 0;    // of servers' addresses, within the generation
-  bool beating_ = false;  // a call is under way
+  uint64_t era_ = 0;       // generation, as the coordinator says
+  uint64_t moves_ = 0;     // of servers' addresses, within the generation
+  bool beating_ = false;   // a call is under way
+  bool zombie_ = false;    // and not yet registered again
+  bool followed_ = false;  // a promotion, and not yet at work again
   absl::Time heard_;
 
   // Of this generation.
   std::unique_ptr<SimulatedWorker> core_;  // null: no generation runs that this worker knows of
   uint64_t build_ = 0;                     // counts them
   std::map<Rank, Incarnation> leases_;
-  std::set<Rank> done_;
+  std::map<Rank, uint64_t> done_;  // and the clocks below which are complete
+  bool stopping_ = false;
   std::vector<std::string> addresses_;
   std::vector<std::shared_ptr<ClusterLine>> lines_;  // by server id; null: none
   absl::Time wake_ = absl::InfiniteFuture();

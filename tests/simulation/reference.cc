@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "common/tensor/initial_value.h"
 
@@ -77,6 +78,13 @@ uint64_t ReferenceHash(const Job& job) {
     }
   }
   return hash;
+}
+
+std::string References::Check(uint64_t job, uint64_t parameters_hash) {
+  const auto [it, first] = hashes_.try_emplace(job, 0);
+  if (first) it->second = ReferenceHash(MakeJob(job));
+  if (it->second == parameters_hash) return "";
+  return absl::StrCat("job ", job, " ended in other bits than those of a sequential program");
 }
 
 }  // namespace descent::simulation

@@ -59,10 +59,10 @@ PullSpec SimulatedWorker::Pull(Rank rank, Run& run, uint64_t clock) {
   return pull;
 }
 
-PushSpec SimulatedWorker::Push(Rank rank, const Run& run, Sums& sums) {
+void SimulatedWorker::Push(Rank rank, const Run& run, Sums& sums) {
   sums.ledger.resize(run.ledger.size());
   sums.values.resize(run.values.size());
-  PushSpec push;
+  PushSpec& push = sums.push;
   push.rank = rank;
   push.incarnation = run.incarnation;
   push.clock = Clock(run.clock);
@@ -70,7 +70,7 @@ PushSpec SimulatedWorker::Push(Rank rank, const Run& run, Sums& sums) {
   ledger_->Pushed(rank, run.clock);
   if (!ledger_->has_batch(rank, run.clock)) {
     push.weight = {0};
-    return push;
+    return;
   }
   push.weight = {1};
   for (uint32_t e = 0; e < sums.ledger.size(); ++e) {
@@ -86,7 +86,6 @@ PushSpec SimulatedWorker::Push(Rank rank, const Run& run, Sums& sums) {
     sums.rows.assign(keys.size() * kDim, job_.gradient(1));
     push.sparse = {{TensorId(kCounts), keys, sums.rows.data()}};
   }
-  return push;
 }
 
 void SimulatedWorker::CheckRead(Rank rank, const Run& run) {
@@ -102,8 +101,15 @@ void SimulatedWorker::Computed(Rank rank, Incarnation incarnation) {
   if (it == runs_.end() || it->second.incarnation != incarnation || it->second.stage != Stage::kComputing) return;
   Run& run = it->second;
   auto sums = std::make_unique<Sums>();
-  const PushSpec push = Push(rank, run, *sums);
+  Push(rank, run, *sums);
+  const PushSpec& push = sums->push;
   ++run.clock;
+  if (stopping_) {
+    run.stage = Stage::kDraining;
+    Pushes one;
+    one.push_back(std::move(sums));
+    return SendAgain(rank, std::move(one));
+  }
   const bool last = run.clock == job_.clocks;
   std::optional<PullSpec> pull;
   if (!last) pull = Pull(rank, run, run.clock);
@@ -153,8 +159,15 @@ void SimulatedWorker::Finished(Ticket ticket) {
   const absl::Status status = session_.core().status(ticket);
   if (!status.ok()) {
     const Incarnation incarnation = run.incarnation;
+    const bool behind = job_.backup_ranks > 0 && (absl::IsOutOfRange(status) || absl::IsNotFound(status));
+    if (stopping_) {
+      if (!behind) return host_->PushRefused(rank);
+      session_.Forget(ticket);
+      run.pushes.erase(ticket);
+      return Drained(rank);
+    }
     Drop(rank, incarnation);
-    if (job_.backup_ranks > 0 && (absl::IsOutOfRange(status) || absl::IsNotFound(status))) {
+    if (behind) {
       host_->RankLeftBehind();
       return Lease(rank, incarnation);
     }
@@ -168,6 +181,7 @@ void SimulatedWorker::Finished(Ticket ticket) {
   }
   const bool asked = run.stage == Stage::kAsking;
   session_.Forget(ticket);
+  if (stopping_) return Drained(rank);
   if (asked && run.clock < job_.clocks) {
     run.stage = Stage::kReading;
     ClientSession::Output out;
@@ -175,6 +189,71 @@ void SimulatedWorker::Finished(Ticket ticket) {
     return Deliver(std::move(out));
   }
   Advance(rank);
+}
+
+void SimulatedWorker::Stop() {
+  stopping_ = true;
+  std::vector<Rank> ranks;
+  for (const auto& [rank, run] : runs_) {
+    if (run.stage != Stage::kComputing) ranks.push_back(rank);  // what is in hand is finished
+  }
+  for (Rank rank : ranks) PushAgain(rank);
+}
+
+void SimulatedWorker::PushAgain(Rank rank) {
+  const auto it = runs_.find(rank);
+  if (it == runs_.end()) return;
+  Run& run = it->second;
+  if (run.ticket != 0) session_.Forget(std::exchange(run.ticket, 0));
+  Pushes pushes;
+  for (auto& [ticket, sums] : std::exchange(run.pushes, {})) {
+    session_.Forget(ticket);
+    pushes.push_back(std::move(sums));
+  }
+  SendAgain(rank, std::move(pushes));
+}
+
+void SimulatedWorker::SendAgain(Rank rank, Pushes pushes) {
+  Run& run = runs_.at(rank);
+  if (run.stage != Stage::kComputing) run.stage = Stage::kDraining;
+  ClientSession::Output out;
+  for (auto& sums : pushes) {
+    const Ticket ticket = session_.Exchange(sums->push, std::nullopt, nullptr, host_->now(), &out);
+    run.pushes[ticket] = std::move(sums);
+  }
+  Deliver(std::move(out));
+  Drained(rank);
+}
+
+void SimulatedWorker::Drained(Rank rank) {
+  const auto it = runs_.find(rank);
+  if (it == runs_.end() || it->second.stage == Stage::kComputing || !it->second.pushes.empty()) return;
+  const uint64_t clock = it->second.clock;
+  runs_.erase(it);
+  host_->RankStopped(rank, clock);
+}
+
+std::map<Rank, SimulatedWorker::Unfinished> SimulatedWorker::TakeUnfinished() {
+  std::map<Rank, Unfinished> all;
+  for (auto& [rank, run] : runs_) {
+    Unfinished& of_rank = all[rank];
+    of_rank.incarnation = run.incarnation;
+    of_rank.clock = run.clock;
+    for (auto& [ticket, sums] : run.pushes) of_rank.pushes.push_back(std::move(sums));
+  }
+  runs_.clear();
+  return all;
+}
+
+void SimulatedWorker::Resume(std::map<Rank, Unfinished> unfinished) {
+  stopping_ = true;
+  for (auto& [rank, of_rank] : unfinished) {
+    Run& run = runs_[rank];
+    run.incarnation = of_rank.incarnation;
+    run.clock = of_rank.clock;
+    run.stage = Stage::kDraining;
+    SendAgain(rank, std::move(of_rank.pushes));
+  }
 }
 
 void SimulatedWorker::Advance(Rank rank) {

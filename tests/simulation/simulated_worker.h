@@ -30,6 +30,10 @@ class SimulatedWorker {
     virtual void RankDone(Rank rank) = 0;
     // The rank's request ended badly; the worker has dropped the rank.
     virtual void RankLost(Rank rank, Incarnation incarnation, const absl::Status& why) = 0;
+    // After Stop: nothing of the rank is under way any more; the clocks below are complete, as far as is known.
+    virtual void RankStopped(Rank rank, uint64_t clock) {}
+    // After Stop: a push was refused. Calls PushAgain later.
+    virtual void PushRefused(Rank rank) {}
     // With backup ranks: a round has closed without the rank, which goes on where the servers expect it.
     virtual void RankLeftBehind() {}
     virtual void Wrong(std::string what) = 0;  // a check has failed
@@ -42,6 +46,15 @@ class SimulatedWorker {
   void Drop(Rank rank, Incarnation incarnation);  // told that the lease is over
   void Computed(Rank rank, Incarnation incarnation);
 
+  // The run is stopped. What is on its way is to arrive on every server or on none (worker/loop/trainer.cc): it is sent
+  // again, without the pull that rides with it, since that may wait for ranks that have stopped.
+  void Stop();
+  void PushAgain(Rank rank);
+  // For a worker that goes on with it at other servers, and Resumes it.
+  struct Unfinished;
+  std::map<Rank, Unfinished> TakeUnfinished();
+  void Resume(std::map<Rank, Unfinished> unfinished);
+
   void OnOpen(ServerId server);
   void OnClosed(ServerId server) { session_.OnClosed(server); }
   void OnReply(ServerId server, const Reply& reply);
@@ -49,14 +62,17 @@ class SimulatedWorker {
   absl::Time next_timer() const { return session_.core().next_timer(); }
   const ClientCore& core() const { return session_.core(); }
   bool idle() const { return runs_.empty(); }
+  bool holds(Rank rank) const { return runs_.contains(rank); }
   // Clocks of the rank that are complete, as far as this worker knows; 0: it does not hold it, or knows nothing yet.
   uint64_t completed(Rank rank) const;
 
  private:
   enum class Stage { kAsking, kReading, kComputing, kDraining };
   struct Sums {
+    PushSpec push;  // of the vectors
     std::vector<float> ledger, values, rows;
   };
+  using Pushes = std::vector<std::unique_ptr<Sums>>;  // of one rank, in the order of their clocks
   struct Run {
     Incarnation incarnation;
     Stage stage = Stage::kAsking;
@@ -71,8 +87,11 @@ class SimulatedWorker {
   void Finished(Ticket ticket);
   void Advance(Rank rank);
   PullSpec Pull(Rank rank, Run& run, uint64_t clock);
-  PushSpec Push(Rank rank, const Run& run, Sums& sums);
+  void Push(Rank rank, const Run& run, Sums& sums);
   void CheckRead(Rank rank, const Run& run);
+
+  void SendAgain(Rank rank, Pushes pushes);
+  void Drained(Rank rank);
 
   const uint32_t index_;
   const Job job_;
@@ -81,6 +100,13 @@ class SimulatedWorker {
   Host* const host_;
   ClientSession session_;
   std::map<Rank, Run> runs_;
+  bool stopping_ = false;
+};
+
+struct SimulatedWorker::Unfinished {
+  Incarnation incarnation;
+  uint64_t clock = 0;
+  Pushes pushes;
 };
 
 }  // namespace descent::simulation

@@ -26,6 +26,8 @@ class Told {
                     ServerNode& node) const;
   // Per rank, the newest holder a push of which was acknowledged.
   const std::vector<Incarnation>& pushers() const { return pushers_; }
+  // Per rank: the clocks below were acknowledged.
+  const std::vector<uint64_t>& marks() const { return marks_; }
   uint64_t clocks() const;  // acknowledged as complete, of all ranks
 
  private:

@@ -15,6 +15,7 @@
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
 #include "worker/data/dataset.h"
+#include "worker/metrics/metric_observer.h"
 #include "worker/models/model.h"
 
 namespace descent {
@@ -32,9 +33,10 @@ class ShareEvaluator {
                  Reads reads);
 
   // Sums over the share of `rank`, on `dense` (per tensor) and on rows of tables as of `read`. What was asked for may
-  // still arrive after an error, until the connection is gone: keep the evaluator until then.
+  // still arrive after an error, until the connection is gone: keep the evaluator until then. `metrics`, unless null,
+  // is shown what is predicted of each example.
   absl::StatusOr<BatchResult> Evaluate(const Dataset& data, Rank rank, Clock read,
-                                       const std::vector<const float*>& dense);
+                                       const std::vector<const float*>& dense, MetricObserver* metrics = nullptr);
 
  private:
   struct Reading {  // a batch, and the rows of tables that it needs
@@ -49,6 +51,7 @@ class ShareEvaluator {
   const Reads reads_;
   const bool has_tables_;
   Reading readings_[2];
+  std::vector<float> predicted_;
 };
 
 // l1 ||w||_1 + l2/2 ||w||^2 over tensors that decay; NaN where tables are among them: no worker sees all rows.

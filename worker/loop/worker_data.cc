@@ -11,6 +11,7 @@
 #include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
 #include "worker/data/prefetcher.h"
+#include "worker/metrics/metric_observer.h"
 
 namespace descent {
 namespace {
@@ -122,6 +123,9 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
     input.class_weights = {job.class_weights().weight().begin(), job.class_weights().weight().end()};
   }
   DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+  if (const absl::Status fit = CheckMetrics(job.evaluation(), PredictionOf(*out.model)); !fit.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("evaluation: ", fit.message()));
+  }
 
   BatchPlanOptions plan;
   plan.seed = job.seed();
