@@ -1,9 +1,8 @@
 // A model: its tensors, and the loss and gradient of a batch. Implement this to train a model of your own
 // (examples/custom_model); worker/models/gradient_check.h tests a gradient against differences.
 //
-// A model is a pure function of (batch, parameters): no state from call to call but scratch memory; what Gradient draws at
-// random is a function of the seed and the batch's rank and clock; results are the same bits for the same bits in. One
-// thread calls it at a time.
+// A model is a pure function of (batch, parameters), what it draws at random one of (seed, batch.rank, batch.clock): it
+// keeps no state but scratch memory, and the same bits in give the same bits out. One thread calls it at a time.
 #ifndef DESCENT_WORKER_MODELS_MODEL_H_
 #define DESCENT_WORKER_MODELS_MODEL_H_
 
