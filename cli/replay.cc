@@ -106,7 +106,8 @@ absl::StatusOr<ReplayedHashes> HashStore(const ReplayInput& input, bool apply_pu
     const size_t vectors = 1 + size_t{image.state_slots};
     if (!spec.sparse) {
       const size_t elements = bytes.size() / sizeof(float) / vectors;
-      parameters.Floats(FloatsAt(bytes, 0, elements));
+      const bool average = input.averaged && spec.role == TensorRole::kTrainable;  // the last vector of state
+      parameters.Floats(FloatsAt(bytes, average ? image.state_slots * elements * sizeof(float) : 0, elements));
       for (size_t v = 0; v < vectors; ++v) state.Floats(FloatsAt(bytes, v * elements * sizeof(float), elements));
       continue;
     }
@@ -171,6 +172,10 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   input.geometry = store_options.geometry;
   input.ranks = job.ranks();
   input.staleness = ConsistencyOf(job).staleness;
+  input.changes = ConsistencyOf(job).changes;
+  input.tells_reads = ConsistencyOf(job).tells_reads();
+  input.averaged = job.has_averaging();
+  input.encoding = EncodingOf(job);
   const bool push = store_options.apply_push;
   const auto take = [&](const v1::CutRecord& record, const Payload&) -> absl::Status {
     const BlockId id{TensorId(record.tensor()), record.index()};

@@ -36,7 +36,11 @@ struct ReplayInput {
   BatchSource* batches = nullptr;
   Geometry geometry;
   uint32_t ranks = 1;
-  uint64_t staleness = 0;                   // ROUND
+  uint64_t staleness = 0;                // ROUND
+  std::vector<StalenessChange> changes;  // of it
+  bool tells_reads = false;              // PUSH: the store is told which version a push was computed from
+  WireEncoding encoding = WireEncoding::kF32;
+  bool averaged = false;                    // the model is the averages
   std::map<BlockId, RecordedBlock> blocks;  // all of the model
 };
 

@@ -49,9 +49,9 @@ Payload SlotPayload(const TensorSpec& spec, BlockId id, const SlotKeys& slot, co
   return payload;
 }
 
-std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry,
+std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry, WireEncoding encoding,
                                                 std::shared_ptr<const Batch> batch,
-                                                const std::vector<const float*>& parameters) {
+                                                const std::vector<float*>& parameters) {
   auto gradient = std::make_unique<ReplayGradient>();
   gradient->slots = SlotsOf(geometry, batch->keys);
   const std::vector<TensorSpec>& tensors = model->tensors();
@@ -60,8 +60,11 @@ std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geome
   for (size_t t = 0; t < tensors.size(); ++t) {
     gradient->values[t].Resize(tensors[t].sparse ? batch->keys.size() * tensors[t].dim() : tensors[t].elements());
     to.push_back(gradient->values[t].data());
+    RoundToWire(encoding, gradient->values[t].size(), parameters[t]);
   }
-  gradient->weight = model->Gradient(*batch, parameters, absl::MakeSpan(to)).weight;
+  const std::vector<const float*> from(parameters.begin(), parameters.end());
+  gradient->weight = model->Gradient(*batch, from, absl::MakeSpan(to)).weight;
+  for (AlignedFloats& values : gradient->values) RoundToWire(encoding, values.size(), values.data());
   gradient->batch = std::move(batch);
   return gradient;
 }

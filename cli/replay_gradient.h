@@ -42,10 +42,10 @@ Payload KeysPayload(const Batch& batch, const SlotKeys& slot);
 Payload DensePayload(const Geometry& geometry, const TensorSpec& spec, BlockId id, const ReplayGradient& gradient);
 Payload SlotPayload(const TensorSpec& spec, BlockId id, const SlotKeys& slot, const ReplayGradient& gradient);
 
-// `parameters`: per tensor, of tables the rows of the batch's keys.
-std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry,
+// `parameters`: per tensor, of tables the rows of the batch's keys; rounded here as the wire would.
+std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry, WireEncoding encoding,
                                                 std::shared_ptr<const Batch> batch,
-                                                const std::vector<const float*>& parameters);
+                                                const std::vector<float*>& parameters);
 
 }  // namespace descent
 

@@ -30,6 +30,7 @@ struct Attempt {
   std::vector<AlignedFloats> rows;           // per tensor
   std::unique_ptr<ReplayGradient> gradient;  // null: not yet, or no longer
   std::vector<uint32_t> waiters;             // blocks whose next step it is
+  ReadVector origin;                         // where the store is told of it
 };
 
 class PushReplay {
@@ -136,6 +137,7 @@ class PushReplay {
         blocks_[it->second].reads.push_back({slot.version, slot.steps, a});
       }
       attempt.reads_left = dense_ + read->slots.size();
+      if (input_.tells_reads) attempt.origin = *std::move(read);
       attempt.read.clear();
       attempt.read.shrink_to_fit();
     }
@@ -167,7 +169,7 @@ class PushReplay {
         attempt.waiters.push_back(b);
         return absl::OkStatus();
       }
-      DESCENT_RETURN_IF_ERROR(Apply(block, *entry, *attempt.gradient));
+      DESCENT_RETURN_IF_ERROR(Apply(block, *entry, attempt));
       ++counts_->steps;
       ++block.version;
       ++block.next_entry;
@@ -175,10 +177,14 @@ class PushReplay {
     }
   }
 
-  absl::Status Apply(const Block& block, const BlockOrder::Entry& entry, const ReplayGradient& gradient) {
-    if (!spec(block.id).sparse) {
+  absl::Status Apply(const Block& block, const BlockOrder::Entry& entry, const Attempt& attempt) {
+    const ReplayGradient& gradient = *attempt.gradient;
+    const bool sparse = spec(block.id).sparse;
+    std::optional<uint64_t> read;
+    if (input_.tells_reads) read = sparse ? attempt.origin.VersionOf(block.id) : attempt.origin.dense[block.dense];
+    if (!sparse) {
       return input_.store->Apply(block.id, gradient.weight,
-                                 DensePayload(input_.geometry, spec(block.id), block.id, gradient));
+                                 DensePayload(input_.geometry, spec(block.id), block.id, gradient), read);
     }
     const SlotKeys* keys = gradient.Find(block.id.index);
     if (keys == nullptr) {
@@ -186,7 +192,7 @@ class PushReplay {
     }
     input_.store->SetSlotSteps(entry.steps);
     return input_.store->ApplySparse(block.id, gradient.weight, keys->count,
-                                     SlotPayload(spec(block.id), block.id, *keys, gradient));
+                                     SlotPayload(spec(block.id), block.id, *keys, gradient), read);
   }
 
   absl::Status Serve(const Block& block, const Reading& reading) {
@@ -229,7 +235,7 @@ class PushReplay {
 
   void Compute(Attempt* attempt) {
     parameters_.resize(tensors_.size());
-    std::vector<const float*> from(tensors_.size());
+    std::vector<float*> from(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       if (!tensors_[t].sparse) parameters_[t].Resize(tensors_[t].elements());
       from[t] = tensors_[t].sparse ? attempt->rows[t].data() : parameters_[t].data();
@@ -239,7 +245,8 @@ class PushReplay {
       attempt->dense[block.dense].CopyTo(parameters_[block.id.tensor.value].data() +
                                          input_.geometry.block_begin(block.id.index));
     }
-    attempt->gradient = ComputeGradient(input_.model, input_.geometry, std::move(attempt->batch), from);
+    attempt->gradient =
+        ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(attempt->batch), from);
     ++counts_->gradients;
     attempt->dense.clear();
     attempt->rows.clear();

@@ -32,7 +32,8 @@ class RoundReplay {
     size_t next = 0;
     for (uint64_t clock = 0; clock < end; ++clock) {
       for (; next < restored.size() && restored[next].value <= clock; ++next) oldest = restored[next].value;
-      const uint64_t version = std::max(oldest, clock - std::min(clock, input_.staleness));
+      const uint64_t version =
+          std::max(oldest, clock - std::min(clock, StalenessAt(input_.changes, input_.staleness, clock)));
       DESCENT_RETURN_IF_ERROR(OneRound(Clock(clock), version));
     }
     return absl::OkStatus();
@@ -80,6 +81,7 @@ class RoundReplay {
     bool tables = false;
     double slots_total = 0;
     const std::vector<BlockId> held = input_.store->HeldSlots();
+    if (input_.store->measures()) DESCENT_RETURN_IF_ERROR(Agree(clock, held, total_of));
     for (const Block& block : blocks_) {
       const bool sparse = tensors_[block.id.tensor.value].sparse;
       const double total = total_of(block);
@@ -93,6 +95,17 @@ class RoundReplay {
       if (slots_total == 0) input_.store->SkipStep(clock);
       input_.store->AdvanceSlots(clock.value + 1);
     }
+    return absl::OkStatus();
+  }
+
+  template <typename F>
+  absl::Status Agree(Clock clock, const std::vector<BlockId>& held, F&& total_of) {
+    std::vector<BlockScalars> parts;
+    for (const Block& block : blocks_) {
+      if (tensors_[block.id.tensor.value].sparse && !std::binary_search(held.begin(), held.end(), block.id)) continue;
+      DESCENT_ASSIGN_OR_RETURN(parts.emplace_back(), input_.store->Measure(block.id, total_of(block)));
+    }
+    input_.store->Agree(AddInBlockOrder(clock, tensors_.size(), parts));
     return absl::OkStatus();
   }
 
@@ -115,7 +128,7 @@ class RoundReplay {
 
   absl::StatusOr<std::unique_ptr<ReplayGradient>> Gradient(std::shared_ptr<const Batch> batch, uint64_t version) {
     parameters_.resize(tensors_.size());
-    std::vector<const float*> from(tensors_.size());
+    std::vector<float*> from(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       parameters_[t].Resize(tensors_[t].sparse ? batch->keys.size() * tensors_[t].dim() : tensors_[t].elements());
       from[t] = parameters_[t].data();
@@ -137,7 +150,7 @@ class RoundReplay {
       }
     }
     ++counts_->gradients;
-    return ComputeGradient(input_.model, input_.geometry, std::move(batch), from);
+    return ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(batch), from);
   }
 
   const ReplayInput& input_;

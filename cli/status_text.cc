@@ -59,6 +59,7 @@ std::vector<Part> TrainingParts(const v1::StatusReply& status) {
     parts.push_back({7, absl::StrCat("accuracy ", Printable(accuracy))});
   }
   if (status.examples_per_second() > 0) parts.push_back({5, absl::StrCat(Rate(status.examples_per_second()), " ex/s")});
+  if (status.has_clipped()) parts.push_back({1, absl::StrFormat("clipped %.3g%%", 100 * status.clipped())});
   parts.push_back({1, absl::StrCat("spread ", status.staleness_spread())});
   if (status.bytes_per_second() > 0) parts.push_back({2, absl::StrCat(Bytes(status.bytes_per_second()), "/s")});
   if (status.recoveries() > 0) parts.push_back({3, absl::StrCat("recoveries ", status.recoveries())});

@@ -159,6 +159,23 @@ v1::Lease ToMessage(Rank rank, Incarnation incarnation) {
   return lease;
 }
 
+v1::ScalarTotals ToMessage(const ScalarTotals& totals) {
+  v1::ScalarTotals message;
+  message.set_ready(true);
+  message.set_clock(totals.clock.value);
+  message.mutable_tensor_square()->Add(totals.square.begin(), totals.square.end());
+  message.mutable_parameter_square()->Add(totals.parameter_square.begin(), totals.parameter_square.end());
+  return message;
+}
+
+ScalarTotals FromMessage(const v1::ScalarTotals& message) {
+  ScalarTotals totals;
+  totals.clock = Clock(message.clock());
+  totals.square.assign(message.tensor_square().begin(), message.tensor_square().end());
+  totals.parameter_square.assign(message.parameter_square().begin(), message.parameter_square().end());
+  return totals;
+}
+
 std::string Describe(const TensorSpec& spec) {
   static constexpr const char* kRoles[] = {"trainable", "statistic", "frozen", "auxiliary"};
   static constexpr const char* kKinds[] = {"zero", "constant", "uniform", "normal", "orthogonal"};

@@ -1,4 +1,5 @@
-// Tensor specs, partition maps and leases between their structs and the coordinator's messages. Pure; no gRPC.
+// Tensor specs, partition maps, leases and global scalars between their structs and the coordinator's messages. Pure;
+// no gRPC.
 #ifndef DESCENT_COMMON_CONTROL_MESSAGES_H_
 #define DESCENT_COMMON_CONTROL_MESSAGES_H_
 
@@ -7,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
@@ -27,6 +29,10 @@ absl::StatusOr<PartitionMap> FromMessage(const v1::PartitionMap& message, const 
                                          const Geometry& geometry);
 
 v1::Lease ToMessage(Rank rank, Incarnation incarnation);
+
+// Totals that are known. Whether they fit the model is the node's business.
+v1::ScalarTotals ToMessage(const ScalarTotals& totals);
+ScalarTotals FromMessage(const v1::ScalarTotals& message);
 
 // "'w1' float32[784, 256] trainable, decayed, uniform(0.05)": for sentences about mismatches.
 std::string Describe(const TensorSpec& spec);

@@ -5,12 +5,15 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/base/staleness.h"
 #include "common/tensor/tensor_spec.h"
+#include "common/wire/half.h"
 #include "descent/v1/job.pb.h"
 
 namespace descent {
@@ -41,11 +44,16 @@ uint64_t JobFingerprint(const v1::JobSpec& job);
 
 // The two switches that mode, staleness and apply name.
 struct Consistency {
-  uint64_t staleness = 0;  // kUnbounded: no bound
+  uint64_t staleness = 0;  // kUnbounded: no bound; the largest where it changes
   bool apply_push = false;
   bool reduce_sum = false;
-  uint32_t backup_ranks = 0;  // a round closes without so many
-  bool finish_late = false;   // a rank whose round has closed computes its batch to the end all the same
+  uint32_t backup_ranks = 0;                  // a round closes without so many
+  std::vector<StalenessChange> changes = {};  // of the bound; the first is of clock 0; empty: none
+  bool staleness_aware_rate = false;          // PUSH
+  double compensation = 0;                    // PUSH: lambda of delay compensation; 0: none
+  // PUSH: each push says what it was computed from.
+  bool tells_reads() const { return apply_push && (staleness_aware_rate || compensation > 0); }
+  bool finish_late = false;  // a rank whose round has closed computes its batch to the end all the same
   bool operator==(const Consistency&) const = default;
 };
 Consistency ConsistencyOf(const v1::JobSpec& job);
@@ -57,6 +65,7 @@ uint64_t RoundsOf(double epochs, uint64_t clocks_per_epoch);
 // Evaluations take place at clocks divisible by this, beside that at the end; 0: none do.
 uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epoch);
 Geometry GeometryOf(const v1::JobSpec& job);
+WireEncoding EncodingOf(const v1::JobSpec& job);
 
 }  // namespace descent
 

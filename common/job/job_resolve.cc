@@ -9,6 +9,7 @@
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/step_spec.h"
 #include "common/job/stopping_spec.h"
 
 namespace descent {
@@ -61,6 +62,7 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
   job->mutable_consistency()->set_mode(job->consistency().mode());  // SYNC, unless said
   ResolveOptimizer(job->mutable_optimizer());
   if (job->has_learning_rate()) ResolveLearningRate(job->mutable_learning_rate());
+  ResolveSteps(job);
 
   v1::Evaluation* evaluation = job->mutable_evaluation();
   if (evaluation->every_case() == v1::Evaluation::EVERY_NOT_SET &&

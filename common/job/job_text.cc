@@ -66,6 +66,13 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
       break;  // SYNC
   }
   result.reduce_sum = spec.reduce() == v1::SUM;
+  if (spec.change_size() > 0) result.changes.push_back({0, result.staleness});
+  for (const v1::StalenessChange& change : spec.change()) {
+    result.changes.push_back({change.from_round(), change.staleness()});
+    result.staleness = std::max(result.staleness, change.staleness());
+  }
+  result.staleness_aware_rate = spec.staleness_aware_rate();
+  result.compensation = spec.delay_compensation().lambda();
   result.backup_ranks = spec.backup_ranks();
   result.finish_late = spec.backup_ranks() > 0 && spec.late() == v1::FINISH;
   return result;
@@ -91,6 +98,8 @@ uint64_t EvaluateEvery(const v1::Evaluation& evaluation, uint64_t clocks_per_epo
   if (evaluation.every_epochs() <= 0) return 0;
   return RoundsOf(evaluation.every_epochs(), clocks_per_epoch);
 }
+
+WireEncoding EncodingOf(const v1::JobSpec& job) { return static_cast<WireEncoding>(job.encoding()); }
 
 Geometry GeometryOf(const v1::JobSpec& job) {
   Geometry geometry;

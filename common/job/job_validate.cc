@@ -13,6 +13,7 @@
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/step_spec.h"
 #include "common/job/stopping_spec.h"
 
 namespace descent {
@@ -171,6 +172,16 @@ class Checker : private JobErrors {
     if (spec.staleness() > kMostStaleness) {
       Error("consistency.staleness", spec.staleness(), " is above ", kMostStaleness, "; ASYNC has no bound");
     }
+    uint64_t last = 0;
+    for (const v1::StalenessChange& change : spec.change()) {
+      if (spec.mode() == v1::SYNC || ConsistencyOf(job_).staleness == kUnbounded) {
+        Error("consistency.change", "is of a bound; mode ", mode, " has none that could change");
+        break;
+      }
+      Range<uint64_t>("consistency.change.from_round", change.from_round(), last + 1, uint64_t{1} << 48);
+      Range<uint64_t>("consistency.change.staleness", change.staleness(), 0, kMostStaleness);
+      last = std::max(last, change.from_round());
+    }
     if (spec.mode() != v1::CUSTOM && spec.unbounded()) Error("consistency.unbounded", "is for mode CUSTOM, not ", mode);
     if (spec.mode() == v1::SYNC && spec.apply() == v1::PUSH) {
       Error("consistency.apply", "PUSH contradicts mode SYNC, which applies by round");
@@ -197,8 +208,10 @@ class Checker : private JobErrors {
   void Rule() {
     CheckLearningRate(job_.learning_rate(), ReadsData(), this);
     CheckOptimizer(job_.optimizer(), this);
-    if (job_.optimizer().has_adamw() && job_.l2() > 0) {
-      Error("l2", job_.l2(), " beside adamw, which decays by optimizer.adamw.weight_decay alone");
+    CheckSteps(job_, ReadsData(), SparseTable(), this);
+    if ((job_.optimizer().has_adamw() || job_.optimizer().has_lamb()) && job_.l2() > 0) {
+      const char* rule = job_.optimizer().has_lamb() ? "lamb" : "adamw";
+      Error("l2", job_.l2(), " beside ", rule, ", which decays by optimizer.", rule, ".weight_decay alone");
     }
     const bool falls = job_.learning_rate().schedule_case() > v1::LearningRate::kConstant ||
                        job_.learning_rate().warmup_case() != v1::LearningRate::WARMUP_NOT_SET;

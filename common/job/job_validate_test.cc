@@ -148,7 +148,8 @@ TEST(ValidateJob, ProximalSteps) {
             "optimizer.proximal: has no meaning after ftrl, which has l1 and l2 of its own" + goes_with);
   EXPECT_EQ(error("rmsprop { momentum: 0.5 } proximal { l1: 1 }"),
             "optimizer.proximal: has no meaning after rmsprop with momentum 0.5, whose steps are of many scales");
-  EXPECT_EQ(error("proximal {}"), "optimizer.proximal: does nothing: set l1, l2, lower, upper or non_negative");
+  EXPECT_EQ(error("proximal {}"),
+            "optimizer.proximal: does nothing: set l1, l2, group_lasso, lower, upper or non_negative");
   EXPECT_EQ(error("proximal { l1: -1 l2: nan }"),
             "optimizer.proximal.l2: nan is not a finite number\noptimizer.proximal.l1: -1 is below 0");
   EXPECT_EQ(error("proximal { lower: 0.5 upper: -0.5 }"),
@@ -285,6 +286,101 @@ TEST(ValidateJob, Csv) {
             "data.train.csv.label_map[x]: 3 is no class from 0 to 2");
   EXPECT_EQ(ErrorOf(kCsv, {"model={ logistic {} }", "data.train.csv.log_label=true"}),
             "data.train.csv.log_label: the labels are classes");
+}
+
+TEST(ValidateJob, ClippingNeedsWholeSteps) {
+  EXPECT_EQ(ErrorOf(kMlp, {"clip.global_norm=1", "clip.norm=2", "clip.value=3"}), "");
+  EXPECT_EQ(ErrorOf(kSparse, {"clip.global_norm=1"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=ASYNC", "clip.value=3"}), "");
+  EXPECT_EQ(ErrorOf("clip {}" + std::string(kMlp)), "clip: does nothing: set value, norm or global_norm");
+  EXPECT_EQ(ErrorOf(kMlp, {"clip.value=-1"}), "clip.value: -1 is below 0");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"consistency.mode=ASYNC", "clip.global_norm=1"}),
+      "clip.global_norm: is of a whole step, which rounds have; with apply: PUSH each block makes its step as soon "
+      "as its part of a push is there. clip.value goes with both");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"optimizer.lamb.beta1=0.9", "clip.norm=1"}),
+      "clip.norm: does not go with lamb, whose ratio would have to be measured once more after it; clip.value does");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.lars.momentum=0.9", "clip.global_norm=1"}), "");
+}
+
+TEST(ValidateJob, LayerwiseRules) {
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.lars.trust=0.01", "l2=1e-4"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.lars.trust=0"}), "optimizer.lars.trust: 0 is not above 0");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.lamb.beta2=0.9", "l2=1e-4"}),
+            "l2: 0.0001 beside lamb, which decays by optimizer.lamb.weight_decay alone");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"optimizer.lamb.beta1=0.9", "consistency.mode=BOUNDED", "consistency.staleness=2"}),
+      "optimizer.lamb: needs the norms of whole tensors before any block makes its step, which rounds have; apply: "
+      "PUSH has none");
+  EXPECT_EQ(
+      ErrorOf(kSparse, {"optimizer.lars.trust=0.01"}),
+      "optimizer.lars: needs the norm of all parameters; of a sparse_table only the rows that occurred are there");
+}
+
+TEST(ValidateJob, NoiseAveragesAndGroups) {
+  EXPECT_EQ(ErrorOf(kMlp, {"gradient_noise.eta=0.1", "averaging.from_epoch=0.5"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"gradient_noise.eta=0"}), "gradient_noise.eta: 0 is not above 0");
+  EXPECT_EQ(ErrorOf(kSparse, {"gradient_noise.eta=0.1"}),
+            "gradient_noise: is on every element of a gradient; of a sparse_table only the rows of the batch have one");
+  EXPECT_EQ(ErrorOf(kMlp, {"gradient_noise.eta=0.1", "optimizer.ftrl.beta=1"}),
+            "gradient_noise: does not go with ftrl, which takes a gradient of 0 as none");
+  EXPECT_EQ(ErrorOf(kMlp, {"averaging.decay=1"}), "averaging.decay: 1 is not from 0 to below 1");
+  EXPECT_EQ(ErrorOf(kSparse, {"averaging.decay=0.5"}),
+            "averaging: does not go with a sparse_table: the averages of rows that no batch names move, too");
+  EXPECT_EQ(ErrorOf(kQuadratic, {"averaging.from_epoch=1"}),
+            "averaging.from_epoch: the model reads no data, so it has no epochs: set from_round");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.proximal.group_lasso=0.1"}), "");
+  EXPECT_EQ(ErrorOf(kSparse, {"optimizer.momentum.momentum=0.5", "optimizer.proximal.group_lasso=0.1"}), "");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"optimizer.adam.beta1=0.9", "optimizer.proximal.group_lasso=0.1"}),
+      "optimizer.proximal.group_lasso: goes with sgd and momentum: the step size must be the same for all of a row");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"optimizer.proximal.group_lasso=0.1", "optimizer.proximal.lower=-1"}),
+      "optimizer.proximal.group_lasso: does not go with lower, upper and non_negative: no order of the two makes the "
+      "stated step");
+}
+
+TEST(ValidateJob, DelaysAndChangesOfTheBound) {
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true",
+                           "consistency.delay_compensation.lambda=0.5"}),
+            "");
+  EXPECT_EQ(ErrorOf(kMlp, {"consistency.staleness_aware_rate=true"}),
+            "consistency.staleness_aware_rate: is for apply: PUSH: in a round all gradients are of one staleness");
+  EXPECT_EQ(
+      ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true", "l2=0.1"}),
+      "consistency.staleness_aware_rate: does not go with rows that make up for steps they missed, whose staleness is "
+      "no longer known then: set l2_rows: TOUCHED");
+  EXPECT_EQ(ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true"}), "");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"consistency.delay_compensation.lambda=0"}),
+      "consistency.delay_compensation.lambda: 0 is not above 0\nconsistency.delay_compensation: is for apply: PUSH");
+  EXPECT_EQ(
+      ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.delay_compensation.lambda=1"}),
+      "consistency.delay_compensation: needs the parameters that a push was computed from; of a sparse_table none "
+      "are kept");
+  const std::string bounded = std::string(kMlp) + "consistency { mode: BOUNDED staleness: 4 ";
+  EXPECT_EQ(ErrorOf(bounded + "change { from_round: 10 staleness: 0 } change { from_round: 20 staleness: 9 } }"), "");
+  EXPECT_EQ(ErrorOf(bounded + "change { from_round: 10 staleness: 0 } change { from_round: 10 staleness: 9 } }"),
+            "consistency.change.from_round: 10 is not from 11 to 281474976710656");
+  EXPECT_EQ(ErrorOf(std::string(kMlp) + "consistency { mode: ASYNC change { from_round: 10 staleness: 1 } }"),
+            "consistency.change: is of a bound; mode ASYNC has none that could change");
+}
+
+TEST(ValidateJob, SchedulesOfMomentumAndScaling) {
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.momentum.momentum=0.5", "momentum_schedule.cosine.initial=0.9"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"momentum_schedule.cosine.initial=0.9"}),
+            "momentum_schedule: is for momentum, nesterov, lars, and rmsprop with a momentum");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.nesterov.momentum=0.5", "momentum_schedule.cosine.initial=1.5"}),
+            "momentum_schedule: reaches 1.5; a momentum is below 1");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.momentum.dampening=0.5", "momentum_schedule.constant=0.9"}),
+            "momentum_schedule: does not go with dampening, which is for one momentum");
+  EXPECT_EQ(ErrorOf(kMlp, {"optimizer.momentum.momentum=0.5", "momentum_schedule.cosine.initial=0.9",
+                           "momentum_schedule.scaling=LINEAR"}),
+            "momentum_schedule.scaling: is for rates");
+  EXPECT_EQ(ErrorOf(kMlp, {"learning_rate.scaling=LINEAR", "learning_rate.scaled_from=4"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"learning_rate.scaled_from=4"}),
+            "learning_rate.scaled_from: is for a rate with scaling: LINEAR or SQUARE_ROOT");
 }
 
 TEST(ValidateJob, ConsistencyContradictions) {

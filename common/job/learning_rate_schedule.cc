@@ -24,8 +24,10 @@ double Power(double base, double exponent) {
 
 }  // namespace
 
-LearningRateSchedule::LearningRateSchedule(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
-  const v1::LearningRate& rate = job.learning_rate();
+LearningRateSchedule::LearningRateSchedule(const v1::LearningRate& rate, const v1::JobSpec& job,
+                                           uint64_t clocks_per_epoch) {
+  if (rate.scaling() != v1::NO_SCALING) scaling_ = static_cast<double>(job.ranks()) / std::max(1u, rate.scaled_from());
+  if (rate.scaling() == v1::SQUARE_ROOT) scaling_ = std::sqrt(scaling_);
   kind_ = rate.schedule_case();
   if (rate.warmup_case() == v1::LearningRate::kWarmupRounds) warmup_ = rate.warmup_rounds();
   if (rate.warmup_case() == v1::LearningRate::kWarmupEpochs) {
@@ -125,8 +127,8 @@ double LearningRateSchedule::Value(double t) const {
 }
 
 float LearningRateSchedule::At(uint64_t clock) const {
-  if (clock >= warmup_) return static_cast<float>(Value(static_cast<double>(clock - warmup_)));
-  return static_cast<float>(Value(0) * (static_cast<double>(clock + 1) / static_cast<double>(warmup_ + 1)));
+  if (clock >= warmup_) return static_cast<float>(scaling_ * Value(static_cast<double>(clock - warmup_)));
+  return static_cast<float>(scaling_ * Value(0) * (static_cast<double>(clock + 1) / static_cast<double>(warmup_ + 1)));
 }
 
 }  // namespace descent

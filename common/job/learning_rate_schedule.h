@@ -13,6 +13,8 @@
 //                 from T on: final                         (Smith 2018)
 // and before, for clock < W, linear: schedule(0) * (clock + 1) / (W + 1)      (Goyal et al. 2017).
 //
+// A rate may be scaled, all of it, by k = ranks / scaled_from (Goyal et al. 2017) or by its root (Krizhevsky 2014).
+//
 // Bits. Everything is computed in double and rounded to float once. Only cos (cosine) and pow (exponential, polynomial
 // with a power that is not whole) are the mathematical library's; the fingerprint of a process's arithmetic, which SYNC
 // compares, covers both.
@@ -30,7 +32,10 @@ namespace descent {
 class LearningRateSchedule {
  public:
   // Of a valid job. clocks_per_epoch: what lengths in epochs are counted by; any for jobs that name none.
-  LearningRateSchedule(const v1::JobSpec& job, uint64_t clocks_per_epoch);
+  LearningRateSchedule(const v1::JobSpec& job, uint64_t clocks_per_epoch)
+      : LearningRateSchedule(job.learning_rate(), job, clocks_per_epoch) {}
+  // `rate` in the place of the job's.
+  LearningRateSchedule(const v1::LearningRate& rate, const v1::JobSpec& job, uint64_t clocks_per_epoch);
 
   float At(uint64_t clock) const;
 
@@ -42,6 +47,7 @@ class LearningRateSchedule {
 
   v1::LearningRate::ScheduleCase kind_;
   uint64_t warmup_ = 0;
+  double scaling_ = 1;
   double length_ = 1;
   double initial_ = 0, final_ = 0, factor_ = 1, power_ = 1, peak_ = 0, rise_ = 0, growth_ = 1;
   bool restarts_ = false;

@@ -138,6 +138,19 @@ TEST(LearningRateSchedule, WarmUpIsLinearInFrontOfAny) {
   EXPECT_EQ(Of("cosine { initial: 1 } warmup_rounds: 100", "rounds: 100").At(100), 1.0f);
 }
 
+TEST(LearningRateSchedule, ScalesWithTheNumberOfRanks) {
+  const std::string length = "ranks: 16 rounds: 10";
+  EXPECT_EQ(Of("constant: 0.5 scaling: LINEAR", length).At(3), 8.0f);
+  EXPECT_EQ(Of("constant: 0.5 scaling: LINEAR scaled_from: 4", length).At(3), 2.0f);
+  EXPECT_EQ(Of("constant: 0.5 scaling: SQUARE_ROOT scaled_from: 4", length).At(3), 1.0f);
+  EXPECT_EQ(Of("constant: 0.5 scaling: LINEAR scaled_from: 32", length).At(3), 0.25f);
+  const LearningRateSchedule whole =
+      Of("polynomial { initial: 1 final: 0.5 } warmup_rounds: 1 scaling: LINEAR", length);
+  EXPECT_EQ(whole.At(0), 8.0f);
+  EXPECT_EQ(whole.At(1), 16.0f);
+  EXPECT_EQ(whole.At(10), 8.0f);
+}
+
 TEST(LearningRateSchedule, IsFiniteAndNeverNegative) {
   for (const char* rate :
        {"step { initial: 1 every_rounds: 1 }", "exponential { initial: 1 rounds: 3 }",

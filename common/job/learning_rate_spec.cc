@@ -45,6 +45,7 @@ class RateChecker {
 }  // namespace
 
 void ResolveLearningRate(v1::LearningRate* rate) {
+  if (rate->scaling() != v1::NO_SCALING && rate->scaled_from() == 0) rate->set_scaled_from(1);
   if (rate->has_step() && !rate->step().has_factor()) rate->mutable_step()->set_factor(0.1);
   if (rate->has_exponential() && !rate->exponential().has_factor()) rate->mutable_exponential()->set_factor(0.1);
   if (rate->has_polynomial() && !rate->polynomial().has_power()) rate->mutable_polynomial()->set_power(1);
@@ -57,9 +58,9 @@ void ResolveLearningRate(v1::LearningRate* rate) {
   }
 }
 
-void CheckLearningRate(const v1::LearningRate& rate, bool epochs, JobErrors* errors) {
+void CheckLearningRate(const v1::LearningRate& rate, bool epochs, JobErrors* errors, const std::string& field) {
   RateChecker check(epochs, errors);
-  const std::string path = "learning_rate.";
+  const std::string path = field + ".";
   switch (rate.schedule_case()) {
     case v1::LearningRate::SCHEDULE_NOT_SET:
       errors->Error(path + "constant", "missing: how far a step goes");
@@ -115,6 +116,9 @@ void CheckLearningRate(const v1::LearningRate& rate, bool epochs, JobErrors* err
       }
       check.Length(path + "one_cycle", rate.one_cycle(), true);
       break;
+  }
+  if (rate.scaling() == v1::NO_SCALING && rate.scaled_from() != 0) {
+    errors->Error(path + "scaled_from", "is for a rate with scaling: LINEAR or SQUARE_ROOT");
   }
   check.Rounds(path + "warmup_rounds", rate.warmup_case() == v1::LearningRate::kWarmupRounds, rate.warmup_rounds());
   check.Epochs(path + "warmup_epochs", rate.warmup_case() == v1::LearningRate::kWarmupEpochs, rate.warmup_epochs());

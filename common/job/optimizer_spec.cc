@@ -41,6 +41,12 @@ constexpr Number kNumbers[] = {
     {"amsgrad", "beta1", 0.9, Kind::kShare},
     {"amsgrad", "beta2", 0.999, Kind::kShare},
     {"amsgrad", "epsilon", 1e-8, Kind::kPositive},
+    {"lars", "momentum", 0.9, Kind::kShare},
+    {"lars", "trust", 0.001, Kind::kPositive},
+    {"lamb", "beta1", 0.9, Kind::kShare},
+    {"lamb", "beta2", 0.999, Kind::kShare},
+    {"lamb", "epsilon", 1e-6, Kind::kPositive},
+    {"lamb", "weight_decay", 0.01, Kind::kFromZero},
     {"ftrl", "beta", 1, Kind::kPositive},
     {"ftrl", "l1", 0, Kind::kFromZero},
     {"ftrl", "l2", 0, Kind::kFromZero},
@@ -56,6 +62,8 @@ void CheckProximal(const v1::Optimizer& optimizer, JobErrors* errors) {
     case v1::Optimizer::kNesterov:
     case v1::Optimizer::kAdadelta:
     case v1::Optimizer::kAdamw:
+    case v1::Optimizer::kLars:
+    case v1::Optimizer::kLamb:
     case v1::Optimizer::kFtrl:
       errors->Error("optimizer.proximal", "has no meaning after ", RuleField(optimizer)->name(),
                     optimizer.has_ftrl() ? ", which has l1 and l2 of its own" : "",
@@ -78,8 +86,9 @@ void CheckProximal(const v1::Optimizer& optimizer, JobErrors* errors) {
   // Rows of a table that nobody has touched rest at 0, and so does all that l1 has taken out of a model.
   if (step.lower() > 0) errors->Error("optimizer.proximal.lower", step.lower(), " is above 0, which must be allowed");
   if (step.upper() < 0) errors->Error("optimizer.proximal.upper", step.upper(), " is below 0, which must be allowed");
-  if (step.l1() == 0 && step.l2() == 0 && !step.has_lower() && !step.has_upper() && !step.non_negative()) {
-    errors->Error("optimizer.proximal", "does nothing: set l1, l2, lower, upper or non_negative");
+  if (step.l1() == 0 && step.l2() == 0 && step.group_lasso() == 0 && !step.has_lower() && !step.has_upper() &&
+      !step.non_negative()) {
+    errors->Error("optimizer.proximal", "does nothing: set l1, l2, group_lasso, lower, upper or non_negative");
   }
 }
 
@@ -116,7 +125,8 @@ void CheckOptimizer(const v1::Optimizer& optimizer, JobErrors* errors) {
 }
 
 Penalty PenaltyOf(const v1::JobSpec& job) {
-  return {job.optimizer().proximal().l1(), job.l2() + job.optimizer().proximal().l2()};
+  const v1::Proximal& step = job.optimizer().proximal();
+  return {step.l1(), job.l2() + step.l2(), step.group_lasso()};
 }
 
 }  // namespace descent

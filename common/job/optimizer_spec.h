@@ -13,11 +13,13 @@ void ResolveOptimizer(v1::Optimizer* optimizer);
 // Ranges of a resolved rule's fields, and whether it goes with its proximal step.
 void CheckOptimizer(const v1::Optimizer& optimizer, JobErrors* errors);
 
-// What a job adds to the mean loss, over all parameters that are decayed: l1 |w| + l2/2 w^2. Not in it: the decay of
-// adamw, which is of no objective, and the penalties of ftrl, which are of the sum of losses and weigh less with time.
+// What a job adds to the mean loss, over all parameters that are decayed: l1 |w| + l2/2 w^2, and group times the norm
+// of each row (all that one index of a tensor's first dimension has; a row of a table). Not in it: the decay of adamw,
+// which is of no objective, and the penalties of ftrl, which are of the sum of losses and weigh less with time.
 struct Penalty {
   double l1 = 0;
   double l2 = 0;
+  double group = 0;
 };
 Penalty PenaltyOf(const v1::JobSpec& job);
 

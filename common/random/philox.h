@@ -20,6 +20,7 @@ enum class Purpose : uint32_t {
   kRowOrder = 3,
   kSampling = 4,
   kTest = 5,
+  kGradientNoise = 6,
   kDropout = 8,
 };
 

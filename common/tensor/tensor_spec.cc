@@ -16,6 +16,10 @@ uint64_t TensorSpec::elements() const {
   return n;
 }
 
+uint64_t TensorSpec::row_elements() const {
+  return sparse ? dim() : elements() / std::max<uint64_t>(1, shape.empty() ? 1 : shape[0]);
+}
+
 absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_bytes) {
   if (specs.empty()) return absl::InvalidArgumentError("the model has no tensors");
   absl::flat_hash_set<std::string> names;

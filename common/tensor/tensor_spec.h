@@ -33,6 +33,7 @@ struct TensorSpec {
   bool operator==(const TensorSpec&) const = default;
 
   uint64_t elements() const;                                        // dense: product of shape
+  uint64_t row_elements() const;                                    // of one index of the first dimension; sparse: dim
   uint32_t dim() const { return static_cast<uint32_t>(shape[0]); }  // sparse
 };
 

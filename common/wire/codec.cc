@@ -7,6 +7,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/control/messages.h"
 #include "descent/v1/parameter.pb.h"
 
 namespace descent {
@@ -207,6 +208,8 @@ void Put(const ReplicaFrame& from, v1::ReplicaPart* to) {
     fence->set_rank(from.fence->rank.value);
     fence->mutable_incarnation()->set_generation(from.fence->incarnation.generation.value);
     fence->mutable_incarnation()->set_number(from.fence->incarnation.number);
+  } else if (from.scalars.has_value()) {
+    *to->mutable_scalars() = ToMessage(*from.scalars);
   }
 }
 ReplicaFrame Get(const v1::ReplicaPart& from) {
@@ -231,6 +234,8 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
   } else if (from.has_fence()) {
     const v1::Incarnation& incarnation = from.fence().incarnation();
     to.fence = ReplicaFence{Rank(from.fence().rank()), {Generation(incarnation.generation()), incarnation.number()}};
+  } else if (from.has_scalars()) {
+    to.scalars = FromMessage(from.scalars());
   }
   return to;
 }
@@ -314,6 +319,7 @@ EncodedMessage Encode(const Request& request) {
     Put(from.dense, to->mutable_dense());
     Put(from.sparse, to->mutable_sparse());
     to->set_contributions(from.contributions);
+    to->set_encoding(static_cast<v1::Encoding>(from.encoding));
     to->set_read(from.read);
   }
   if (request.pull.has_value()) {
@@ -325,6 +331,7 @@ EncodedMessage Encode(const Request& request) {
     Put(from.dense, to->mutable_dense());
     Put(from.sparse, to->mutable_sparse());
     to->set_ungated(from.ungated);
+    to->set_averaged(from.averaged);
   }
   for (Rank rank : request.expected_of) message.add_expected_of(rank.value);
   if (request.replica.has_value()) Put(*request.replica, message.mutable_replica());
@@ -375,12 +382,13 @@ absl::Status Decode(const Payload& bytes, Request* out) {
   out->push.reset();
   if (message.has_push()) {
     const v1::PushPart& from = message.push();
-    if (from.kind() != v1::GRADIENT || from.encoding() != v1::F32) {
+    if (from.kind() != v1::GRADIENT || !v1::Encoding_IsValid(from.encoding())) {
       return absl::InvalidArgumentError(
-          absl::StrCat("push of rank ", from.rank(), ": expected kind 0 (GRADIENT), encoding 0 (F32), came ",
+          absl::StrCat("push of rank ", from.rank(), ": expected kind 0 (GRADIENT), encoding 0 to 2, came ",
                        static_cast<int>(from.kind()), ", ", static_cast<int>(from.encoding())));
     }
     PushFrame& to = out->push.emplace();
+    to.encoding = static_cast<WireEncoding>(from.encoding());
     to.rank = Rank(from.rank());
     to.span = from.span() == 0 ? 1 : from.span();
     to.incarnation = Incarnation{Generation(from.incarnation().generation()), from.incarnation().number()};
@@ -402,6 +410,7 @@ absl::Status Decode(const Payload& bytes, Request* out) {
     to.dense = Get(from.dense());
     to.sparse = Get(from.sparse());
     to.ungated = from.ungated();
+    to.averaged = from.averaged();
   }
   out->expected_of.clear();
   out->expected_of.reserve(message.expected_of_size());
@@ -425,6 +434,7 @@ absl::Status Decode(const Payload& bytes, Reply* out) {
     }
     PushAck& to = out->ack.emplace();
     to.outcome = static_cast<Outcome>(from.outcome());
+    to.encoding = static_cast<WireEncoding>(from.encoding());
     to.rank = Rank(from.rank());
     to.span = from.span() == 0 ? 1 : from.span();
     to.clock = Clock(from.clock());

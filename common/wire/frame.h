@@ -11,6 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
+#include "common/wire/half.h"
 #include "common/wire/payload.h"
 
 namespace descent {
@@ -52,6 +54,7 @@ struct PushFrame {
   std::vector<double> weight;  // span of them, or fewer where the span reaches past the last rank
   std::vector<DensePart> dense;
   std::vector<SparsePart> sparse;
+  WireEncoding encoding = WireEncoding::kF32;
   uint32_t contributions = 0;  // announced to this server for (rank, clock), all messages together
   std::string read;            // where the order is recorded: versions that the gradient was computed from
 };
@@ -63,9 +66,11 @@ struct PullFrame {
   std::vector<DensePart> dense;
   std::vector<SparsePart> sparse;
   bool ungated = false;
+  bool averaged = false;  // of dense blocks: the averages
 };
 
-// From a primary to its backup: an image, the engine's state, a fence, or (none of them) the request's push.
+// From a primary to its backup: an image, the engine's state, a fence, a clock's scalars, or (none of them) the
+// request's push.
 struct ReplicaImage {
   BlockId id;
   uint64_t version = 0, steps = 0;
@@ -88,6 +93,7 @@ struct ReplicaFrame {
   std::optional<ReplicaImage> image;  // the payload is the request's
   std::optional<std::string> engine;  // empty: images follow
   std::optional<ReplicaFence> fence;
+  std::optional<ScalarTotals> scalars;
   bool operator==(const ReplicaFrame&) const = default;
 };
 

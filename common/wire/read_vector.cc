@@ -5,6 +5,12 @@
 
 namespace descent {
 
+std::optional<uint64_t> ReadVector::VersionOf(BlockId slot) const {
+  const auto it =
+      std::lower_bound(slots.begin(), slots.end(), slot, [](const Slot& s, BlockId wanted) { return s.id < wanted; });
+  return it == slots.end() || it->id != slot ? std::nullopt : std::optional<uint64_t>(it->version);
+}
+
 std::string EncodeRead(const ReadVector& read) {
   std::string runs;
   uint64_t count = 0, before = 0;

@@ -10,6 +10,7 @@
 #define DESCENT_COMMON_WIRE_READ_VECTOR_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,9 @@ struct ReadVector {
     uint64_t steps = 0;
     bool operator==(const Slot&) const = default;
   };
-  std::vector<uint64_t> dense;  // per dense block of the model, in (tensor, block) order
-  std::vector<Slot> slots;      // ascending
+  std::vector<uint64_t> dense;                            // per dense block of the model, in (tensor, block) order
+  std::vector<Slot> slots;                                // ascending
+  std::optional<uint64_t> VersionOf(BlockId slot) const;  // nullopt: it was not read
   bool operator==(const ReadVector&) const = default;
 };
 

@@ -147,7 +147,7 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
   for (const v1::RankProgress& progress : request.progress()) {
     if (held(progress.rank()) && progress.done()) metrics_.Done(Rank(progress.rank()));
   }
-  metrics_.CloseWindows(now_);
+  metrics_.CloseWindows(now_, members_.Steps());
 }
 
 absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarPartials& partials, absl::Time now) {
@@ -167,14 +167,15 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
     return absl::FailedPreconditionError(
         absl::StrCat("scalars of server ", server.value, ", which ", NameOf(*member), " does not serve"));
   }
-  const absl::Status added = metrics_.scalars().Add(server, partials, *map_);
+  ScalarMerge& merge = partials.before_step() ? metrics_.step_scalars() : metrics_.scalars();
+  const absl::Status added = merge.Add(server, partials, *map_);
   if (!added.ok()) return added;
-  v1::ScalarTotals totals;
-  if (const std::optional<double> square = metrics_.scalars().Square(partials.clock()); square.has_value()) {
-    totals.set_ready(true);
-    totals.set_square(*square);
+  v1::ScalarTotals reply;
+  if (const ScalarTotals* totals = merge.Totals(partials.clock()); totals != nullptr) {
+    reply = ToMessage(*totals);
+    reply.set_square(SumOfSquares(*totals));
   }
-  return totals;
+  return reply;
 }
 
 }  // namespace descent

@@ -197,5 +197,43 @@ TEST(CoordinatorRunTest, TheCoordinatorsOwnAbsenceIsChargedToNobody) {
   EXPECT_EQ(t.c->phase(), v1::RUNNING) << "a clock set back";
 }
 
+TEST(CoordinatorRunTest, StepsWaitForThePartsOfAllServersWithBlocks) {
+  TestCluster t(TestCluster::Options(2, 2, 2));
+  t.Start(2, 2);
+  const PartitionMap& map = *t.c->map();
+  const auto tell = [&](int server, uint64_t clock, double times) {
+    v1::ScalarPartials p;
+    p.set_member(t.server[server]);
+    p.set_generation(1);
+    p.set_clock(clock);
+    p.set_before_step(true);
+    for (uint32_t tensor = 0; tensor < map.placement.size(); ++tensor) {
+      v1::TensorPartials* of = p.add_tensor();
+      of->set_tensor(tensor);
+      for (uint32_t b = 0; b < map.placement[tensor].size(); ++b) {
+        if (map.placement[tensor][b].value != static_cast<uint32_t>(server)) continue;
+        of->add_block(b);
+        of->add_square(times * (b + 1));
+        of->add_parameter_square(0.5);
+      }
+    }
+    return t.c->AgreeScalars(p, t.now);
+  };
+  EXPECT_FALSE(tell(1, 7, 1)->ready());
+  EXPECT_FALSE(tell(1, 7, 100)->ready()) << "told again: it counts once";
+  const auto totals = tell(0, 7, 1);
+  ASSERT_TRUE(totals.ok()) << totals.status();
+  ASSERT_TRUE(totals->ready());
+  EXPECT_EQ(totals->clock(), 7u);
+  for (uint32_t tensor = 0; tensor < map.placement.size(); ++tensor) {
+    const double blocks = static_cast<double>(map.placement[tensor].size());
+    EXPECT_EQ(totals->tensor_square(static_cast<int>(tensor)), blocks * (blocks + 1) / 2);
+    EXPECT_EQ(totals->parameter_square(static_cast<int>(tensor)), 0.5 * blocks);
+  }
+  EXPECT_EQ(tell(1, 7, 3)->tensor_square(0), totals->tensor_square(0));
+  // What steps wait for is no record, whose squares are of something else.
+  EXPECT_EQ(t.c->Status(t.now).gradient_norm(), 0);
+}
+
 }  // namespace
 }  // namespace descent

@@ -4,10 +4,15 @@
 
 #include <string>
 
+#include "absl/time/clock.h"
 #include "common/net/grpc_channel.h"
 #include "descent/v1/coordinator.grpc.pb.h"
 
 namespace descent {
+
+namespace {
+constexpr absl::Duration kScalarPatience = absl::Seconds(1);  // of a call whose step waits for other servers
+}  // namespace
 
 // Synchronous: beside the parameter service's queue gRPC gives such calls threads that wait for calls but poll no
 // socket, so they take no events away from the data path's thread. The callback API's threads do.
@@ -51,8 +56,7 @@ class CoordinatorHost::Service final : public v1::CoordinatorService::Service {
     return grpc::Status::OK;
   }
   grpc::Status AgreeScalars(grpc::ServerContext*, const v1::ScalarPartials* request, v1::ScalarTotals* reply) override {
-    absl::StatusOr<v1::ScalarTotals> totals =
-        host_->With([&](Coordinator& c, absl::Time now) { return c.AgreeScalars(*request, now); });
+    absl::StatusOr<v1::ScalarTotals> totals = host_->AgreeScalars(*request);
     if (totals.ok()) *reply = *std::move(totals);
     return ToGrpc(totals.status());
   }
@@ -65,6 +69,16 @@ CoordinatorHost::CoordinatorHost(std::unique_ptr<Coordinator> coordinator, const
     : time_(time), coordinator_(std::move(coordinator)), service_(std::make_unique<Service>(this)) {}
 
 CoordinatorHost::~CoordinatorHost() = default;
+
+absl::StatusOr<v1::ScalarTotals> CoordinatorHost::AgreeScalars(const v1::ScalarPartials& partials) {
+  MutexLock lock(&mu_);
+  for (const absl::Time deadline = absl::Now() + kScalarPatience; true;) {
+    absl::StatusOr<v1::ScalarTotals> totals = coordinator_->AgreeScalars(partials, time_->Now());
+    if (totals.ok() && totals->ready()) agreed_.SignalAll();
+    if (!totals.ok() || totals->ready() || !partials.before_step() || absl::Now() >= deadline) return totals;
+    agreed_.WaitUntil(&mu_, deadline);
+  }
+}
 
 grpc::Service* CoordinatorHost::service() { return service_.get(); }
 

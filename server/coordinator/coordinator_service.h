@@ -1,4 +1,5 @@
-// The coordinator behind gRPC: the machine under a lock, and a service whose calls decode, step and answer at once.
+// The coordinator behind gRPC: the machine under a lock, and a service whose calls decode, step and answer at once, but
+// for AgreeScalars, which may wait for other servers.
 // Nothing blocks under the lock and nothing is written: the owner ticks, drains records and log, and saves the model.
 // Thread-safe.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_SERVICE_H_
@@ -41,7 +42,11 @@ class CoordinatorHost {
   class Service;
 
   const TimeSource* const time_;
+  // Where a step waits for it: once the last server has told its part, or after a while not ready.
+  absl::StatusOr<v1::ScalarTotals> AgreeScalars(const v1::ScalarPartials& partials);
+
   Mutex mu_;
+  CondVar agreed_;
   const std::unique_ptr<Coordinator> coordinator_ ABSL_PT_GUARDED_BY(mu_);
   const std::unique_ptr<Service> service_;
 };

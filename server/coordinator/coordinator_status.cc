@@ -212,6 +212,10 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   if (const std::optional<double> square = metrics_.scalars().Last(); square.has_value()) {
     status.set_gradient_norm(std::sqrt(*square));
   }
+  if (options_.job.has_clip()) {
+    const std::optional<double> share = ClippedShare({}, members_.Steps());
+    if (share.has_value()) status.set_clipped(*share);
+  }
   if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) AddRates(now, &status);
   status.set_batch_size(options_.job.batch_size());
   status.set_message(Message());

@@ -45,12 +45,12 @@ void Coordinator::TellRates() {
 
 void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
   if (!clock.has_value()) return;
-  const std::optional<ScalarMerge::Squares> agreed = metrics_.scalars().Of(*clock);
-  if (!agreed.has_value()) return;
+  const ScalarTotals* agreed = metrics_.scalars().Totals(*clock);
+  if (agreed == nullptr) return;
   v1::ScalarSquares squares;
   squares.set_clock(*clock);
-  squares.set_gradient(agreed->gradient);
-  squares.set_step(agreed->step);
+  squares.set_gradient(SumOfSquares(*agreed));
+  squares.set_step(agreed->step_square);
   steering_.Agreed(squares);
 }
 

@@ -115,6 +115,15 @@ uint64_t MemberTable::FurthestRound() const {
   return round;
 }
 
+ClippedSteps MemberTable::Steps() const {
+  ClippedSteps sum;
+  for (const auto& [id, member] : members_) {
+    sum.steps += member.load.steps();
+    sum.clipped += member.load.clipped();
+  }
+  return sum;
+}
+
 uint64_t MemberTable::Bytes() const {
   uint64_t bytes = 0;
   for (const auto& [id, member] : members_) bytes += member.load.bytes_in() + member.load.bytes_out();

@@ -34,6 +34,11 @@ struct Member {
   uint64_t held_generation = 0;
 };
 
+// Steps of blocks and slots, with a gradient, and those whose gradient was clipped; as far as servers have told.
+struct ClippedSteps {
+  uint64_t steps = 0, clipped = 0;
+};
+
 // "server 1 on host b (pid 4711)".
 std::string NameOf(const Member& member);
 
@@ -76,6 +81,7 @@ class MemberTable {
   // The furthest round that a server tells, and what all have sent and received.
   uint64_t FurthestRound() const;
   uint64_t Bytes() const;
+  ClippedSteps Steps() const;
 
   size_t size() const { return members_.size(); }
   size_t servers() const { return servers_; }

@@ -18,12 +18,14 @@ uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
     case v1::Optimizer::kMomentum:
     case v1::Optimizer::kNesterov:
     case v1::Optimizer::kAdagrad:
+    case v1::Optimizer::kLars:
       return 1;
     case v1::Optimizer::kRmsprop:
       return 1u + (optimizer.rmsprop().centered() ? 1 : 0) + (optimizer.rmsprop().momentum() > 0 ? 1 : 0);
     case v1::Optimizer::kAdadelta:
     case v1::Optimizer::kAdam:
     case v1::Optimizer::kAdamw:
+    case v1::Optimizer::kLamb:
     case v1::Optimizer::kFtrl:
       return 2;
     case v1::Optimizer::kAmsgrad:
@@ -45,7 +47,8 @@ MemoryPlan EstimateMemory(const v1::JobSpec& job, bool apply_push, const Geometr
     }
   }
   const uint64_t held = apply_push ? 1 : (job.ranks() + 1) / 2;
-  const uint64_t state = OptimizerSlots(job.optimizer()) * parameters;
+  // Averages are in two versions, too.
+  const uint64_t state = (OptimizerSlots(job.optimizer()) + (job.has_averaging() ? 2 : 0)) * parameters;
   return MemoryPlan{2 * parameters + state + held * parameters,
                     absl::StrCat("parameters in two versions ", Bytes(2 * parameters), ", optimizer state ",
                                  Bytes(state), ", held contributions ", Bytes(held * parameters))};

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
 #include "common/metrics/metric_names.h"
 
 namespace descent {
@@ -112,21 +113,30 @@ std::optional<MetricRecord> TrainingMerge::Next() {
   return record;
 }
 
-absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
-  const uint64_t clock = partials.clock();
-  if (agreed_.contains(clock)) return absl::OkStatus();
-  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
-  std::vector<std::pair<BlockId, Squares>> parts;
+namespace {
+
+// One that holds nothing has nothing to say.
+size_t ServersWithBlocks(const PartitionMap& map) {
+  std::set<ServerId> servers;
+  for (const std::vector<ServerId>& placement : map.placement) servers.insert(placement.begin(), placement.end());
+  return servers.size();
+}
+
+// The parts that a server has told of its blocks, appended to *parts.
+absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map,
+                       std::vector<BlockScalars>* parts) {
   for (const v1::TensorPartials& tensor : partials.tensor()) {
     if (tensor.tensor() >= map.placement.size()) {
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
                                                      "; there are ", map.placement.size()));
     }
-    const int steps = tensor.step_square_size();
-    if (tensor.block_size() != tensor.square_size() || (steps != 0 && steps != tensor.block_size())) {
-      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(), " and ",
-                                                     steps, " scalars for ", tensor.block_size(), " blocks of tensor ",
-                                                     tensor.tensor()));
+    const int blocks = tensor.block_size(), parameters = tensor.parameter_square_size(),
+              steps = tensor.step_square_size();
+    if (tensor.square_size() != blocks || (parameters != 0 && parameters != blocks) ||
+        (steps != 0 && steps != blocks)) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(), ", ",
+                                                     parameters, " and ", steps, " scalars for ", blocks,
+                                                     " blocks of tensor ", tensor.tensor()));
     }
     const std::vector<ServerId>& placement = map.placement[tensor.tensor()];
     for (int i = 0; i < tensor.block_size(); ++i) {
@@ -135,57 +145,62 @@ absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials,
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
                                                        " of tensor ", tensor.tensor(), ", which it does not hold"));
       }
-      const Squares squares{tensor.square(i), steps == 0 ? 0 : tensor.step_square(i)};
-      for (const double square : {squares.gradient, squares.step}) {
+      const BlockScalars scalars{BlockId{TensorId(tensor.tensor()), block}, tensor.square(i),
+                                 parameters == 0 ? 0 : tensor.parameter_square(i),
+                                 steps == 0 ? 0 : tensor.step_square(i)};
+      for (const double square : {scalars.square, scalars.parameter_square, scalars.step_square}) {
         if (square >= 0) continue;
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
                                                        " of block ", block, " of tensor ", tensor.tensor(),
                                                        "; expected a number of at least 0"));
       }
-      parts.emplace_back(BlockId{TensorId(tensor.tensor()), block}, squares);
+      parts->push_back(scalars);
     }
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
+  const uint64_t clock = partials.clock();
+  if (agreed_.contains(clock)) return absl::OkStatus();
+  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
+  if (const auto it = pending_.find(clock); it != pending_.end() && it->second.from.contains(from)) {
+    return absl::OkStatus();
+  }
+  std::vector<BlockScalars> parts;
+  DESCENT_RETURN_IF_ERROR(ReadParts(from, partials, map, &parts));
   Pending& pending = pending_[clock];
-  if (!pending.from.insert(from).second) return absl::OkStatus();
+  pending.from.insert(from);
   pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
-  if (pending.from.size() < map.servers) {
+  if (pending.from.size() < ServersWithBlocks(map)) {
     if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
     return absl::OkStatus();
   }
-  std::sort(pending.parts.begin(), pending.parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  Squares sum;
-  for (const auto& [id, squares] : pending.parts) {
-    sum.gradient += squares.gradient;
-    sum.step += squares.step;
-  }
+  std::sort(pending.parts.begin(), pending.parts.end(),
+            [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
+  agreed_[clock] = AddInBlockOrder(Clock(clock), map.placement.size(), pending.parts);
   pending_.erase(clock);
-  agreed_[clock] = sum;
   if (agreed_.size() > kMaxKept) agreed_.erase(agreed_.begin());
   return absl::OkStatus();
 }
 
-std::optional<ScalarMerge::Squares> ScalarMerge::Of(uint64_t clock) const {
+const ScalarTotals* ScalarMerge::Totals(uint64_t clock) const {
   const auto it = agreed_.find(clock);
-  if (it == agreed_.end()) return std::nullopt;
-  return it->second;
+  return it == agreed_.end() ? nullptr : &it->second;
 }
 
-std::optional<double> ScalarMerge::Square(uint64_t clock) const {
-  const std::optional<Squares> squares = Of(clock);
-  return squares.has_value() ? std::optional(squares->gradient) : std::nullopt;
-}
-
-std::optional<ScalarMerge::Squares> ScalarMerge::Within(uint64_t first, uint64_t end) const {
+const ScalarTotals* ScalarMerge::Within(uint64_t first, uint64_t end) const {
   auto it = agreed_.lower_bound(end);
-  if (it == agreed_.begin()) return std::nullopt;
+  if (it == agreed_.begin()) return nullptr;
   --it;
-  if (it->first < first) return std::nullopt;
-  return it->second;
+  return it->first < first ? nullptr : &it->second;
 }
 
 std::optional<double> ScalarMerge::Last() const {
   if (agreed_.empty()) return std::nullopt;
-  return agreed_.rbegin()->second.gradient;
+  return SumOfSquares(agreed_.rbegin()->second);
 }
 
 }  // namespace descent

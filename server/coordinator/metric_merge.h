@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "common/base/ids.h"
 #include "common/metrics/metric_state.h"
+#include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "descent/v1/coordinator.pb.h"
 
@@ -35,6 +36,7 @@ struct MetricRecord {
   double examples_per_second = 0;
   std::optional<double> gradient_norm;     // of one of the window's rounds, as the next
   std::optional<double> parameter_change;  // the norm of what it changed in dense tensors
+  std::optional<double> clipped;           // share of the steps since the record before that clipping changed
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
@@ -102,24 +104,21 @@ class ScalarMerge {
   // INVALID_ARGUMENT names what does not fit: a block of another server, lists of different lengths, a number that is
   // negative or NaN.
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
-  struct Squares {
-    double gradient = 0, step = 0;
-  };
-  // The sums of squares of a clock that every server has reported.
-  std::optional<Squares> Of(uint64_t clock) const;
-  std::optional<double> Square(uint64_t clock) const;
-  // Of the newest agreed clock within [first, end).
-  std::optional<Squares> Within(uint64_t first, uint64_t end) const;
+  // Of a clock that every server with blocks has reported; null: not yet, or long ago.
+  const ScalarTotals* Totals(uint64_t clock) const;
+  // Of the newest such clock within [first, end).
+  const ScalarTotals* Within(uint64_t first, uint64_t end) const;
+  // The sum of squares of the newest.
   std::optional<double> Last() const;
 
  private:
   static constexpr size_t kMaxKept = 64;
   struct Pending {
     std::set<ServerId> from;
-    std::vector<std::pair<BlockId, Squares>> parts;
+    std::vector<BlockScalars> parts;
   };
   std::map<uint64_t, Pending> pending_;
-  std::map<uint64_t, Squares> agreed_;
+  std::map<uint64_t, ScalarTotals> agreed_;
 };
 
 }  // namespace descent

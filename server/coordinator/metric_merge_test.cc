@@ -245,14 +245,16 @@ TEST(ScalarMergeTest, SumsInBlockOrderOnceEveryServerHasReported) {
     ScalarMerge merge;
     const auto a = Partials(7, {{0, 1e16}, {2, 1}}), b = Partials(7, {{1, 1}});
     ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
-    EXPECT_FALSE(merge.Square(7).has_value());
+    EXPECT_EQ(merge.Totals(7), nullptr);
     ASSERT_TRUE(merge.Add(ServerId(swap ? 1 : 0), swap ? b : a, TwoServers()).ok());
-    EXPECT_FALSE(merge.Square(7).has_value()) << "one server twice is not two";
+    EXPECT_EQ(merge.Totals(7), nullptr) << "one server twice is not two";
     ASSERT_TRUE(merge.Add(ServerId(swap ? 0 : 1), swap ? a : b, TwoServers()).ok());
-    EXPECT_EQ(merge.Square(7), expected);
-    EXPECT_EQ(merge.Within(0, 8)->gradient, expected);
-    EXPECT_FALSE(merge.Within(0, 7).has_value());
-    EXPECT_FALSE(merge.Within(8, 20).has_value());
+    ASSERT_NE(merge.Totals(7), nullptr);
+    EXPECT_EQ(merge.Totals(7)->square[0], expected);
+    ASSERT_NE(merge.Within(0, 8), nullptr);
+    EXPECT_EQ(merge.Within(0, 8)->square[0], expected);
+    EXPECT_EQ(merge.Within(0, 7), nullptr);
+    EXPECT_EQ(merge.Within(8, 20), nullptr);
   }
 }
 

@@ -13,6 +13,12 @@ constexpr uint64_t kDefaultEvery = 50;
 
 }  // namespace
 
+std::optional<double> ClippedShare(const ClippedSteps& before, const ClippedSteps& now) {
+  // A server that began again counts from 0.
+  if (now.steps <= before.steps || now.clipped < before.clipped) return std::nullopt;
+  return static_cast<double>(now.clipped - before.clipped) / static_cast<double>(now.steps - before.steps);
+}
+
 RunMetrics::RunMetrics(const v1::JobSpec* job)
     : job_(job),
       every_(job->metrics().every_rounds() > 0 ? job->metrics().every_rounds() : kDefaultEvery),
@@ -32,7 +38,7 @@ double RunMetrics::EpochOf(uint64_t clock) const {
 void RunMetrics::RollBack(uint64_t clock, Generation generation, absl::Time now) {
   training_ = TrainingMerge(job_->ranks(), every_);
   evaluation_ = EvaluationMerge(job_->ranks(), job_->evaluation());
-  scalars_ = ScalarMerge();
+  scalars_ = step_scalars_ = ScalarMerge();
   MetricRecord record;
   record.kind = MetricRecord::Kind::kRolledBack;
   record.time = now;
@@ -42,7 +48,7 @@ void RunMetrics::RollBack(uint64_t clock, Generation generation, absl::Time now)
   records_.push_back(std::move(record));
 }
 
-void RunMetrics::CloseWindows(absl::Time now) {
+void RunMetrics::CloseWindows(absl::Time now, const ClippedSteps& steps) {
   std::vector<MetricRecord> fresh;
   double examples = 0;
   while (std::optional<MetricRecord> record = training_.Next()) {
@@ -52,6 +58,9 @@ void RunMetrics::CloseWindows(absl::Time now) {
   if (fresh.empty()) return;
   const double seconds = absl::ToDoubleSeconds(now - told_);
   told_ = now;
+  std::optional<double> clipped;
+  if (job_->has_clip()) clipped = ClippedShare(steps_told_, steps);
+  steps_told_ = steps;
   const LearningRateSchedule rate(*job_, clocks_per_epoch_);
   for (MetricRecord& record : fresh) {
     record.time = now;
@@ -59,10 +68,11 @@ void RunMetrics::CloseWindows(absl::Time now) {
     const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / every_ * every_;
     record.rate = rate_changes_.Apply(rate.At(record.clock - 1), record.clock - 1);
     if (seconds > 0) record.examples_per_second = examples / seconds;
-    if (const auto squares = scalars_.Within(first, record.clock); squares.has_value()) {
-      record.gradient_norm = std::sqrt(squares->gradient);
-      record.parameter_change = std::sqrt(squares->step);
+    if (const ScalarTotals* totals = scalars_.Within(first, record.clock); totals != nullptr) {
+      record.gradient_norm = std::sqrt(SumOfSquares(*totals));
+      record.parameter_change = std::sqrt(totals->step_square);
     }
+    record.clipped = clipped;
     last_training_ = record;
     records_.push_back(std::move(record));
   }

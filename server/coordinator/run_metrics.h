@@ -14,9 +14,13 @@
 #include "common/job/rate_changes.h"
 #include "descent/v1/coordinator.pb.h"
 #include "descent/v1/job.pb.h"
+#include "server/coordinator/member_table.h"
 #include "server/coordinator/metric_merge.h"
 
 namespace descent {
+
+// The share of steps between the two whose gradient was clipped; nullopt: there were none.
+std::optional<double> ClippedShare(const ClippedSteps& before, const ClippedSteps& now);
 
 class RunMetrics {
  public:
@@ -35,8 +39,9 @@ class RunMetrics {
   void AddTraining(const v1::TrainingPart& part) { training_.Add(part); }
   // The rank has reported all it will.
   void Done(Rank rank) { training_.Done(rank); }
-  // Makes records of the windows that every rank has gone past; those of one call share the time since the last.
-  void CloseWindows(absl::Time now);
+  // Makes records of the windows that every rank has gone past; those of one call share the time since the last, and
+  // the steps since then.
+  void CloseWindows(absl::Time now, const ClippedSteps& steps = {});
   // Makes a record of an evaluation that this part completes. Returns what was dropped for it, a sentence each.
   std::vector<std::string> AddEvaluation(const v1::EvaluationPart& part, absl::Time now);
   uint64_t evaluations() const { return evaluations_; }  // completed so far
@@ -46,6 +51,7 @@ class RunMetrics {
   RateChanges& rate_changes() { return rate_changes_; }
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
+  ScalarMerge& step_scalars() { return step_scalars_; }  // that steps wait for
 
   const std::optional<MetricRecord>& last_training() const { return last_training_; }
   const std::optional<MetricRecord>& last_evaluation() const { return last_evaluation_; }
@@ -59,7 +65,8 @@ class RunMetrics {
   uint64_t clocks_per_epoch_ = 0, train_rows_ = 0;
   TrainingMerge training_;
   EvaluationMerge evaluation_;
-  ScalarMerge scalars_;
+  ScalarMerge scalars_, step_scalars_;
+  ClippedSteps steps_told_;  // as of the last record
   RateChanges rate_changes_;
   uint64_t evaluations_ = 0;
   absl::Time told_;

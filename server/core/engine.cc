@@ -47,7 +47,7 @@ void Engine::Restore(absl::Span<const uint64_t> clock) {
   if (!counted_.empty()) counted_ = clock_;
   if (options_.apply_push) return;
   DESCENT_CHECK(behind_ == options_.ranks);
-  start_ = agreed_below_ = round_;
+  start_ = round_;
   std::fill(block_round_.begin(), block_round_.end(), round_);
 }
 
@@ -55,14 +55,15 @@ void Engine::Step(const Event& event, std::vector<Action>* out) {
   std::visit([&](const auto& e) { On(e, out); }, event);
 }
 
-uint64_t Engine::bound() const {
+uint64_t Engine::bound(Clock clock) const {
   if (options_.staleness == kUnbounded) return kUnbounded;
-  return options_.staleness + (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
+  return StalenessAt(options_.changes, options_.staleness, clock.value) +
+         (options_.fault == EngineFault::kGateOffByOne ? 1 : 0);
 }
 
 Engine::ReadVersion Engine::VersionFor(Clock clock) const {
   if (options_.apply_push || options_.staleness == kUnbounded) return {};
-  return {true, std::max(start_, clock.value - std::min(clock.value, bound()))};
+  return {true, std::max(start_, clock.value - std::min(clock.value, bound(clock)))};
 }
 
 absl::Span<const double> Engine::weights(Clock clock) const {
@@ -231,18 +232,25 @@ void Engine::MaybeCommit(uint32_t block, std::vector<Action>* out) {
 void Engine::On(const BlockReduced& e, std::vector<Action>* out) {
   DESCENT_CHECK(stage_[e.block] == Stage::kReducing);
   stage_[e.block] = Stage::kReduced;
-  if (block_round_[e.block] >= agreed_below_) return;
-  stage_[e.block] = Stage::kCommitting;
-  out->push_back(CommitBlock{e.block, Clock(block_round_[e.block])});
+  ++blocks_reduced_;
+  MaybeFinishRound(out);
+}
+
+void Engine::On(const SlotsReduced&, std::vector<Action>*) {
+  DESCENT_CHECK(scalars_ == Scalars::kReducingSlots);
+  scalars_ = Scalars::kAwaited;
 }
 
 void Engine::On(const ScalarsAgreed& e, std::vector<Action>* out) {
-  agreed_below_ = std::max(agreed_below_, e.clock.value + 1);
+  if (scalars_ != Scalars::kAwaited || e.clock.value != round_) return;
+  scalars_ = Scalars::kAgreed;
+  blocks_reduced_ = 0;
   for (uint32_t b = 0; b < options_.dense_blocks; ++b) {
-    if (stage_[b] != Stage::kReduced || block_round_[b] >= agreed_below_) continue;
+    DESCENT_CHECK(stage_[b] == Stage::kReduced);
     stage_[b] = Stage::kCommitting;
-    out->push_back(CommitBlock{b, Clock(block_round_[b])});
+    out->push_back(CommitBlock{b, e.clock});
   }
+  MaybeFinishRound(out);
 }
 
 void Engine::On(const BlockCommitted& e, std::vector<Action>* out) {
@@ -297,7 +305,14 @@ void Engine::Complete(uint32_t rank, absl::Time now, std::vector<Action>* out) {
 }
 
 void Engine::MaybeFinishRound(std::vector<Action>* out) {
-  if (behind_ > 0 || blocks_ahead_ < options_.dense_blocks || committing_slots_) return;
+  if (behind_ > 0) return;
+  if (options_.scalars_before_apply && scalars_ != Scalars::kAgreed) {
+    if (scalars_ != Scalars::kOpen || blocks_reduced_ < options_.dense_blocks) return;
+    scalars_ = Scalars::kReducingSlots;
+    out->push_back(ReduceSlots{Clock(round_)});
+    return;
+  }
+  if (blocks_ahead_ < options_.dense_blocks || committing_slots_) return;
   committing_slots_ = true;
   out->push_back(CommitSlots{Clock(round_)});
 }
@@ -316,6 +331,7 @@ void Engine::AdvanceRound(std::vector<Action>* out) {
     empty_[ring(round_)] = 0;
     ++round_;
     blocks_ahead_ = 0;
+    scalars_ = Scalars::kOpen;
     if (options_.backup_ranks > 0) {  // of the next round, which nobody has begun
       std::fill_n(weight_.begin() + ring(round_ + 1) * options_.ranks, options_.ranks, 0.0);
       std::fill_n(member_.begin() + ring(round_ + 1) * options_.ranks, options_.ranks, uint8_t{0});
@@ -349,7 +365,7 @@ void Engine::Open(Held* held, std::vector<Action>* out) {
 
 void Engine::On(const PullArrived& e, std::vector<Action>* out) {
   uint64_t need = 0;
-  if (!e.ungated && bound() != kUnbounded) need = e.clock.value - std::min(e.clock.value, bound());
+  if (!e.ungated && options_.staleness != kUnbounded) need = e.clock.value - std::min(e.clock.value, bound(e.clock));
   if (need <= round_) {
     out->push_back(Release{e.ticket});
     return;
@@ -396,6 +412,9 @@ std::string Engine::Why(uint64_t need) const {
                    options_.backup_ranks > 0 ? absl::StrCat(needed(need - 1), " of the ", options_.ranks, " ranks have")
                                              : "every rank has",
                    " completed clock ", need - 1);
+  if (awaits_scalars() && need == round_ + 1) {
+    absl::StrAppend(&why, ", and all servers have told the norms of their gradients");
+  }
   int named = 0;
   for (Rank r : Behind(need)) {
     if (++named > 4) {

@@ -22,9 +22,11 @@
 //               Contributions of clocks (R, R + lead], lead = min(s, max_lead) + 1, are kept for later by the caller;
 //               what is further ahead is too early. (s + 1, not s: a rank that reads dense blocks only may go on when
 //               these are committed, before the slots are.)
-//   scalars     where a rule needs global scalars before it can apply (scalars_before_apply): a block whose
-//               contributions are in is reduced (ReduceBlock) and waits for ScalarsAgreed of that clock; else this
-//               stage is skipped.
+//   scalars     where a step needs sums over whole tensors first (scalars_before_apply): a block whose contributions
+//   are
+//               in is reduced (ReduceBlock) and waits. When all blocks are and every rank has completed the clock,
+//               slots are reduced too (ReduceSlots), and all wait for ScalarsAgreed of that clock. Else this stage is
+//               skipped.
 //   backup      SYNC with b backup ranks (Chen et al., "Revisiting distributed synchronous SGD", 2016): the
 //   participants
 //               of round c are the ranks that begin clock c first, until ranks - b have; a span counts all its ranks.
@@ -57,6 +59,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/base/staleness.h"
 #include "server/core/block_marks.h"
 
 namespace descent {
@@ -78,8 +81,9 @@ struct EngineOptions {
   uint32_t ranks = 1;
   uint32_t dense_blocks = 0;
   uint32_t slots = 0;
-  uint64_t staleness = 0;   // kUnbounded: no bound
-  bool apply_push = false;  // PUSH instead of ROUND
+  uint64_t staleness = 0;                     // kUnbounded: no bound; the largest, where it changes:
+  std::vector<StalenessChange> changes = {};  // the first is of clock 0; empty: it stays
+  bool apply_push = false;                    // PUSH instead of ROUND
   bool scalars_before_apply = false;
   uint32_t backup_ranks = 0;  // ROUND, s = 0: a round closes without so many
   uint64_t full_every = 0;    // rounds c > 0 divisible by it do not; 0: all do
@@ -119,6 +123,8 @@ struct PushDone {
 struct BlockReduced {
   uint32_t block = 0;
 };
+struct SlotsReduced {};
+// Of a clock that does not wait for it: nothing happens.
 struct ScalarsAgreed {
   Clock clock;
 };
@@ -146,8 +152,8 @@ struct FenceRaised {
 struct TimerFired {
   absl::Time now;
 };
-using Event = std::variant<PushArrived, ContributionIn, PushDone, BlockReduced, ScalarsAgreed, BlockCommitted,
-                           SlotsCommitted, PullArrived, PullGone, FenceRaised, TimerFired>;
+using Event = std::variant<PushArrived, ContributionIn, PushDone, BlockReduced, SlotsReduced, ScalarsAgreed,
+                           BlockCommitted, SlotsCommitted, PullArrived, PullGone, FenceRaised, TimerFired>;
 
 // --- Actions
 // -------------------------------------------------------------------------------------------------------------
@@ -165,6 +171,10 @@ struct Admit {
 };
 struct ReduceBlock {
   uint32_t block = 0;
+  Clock clock;
+};
+// Every block is reduced; with the slots' parts this server's scalars are complete.
+struct ReduceSlots {
   Clock clock;
 };
 struct CommitBlock {
@@ -193,8 +203,8 @@ struct TellWaiting {
   uint64_t need = 0;  // Engine::Behind(need) are the culprits, Engine::Why(need) the text
   absl::Time since;
 };
-using Action = std::variant<PushRejected, Admit, ReduceBlock, CommitBlock, CommitSlots, RankCompleted, ReleaseBlock,
-                            Release, TellWaiting>;
+using Action = std::variant<PushRejected, Admit, ReduceBlock, ReduceSlots, CommitBlock, CommitSlots, RankCompleted,
+                            ReleaseBlock, Release, TellWaiting>;
 
 // A rank that held reads wait for.
 struct Culprit {
@@ -241,6 +251,8 @@ class Engine {
   uint64_t block_round(uint32_t block) const { return block_round_[block]; }
   // ROUND: dense blocks that have made the step of the round in progress.
   uint32_t blocks_ahead() const { return blocks_ahead_; }
+  // The round in progress waits for ScalarsAgreed.
+  bool awaits_scalars() const { return scalars_ == Scalars::kAwaited; }
   // Contributions of the rank's current clock that are in.
   uint32_t admitted(Rank rank) const { return progress_[rank.value].admitted; }
   // Weights of a clock that each rank has begun, in rank order; ROUND, clocks [round, round + lead].
@@ -290,12 +302,13 @@ class Engine {
   bool has_blocks() const { return options_.dense_blocks + options_.slots > 0; }
   // No round is closed here: the ranks' clocks alone say how far it is.
   bool free_running() const { return options_.apply_push || (!has_blocks() && options_.backup_ranks == 0); }
-  uint64_t bound() const;  // s, with the seeded bug
+  uint64_t bound(Clock clock) const;  // s of reads for it, with the seeded bug
 
   void On(const PushArrived& e, std::vector<Action>* out);
   void On(const ContributionIn& e, std::vector<Action>* out);
   void On(const PushDone& e, std::vector<Action>* out);
   void On(const BlockReduced& e, std::vector<Action>* out);
+  void On(const SlotsReduced& e, std::vector<Action>* out);
   void On(const ScalarsAgreed& e, std::vector<Action>* out);
   void On(const BlockCommitted& e, std::vector<Action>* out);
   void On(const SlotsCommitted& e, std::vector<Action>* out);
@@ -344,7 +357,9 @@ class Engine {
   uint32_t behind_ = 0;        // ranks whose clock is round_
   uint32_t blocks_ahead_ = 0;  // dense blocks at round_ + 1
   bool committing_slots_ = false;
-  uint64_t agreed_below_ = 0;  // scalars of clocks < this are known
+  enum class Scalars : uint8_t { kOpen, kReducingSlots, kAwaited, kAgreed };
+  Scalars scalars_ = Scalars::kOpen;  // of the round in progress
+  uint32_t blocks_reduced_ = 0;       // stage kReduced
   std::vector<Held> held_;
   std::string rejection_;
 };

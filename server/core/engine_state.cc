@@ -9,7 +9,7 @@
 namespace descent {
 
 namespace {
-constexpr uint32_t kStateVersion = 1;
+constexpr uint32_t kStateVersion = 2;
 }  // namespace
 
 std::string Engine::SaveState() const {
@@ -41,7 +41,7 @@ std::string Engine::SaveState() const {
   out.PutAll(stage_);
   out.Put(round_);
   out.Put(uint8_t{committing_slots_});
-  out.Put(agreed_below_);
+  out.Put(scalars_);
   out.PutAll(marks_.all_marks());
   out.Put(uint8_t{!marks_.all_had().empty()});
   if (!marks_.all_had().empty()) out.PutAll(marks_.all_had());
@@ -94,7 +94,7 @@ absl::Status Engine::LoadState(absl::string_view state) {
   auto stage = in.GetAll<Stage>(stage_.size());
   const auto round = in.Get<uint64_t>();
   const bool committing_slots = in.Get<uint8_t>() != 0;
-  const auto agreed_below = in.Get<uint64_t>();
+  const auto scalars = in.Get<Scalars>();
   auto marks = in.GetAll<uint64_t>(marks_.all_marks().size());
   const bool any_had = in.Get<uint8_t>() != 0;
   auto had = any_had ? in.GetAll<uint64_t>(marks_.all_marks().size()) : std::vector<uint64_t>();
@@ -122,7 +122,8 @@ absl::Status Engine::LoadState(absl::string_view state) {
   stage_ = std::move(stage);
   round_ = round;
   committing_slots_ = committing_slots;
-  agreed_below_ = agreed_below;
+  scalars_ = scalars;
+  blocks_reduced_ = static_cast<uint32_t>(std::count(stage_.begin(), stage_.end(), Stage::kReduced));
   marks_.Load(std::move(marks), std::move(had));
   behind_ = static_cast<uint32_t>(std::count(clock_.begin(), clock_.end(), round_));
   blocks_ahead_ =

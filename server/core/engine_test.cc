@@ -13,6 +13,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pair;
 
 absl::Time At(int seconds) { return absl::UnixEpoch() + absl::Seconds(seconds); }
 
@@ -65,6 +66,9 @@ class Driver {
       } else if (const auto* reduce = std::get_if<ReduceBlock>(&action)) {
         reduced.push_back(reduce->block);
         engine_.Step(BlockReduced{reduce->block}, &actions);
+      } else if (const auto* all = std::get_if<ReduceSlots>(&action)) {
+        measured.push_back(all->clock.value);
+        engine_.Step(SlotsReduced{}, &actions);
       } else if (const auto* done = std::get_if<RankCompleted>(&action)) {
         completed.emplace_back(done->rank.value, done->clock.value);
       } else if (const auto* block = std::get_if<ReleaseBlock>(&action)) {
@@ -82,7 +86,7 @@ class Driver {
   absl::Time now = At(0);
   std::vector<std::pair<uint32_t, uint64_t>> commits, completed;
   std::vector<std::pair<uint32_t, uint32_t>> released_blocks;
-  std::vector<uint64_t> rounds;
+  std::vector<uint64_t> rounds, measured;
   std::vector<uint32_t> released, reduced;
   std::vector<TellWaiting> told;
 };
@@ -278,17 +282,81 @@ TEST(Engine, PushGateFollowsTheSlowestRank) {
   EXPECT_THAT(unbounded.released, ElementsAre(1));
 }
 
+TEST(Engine, TheBoundChangesAtSetClocks) {
+  EngineOptions o = Options(2, 1, 3, true);
+  o.changes = {{0, 1}, {4, 3}, {8, 0}};
+  Driver d(o);
+  for (uint64_t clock = 0; clock < 10; ++clock) d.Push(0, clock, {0}, 1);
+  // Rank 1 has completed nothing, so a read for clock c waits unless c - s <= 0.
+  for (uint32_t clock = 0; clock < 10; ++clock) d.Pull(clock, 0, clock);
+  EXPECT_THAT(d.released, ElementsAre(0, 1));
+  for (uint64_t clock = 0; clock < 6; ++clock) d.Push(1, clock, {0}, 1);
+  EXPECT_THAT(d.released, ElementsAre(0, 1, 2, 4, 3, 5, 6, 7)) << "2, 4 - 3, 3 - 1 ..., 7 - 3; not 8 - 0";
+  for (uint64_t clock = 6; clock < 8; ++clock) d.Push(1, clock, {0}, 1);
+  EXPECT_THAT(d.released, ElementsAre(0, 1, 2, 4, 3, 5, 6, 7, 8));
+
+  // ROUND: which version is read follows, too.
+  EngineOptions round = Options(2, 1, 3, false);
+  round.changes = {{0, 1}, {4, 3}, {8, 0}};
+  const Engine engine(round);
+  EXPECT_EQ(engine.VersionFor(Clock(3)).version, 2u);
+  EXPECT_EQ(engine.VersionFor(Clock(4)).version, 1u);
+  EXPECT_EQ(engine.VersionFor(Clock(7)).version, 4u);
+  EXPECT_EQ(engine.VersionFor(Clock(8)).version, 8u);
+}
+
 TEST(Engine, ScalarsHoldTheUpdateBackUntilAgreed) {
-  EngineOptions o = Options(2, 2, 0, false);
+  EngineOptions o = Options(2, 2, 0, false, 1);
   o.scalars_before_apply = true;
   Driver d(o);
-  for (uint32_t r = 0; r < 2; ++r) d.Push(r, 0, {0, 1}, 2);
+  d.Push(0, 0, {0, 1}, 2);
+  d.Push(1, 0, {0}, 3);
+  EXPECT_THAT(d.reduced, ElementsAre(0));
+  d.Push(1, 0, {1}, 3);
   EXPECT_THAT(d.reduced, ElementsAre(0, 1));
-  EXPECT_THAT(d.commits, IsEmpty());
-  EXPECT_EQ(d.engine_.round(), 0u);
+  EXPECT_THAT(d.measured, IsEmpty()) << "a slot's contribution is missing";
   d.Run(ScalarsAgreed{Clock(0)});
-  EXPECT_EQ(d.commits.size(), 2u);
+  EXPECT_THAT(d.commits, IsEmpty()) << "nobody has waited for it yet";
+  d.Push(1, 0, {2}, 3);
+  EXPECT_THAT(d.measured, ElementsAre(0));
+  EXPECT_TRUE(d.engine_.awaits_scalars());
+  d.Run(ScalarsAgreed{Clock(1)});
+  EXPECT_THAT(d.commits, IsEmpty()) << "of another clock";
+  EXPECT_EQ(d.engine_.round(), 0u);
+  // What came early for the next round is reduced, and no more, once this one is over.
+  EXPECT_THAT(d.Push(0, 1, {0, 1}, 2).later, ElementsAre(0, 1));
+  d.Pull(3, 1, 1);
+  EXPECT_EQ(d.engine_.Why(1),
+            "held until every rank has completed clock 0, and all servers have told the norms of their gradients");
+  d.Run(ScalarsAgreed{Clock(0)});
+  EXPECT_THAT(d.commits, ElementsAre(Pair(0, 0), Pair(1, 0)));
+  EXPECT_THAT(d.rounds, ElementsAre(0));
+  EXPECT_THAT(d.released, ElementsAre(3));
   EXPECT_EQ(d.engine_.round(), 1u);
+  d.Run(ScalarsAgreed{Clock(0)});
+  d.Push(1, 1, {0, 1}, 2);
+  EXPECT_THAT(d.reduced, ElementsAre(0, 1, 0, 1));
+  EXPECT_THAT(d.measured, ElementsAre(0, 1));
+  EXPECT_EQ(d.engine_.round(), 1u);
+
+  // Another engine goes on from here.
+  Driver other(o);
+  ASSERT_TRUE(other.engine_.LoadState(d.engine_.SaveState()).ok());
+  EXPECT_TRUE(other.engine_.awaits_scalars());
+  other.Run(ScalarsAgreed{Clock(1)});
+  EXPECT_EQ(other.engine_.round(), 2u);
+}
+
+TEST(Engine, ScalarsOfAServerWithoutDenseBlocks) {
+  EngineOptions o = Options(2, 0, 0, false, 1);
+  o.scalars_before_apply = true;
+  Driver d(o);
+  d.Push(0, 0, {0}, 1);
+  d.Push(1, 0, {}, 0);
+  EXPECT_THAT(d.measured, ElementsAre(0));
+  EXPECT_THAT(d.rounds, IsEmpty());
+  d.Run(ScalarsAgreed{Clock(0)});
+  EXPECT_THAT(d.rounds, ElementsAre(0));
 }
 
 TEST(Engine, HeldReadsAreToldForWhomAndSinceWhen) {

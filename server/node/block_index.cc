@@ -5,8 +5,9 @@
 namespace descent {
 
 BlockIndex::BlockIndex(const std::vector<TensorSpec>& tensors, const Geometry& geometry, const PartitionMap& map,
-                       ServerId self)
-    : map_(map), self_(self) {
+                       ServerId self, WireEncoding encoding)
+    : map_(map), self_(self), encoding_(encoding) {
+  const size_t bytes = BytesPerFloat(encoding);
   local_.resize(tensors.size());
   for (bool sparse : {false, true}) {
     for (uint32_t t = 0; t < tensors.size(); ++t) {
@@ -17,7 +18,7 @@ BlockIndex::BlockIndex(const std::vector<TensorSpec>& tensors, const Geometry& g
         const BlockId id{TensorId(t), b};
         if (map.server(id) != self) continue;
         local_[t][b] = size();
-        entries_.push_back({id, size_t{4} * (sparse ? tensors[t].dim() : geometry.block_size(tensors[t], b))});
+        entries_.push_back({id, bytes * (sparse ? tensors[t].dim() : geometry.block_size(tensors[t], b))});
       }
     }
     if (!sparse) dense_ = size();

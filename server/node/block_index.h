@@ -12,18 +12,21 @@
 #include "common/base/ids.h"
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
+#include "common/wire/half.h"
 
 namespace descent {
 
 class BlockIndex {
  public:
-  BlockIndex(const std::vector<TensorSpec>& tensors, const Geometry& geometry, const PartitionMap& map, ServerId self);
+  BlockIndex(const std::vector<TensorSpec>& tensors, const Geometry& geometry, const PartitionMap& map, ServerId self,
+             WireEncoding encoding = WireEncoding::kF32);
 
   uint32_t dense() const { return dense_; }
   uint32_t size() const { return static_cast<uint32_t>(entries_.size()); }
   uint32_t slots() const { return size() - dense_; }
   BlockId id(uint32_t local) const { return entries_[local].id; }
-  // Dense: bytes of the block. Slot: bytes of a row.
+  WireEncoding encoding() const { return encoding_; }
+  // On the wire. Dense: bytes of the block. Slot: bytes of a row.
   size_t bytes(uint32_t local) const { return entries_[local].bytes; }
 
   // INVALID_ARGUMENT: no such tensor or block, the other kind of tensor, or another server's. `sparse`: a slot is
@@ -43,6 +46,7 @@ class BlockIndex {
   std::vector<std::vector<uint32_t>> local_;  // [tensor][block or slot]
   const PartitionMap map_;
   const ServerId self_;
+  const WireEncoding encoding_;
   std::vector<Entry> entries_;
   uint32_t dense_ = 0;
 };

@@ -55,6 +55,8 @@ absl::Status Validate(const ServerNodeOptions& options) {
 }  // namespace
 
 uint32_t HistoryFor(const ServerNodeOptions& options) {
+  // What a push was computed from: as many pushes ago as two of each rank make.
+  if (options.store.apply_push && options.store.compensation > 0) return 2 * options.store.ranks;
   if (options.store.apply_push || options.staleness == kUnbounded) return 0;
   const uint64_t s = std::min(options.staleness, kMostStaleness);
   // With backup ranks the others need not wait for a rank whose rows of a table are half in on another server: who does

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/wire/read_vector.h"
 #include "server/core/engine.h"
 #include "server/node/block_index.h"
 #include "server/node/order_log.h"
@@ -31,6 +32,7 @@ class NodeImpl final : public ServerNode {
   void OnTimer(absl::Time now) override;
   absl::Time next_timer() const override { return engine_.next_timer(); }
   void Fence(Rank rank, Incarnation incarnation) override;
+  absl::Status Agreed(const ScalarTotals& totals, absl::Time now) override;
   void Carry(Generation generation) override { options_.envelope.generation = generation; }
   const ServerNodeStats& stats() const override { return stats_; }
   BlockStore& store() override { return *store_; }
@@ -54,6 +56,7 @@ class NodeImpl final : public ServerNode {
     Rank rank;
     Clock clock;
     bool ungated = false;
+    bool averaged = false;
     std::optional<uint64_t> version;  // nullopt: the newest
     bool all_dense = false;
     std::vector<uint32_t> dense;   // as listed
@@ -112,11 +115,22 @@ class NodeImpl final : public ServerNode {
 
   // --- push.cc
   void HandlePush(Connection* c, const Request& request, absl::Time now);
+  // A part as the store takes it; numbers of a block or rows as they go out.
+  Payload FromWire(const Payload& part, uint32_t keys) const;
+  Payload ToWire(const Payload& floats) const;
   // Folds or applies one part. False: refused, *why says so, *fail: and the job can't go on.
   bool TakeIn(const Admit& admit, const PushFrame& push, const Payload& part, std::string* why, bool* fail);
   absl::Status StorePart(uint32_t block, Rank rank, uint32_t span, Clock clock, uint32_t keys, const Payload& payload,
                          double weight);
+  // Where pushes say what they were computed from: of this one, into read_. Empty: it is well.
+  std::string TakeRead(const PushFrame& push);
+  // The version of a block in read_.
+  std::optional<uint64_t> ReadVersion(uint32_t block) const;
   void Commit(const CommitBlock& commit);
+  void Reduce(uint32_t block, Clock clock);
+  void ReduceHeldSlots(Clock clock);
+  // False: the store refused, and the job can't go on.
+  bool Measure(BlockId id, Clock clock);
   void CommitAllSlots(Clock clock, absl::Time now);
   void Feed(std::vector<Later>* later, uint64_t clock);
   void ApplyDeferred();
@@ -179,6 +193,9 @@ class NodeImpl final : public ServerNode {
   std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
   std::vector<LastRpc> last_rpc_;                    // [rank]
   std::vector<BlockSquare> squares_[2];              // [clock % 2][dense block], where scalars are asked for
+  ReadVector read_;                                  // of the push under way
+  std::vector<uint32_t> place_;                      // [dense block] among those of the model
+  std::vector<BlockScalars> measured_;               // of the round in progress
   std::vector<Later> deferred_;                      // seeded bug kAckBeforeApply
 
   std::unique_ptr<Cut> cut_;

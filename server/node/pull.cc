@@ -34,6 +34,7 @@ std::optional<uint32_t> NodeImpl::HandlePull(Connection* c, const Request& reque
   pull.rank = frame.rank;
   pull.clock = frame.clock;
   pull.ungated = frame.ungated;
+  pull.averaged = frame.averaged;
   const Engine::ReadVersion version = engine_.VersionFor(frame.clock);
   pull.version = version.exact && !frame.ungated ? std::optional<uint64_t>(version.version) : std::nullopt;
   pull.all_dense = frame.all_dense;
@@ -165,6 +166,19 @@ void NodeImpl::Pump(Connection* c) {
   }
 }
 
+Payload NodeImpl::ToWire(const Payload& floats) const {
+  if (options_.encoding == WireEncoding::kF32) return floats;
+  // A block or the rows of a read, which lie in one piece.
+  DESCENT_CHECK(floats.pieces().size() <= 1);
+  const size_t n = floats.size() / sizeof(float);
+  std::shared_ptr<std::byte[]> halves(new std::byte[n * sizeof(uint16_t)]);
+  Payload out;
+  if (floats.empty()) return out;
+  EncodeHalves(options_.encoding, n, reinterpret_cast<const float*>(floats.pieces()[0].data), halves.get());
+  out.Append(halves.get(), n * sizeof(uint16_t), halves);
+  return out;
+}
+
 bool NodeImpl::Fill(Pull* pull, Reply* reply) {
   // The dense part may be all there is to come, and released block by block.
   const size_t wanted = pull->all_dense ? index_.dense() : pull->dense.size();
@@ -186,10 +200,11 @@ bool NodeImpl::Fill(Pull* pull, Reply* reply) {
       break;
     }
     const BlockId id = index_.id(block);
-    absl::StatusOr<Payload> payload = store_->Read(id, pull->version);
+    absl::StatusOr<Payload> payload =
+        pull->averaged ? store_->ReadAverage(id, pull->version) : store_->Read(id, pull->version);
     if (!payload.ok()) return give_up(payload.status());
     reply->dense.push_back({id, pull->version ? *pull->version : store_->version(id)});
-    reply->payload.Append(*payload);
+    reply->payload.Append(ToWire(*payload));
     ++pull->next_ready;
   }
   while (!full && pull->released && pull->next_sparse < pull->sparse.size()) {
@@ -206,7 +221,7 @@ bool NodeImpl::Fill(Pull* pull, Reply* reply) {
     part.version = pull->version ? *pull->version : store_->version(part.id);
     part.steps = order_ != nullptr && options_.store.apply_push ? store_->steps(part.id) : 0;
     reply->sparse.push_back(part);
-    reply->payload.Append(*rows);
+    reply->payload.Append(ToWire(*rows));
     pull->key_offset += key_bytes;
     ++pull->next_sparse;
   }

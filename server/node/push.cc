@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/read_vector.h"
@@ -49,17 +52,8 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   std::string refused;
   if (options_.store.apply_push && push.span != 1) {
     refused = absl::StrCat("push of rank ", push.rank.value, ": span ", push.span, ", but one step is made per push");
-  } else if (order_ != nullptr && options_.store.apply_push && push.weight[0] > 0) {
-    absl::StatusOr<ReadVector> read = DecodeRead(push.read, dense_of_model_);
-    if (read.ok() && read->dense.size() != dense_of_model_) {
-      read = absl::InvalidArgumentError(
-          absl::StrCat("it names ", read->dense.size(), " dense blocks, the model has ", dense_of_model_));
-    }
-    if (!read.ok()) {
-      refused =
-          absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value,
-                       ": the order is recorded, so it must say what it was computed from: ", read.status().message());
-    }
+  } else if (options_.store.apply_push && (order_ != nullptr || options_.tells_reads) && push.weight[0] > 0) {
+    refused = TakeRead(push);
   }
   verdicts_.clear();
   if (refused.empty()) {
@@ -85,7 +79,10 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
     for (const Action& action : verdicts_) {
       const Admit& admit = std::get<Admit>(action);
       for (; next < admit.part; ++next) reader.Skip(parts.push_bytes[next]);
-      const Payload part = reader.Take(parts.push_bytes[next++]);
+      const bool sparse = admit.block >= index_.dense();
+      const Payload part =
+          FromWire(reader.Take(parts.push_bytes[next]), sparse ? push.sparse[next - push.dense.size()].keys : 0);
+      ++next;
       if (!TakeIn(admit, push, part, &refused, &fail)) continue;
       ++admitted;
       ++stats_.contributions;
@@ -120,6 +117,40 @@ void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now)
   Reply reply = NewReply(request.id);
   reply.ack = std::move(ack);
   Control(c, std::move(reply));
+}
+
+std::string NodeImpl::TakeRead(const PushFrame& push) {
+  absl::StatusOr<ReadVector> read = DecodeRead(push.read, dense_of_model_);
+  if (read.ok() && read->dense.size() != dense_of_model_) {
+    read = absl::InvalidArgumentError(
+        absl::StrCat("it names ", read->dense.size(), " dense blocks, the model has ", dense_of_model_));
+  }
+  if (!read.ok()) {
+    return absl::StrCat("push of rank ", push.rank.value, " at clock ", push.clock.value, ": ",
+                        order_ != nullptr ? "the order is recorded" : "steps depend on it",
+                        ", so it must say what it was computed from: ", read.status().message());
+  }
+  read_ = *std::move(read);
+  return "";
+}
+
+std::optional<uint64_t> NodeImpl::ReadVersion(uint32_t block) const {
+  if (!options_.tells_reads) return std::nullopt;
+  return block < index_.dense() ? read_.dense[place_[block]] : read_.VersionOf(index_.id(block));
+}
+
+Payload NodeImpl::FromWire(const Payload& part, uint32_t keys) const {
+  if (options_.encoding == WireEncoding::kF32) return part;
+  const Payload flat = Compact(part);
+  const size_t head = size_t{keys} * sizeof(uint64_t), n = (flat.size() - head) / sizeof(uint16_t);
+  std::shared_ptr<std::byte[]> bytes(new std::byte[head + n * sizeof(float)]);
+  if (flat.empty()) return flat;
+  const std::byte* from = flat.pieces()[0].data;
+  std::memcpy(bytes.get(), from, head);
+  DecodeHalves(options_.encoding, n, from + head, reinterpret_cast<float*>(bytes.get() + head));
+  Payload out;
+  out.Append(bytes.get(), head + n * sizeof(float), bytes);
+  return out;
 }
 
 bool NodeImpl::TakeIn(const Admit& admit, const PushFrame& push, const Payload& part, std::string* why, bool* fail) {
@@ -171,9 +202,9 @@ absl::Status NodeImpl::StorePart(uint32_t block, Rank rank, uint32_t span, Clock
   const bool sparse = block >= index_.dense();
   if (options_.store.apply_push) {
     if (weight == 0) return absl::OkStatus();  // an empty batch is no step
-    if (!sparse) return store_->Apply(id, weight, payload);
+    if (!sparse) return store_->Apply(id, weight, payload, ReadVersion(block));
     BeforeSlotStep(block);
-    absl::Status status = store_->ApplySparse(id, weight, keys, payload);
+    absl::Status status = store_->ApplySparse(id, weight, keys, payload, ReadVersion(block));
     AfterSlotStep(block);
     return status;
   }
@@ -228,6 +259,49 @@ void NodeImpl::Commit(const CommitBlock& commit) {
   }
   Feed(&later_dense_[commit.block], commit.clock.value + 1);
   engine_.Step(BlockCommitted{commit.block}, &actions_);
+}
+
+bool NodeImpl::Measure(BlockId id, Clock clock) {
+  absl::StatusOr<BlockScalars> scalars = store_->Measure(id, TotalWeight(clock));
+  if (scalars.ok()) {
+    measured_.push_back(*scalars);
+    return true;
+  }
+  Fail(absl::FailedPreconditionError(
+      absl::StrCat(scalars.status().message(), " (the round of clock ", clock.value, ")")));
+  return false;
+}
+
+void NodeImpl::Reduce(uint32_t block, Clock clock) {
+  if (Measure(index_.id(block), clock)) engine_.Step(BlockReduced{block}, &actions_);
+}
+
+void NodeImpl::ReduceHeldSlots(Clock clock) {
+  for (BlockId id : store_->HeldSlots()) {
+    if (!Measure(id, clock)) return;
+  }
+  std::sort(measured_.begin(), measured_.end(),
+            [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
+  engine_.Step(SlotsReduced{}, &actions_);
+  output_->Measured(clock, std::exchange(measured_, {}));
+}
+
+absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
+  const size_t tensors = options_.store.tensors.size();
+  bool good = totals.square.size() == tensors && totals.parameter_square.size() == tensors;
+  for (const auto* squares : {&totals.square, &totals.parameter_square}) {
+    for (double square : *squares) good &= square >= 0 && std::isfinite(square);
+  }
+  if (!good) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "scalars of clock ", totals.clock.value, ": expected sums of squares of ", tensors, " tensors, got ",
+        totals.square.size(), " and ", totals.parameter_square.size(), " numbers, or some that are none"));
+  }
+  if (!engine_.awaits_scalars() || totals.clock.value != engine_.round()) return absl::OkStatus();
+  store_->Agree(totals);
+  Run(ScalarsAgreed{totals.clock}, now);
+  Flush();
+  return absl::OkStatus();
 }
 
 void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
@@ -307,6 +381,10 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
     const Action action = actions_[i];  // the vector grows underneath
     if (const auto* commit = std::get_if<CommitBlock>(&action)) {
       Commit(*commit);
+    } else if (const auto* reduce = std::get_if<ReduceBlock>(&action)) {
+      Reduce(reduce->block, reduce->clock);
+    } else if (const auto* slots = std::get_if<ReduceSlots>(&action)) {
+      ReduceHeldSlots(slots->clock);
     } else if (const auto* slots = std::get_if<CommitSlots>(&action)) {
       CommitAllSlots(slots->clock, now);
     } else if (const auto* completed = std::get_if<RankCompleted>(&action)) {
@@ -320,7 +398,7 @@ void NodeImpl::Run(const Event& event, absl::Time now) {
     } else if (const auto* waiting = std::get_if<TellWaiting>(&action)) {
       OnTellWaiting(*waiting, now);
     } else {
-      DESCENT_CHECK(false);  // no rule here needs scalars before it applies; pushes are decided in HandlePush
+      DESCENT_CHECK(false);  // pushes are decided in HandlePush
     }
   }
 }

@@ -91,6 +91,11 @@ absl::Status RequestCheck::CheckPush(const PushFrame& push) {
           absl::StrCat("push of rank ", push.rank.value, ": weight ", weight, " is not finite and >= 0"));
     }
   }
+  if (push.encoding != index_->encoding()) {
+    return absl::InvalidArgumentError(absl::StrCat("push of rank ", push.rank.value, ": its numbers have encoding ",
+                                                   static_cast<int>(push.encoding), ", expected the job's, ",
+                                                   static_cast<int>(index_->encoding())));
+  }
   ++lists_;
   // The sum of sparse parts is capped, so that no list of them can wrap it round.
   constexpr uint64_t kTooMuch = uint64_t{1} << 62;

@@ -10,13 +10,15 @@ namespace descent {
 
 namespace {
 
-EngineOptions ForEngine(const ServerNodeOptions& options, const BlockIndex& index) {
+EngineOptions ForEngine(const ServerNodeOptions& options, const BlockIndex& index, bool measures) {
   EngineOptions out;
   out.ranks = options.store.ranks;
   out.dense_blocks = index.dense();
   out.slots = index.slots();
   out.staleness = options.staleness;
+  out.changes = options.changes;
   out.apply_push = options.store.apply_push;
+  out.scalars_before_apply = measures && !options.store.apply_push;
   out.backup_ranks = options.backup_ranks;
   out.full_every = options.full_every;
   out.waiting_notice = options.waiting_notice;
@@ -30,9 +32,10 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
     : options_(std::move(options)),
       store_(std::move(store)),
       output_(output),
-      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self),
+      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self,
+             options_.encoding),
       check_(&index_, options_.store.ranks),
-      engine_(ForEngine(options_, index_)),
+      engine_(ForEngine(options_, index_, store_->measures())),
       later_dense_(index_.dense()),
       totals_(2),
       push_weight_(options_.store.ranks, 0.0),
@@ -41,8 +44,14 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
   if (options_.record_order) {
     order_ =
         std::make_unique<OrderLog>(options_.store.ranks, index_.dense(), index_.slots(), options_.store.apply_push);
-    for (const TensorSpec& spec : options_.store.tensors) {
-      if (!spec.sparse) dense_of_model_ += options_.store.geometry.blocks(spec);
+  }
+  place_.resize(index_.dense());
+  uint32_t local = 0;
+  for (uint32_t t = 0; t < options_.store.tensors.size(); ++t) {
+    if (options_.store.tensors[t].sparse) continue;
+    for (ServerId server : options_.store.map.placement[t]) {
+      if (server == options_.store.self) place_[local++] = static_cast<uint32_t>(dense_of_model_);
+      ++dense_of_model_;
     }
   }
   if (options_.restored.has_value()) {

@@ -16,7 +16,9 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 #include "server/core/engine.h"
 #include "server/node/cut_sink.h"
 #include "server/store/block_store.h"
@@ -28,12 +30,16 @@ struct RestoredState {
 };
 
 struct ServerNodeOptions {
-  Envelope envelope;           // every request must carry the same
-  StoreOptions store;          // history is raised to what the staleness bound needs
-  uint64_t staleness = 0;      // kUnbounded: no bound
-  uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)
-  uint64_t full_every = 0;     // but not those divisible by this; 0: all
-  uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
+  Envelope envelope;                           // every request must carry the same
+  WireEncoding encoding = WireEncoding::kF32;  // of pushed gradients and of parameters that are read
+  StoreOptions store;                          // history is raised to what the staleness bound needs
+  uint64_t staleness = 0;  // kUnbounded: no bound; the largest, where it changes (server/core/engine.h)
+  std::vector<StalenessChange> changes = {};
+  // PUSH: each push with a weight says what it was computed from, and the store is told which version that was.
+  bool tells_reads = false;
+  uint32_t backup_ranks = 0;    // SYNC: a round closes without so many ranks (server/core/engine.h)
+  uint64_t full_every = 0;      // but not those divisible by this; 0: all
+  uint64_t scalars_every = 0;   // ROUND: report the global scalars of clocks divisible by this; 0: never
   uint64_t scalars_before = 0;  // and of the clocks before those divisible by this
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
@@ -81,6 +87,9 @@ class ServerNode {
     virtual void Fail(absl::Status cause) = 0;
     // Per block of this server, in (tensor, block) order: squared norms of the round of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
+    // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`,
+    // in (tensor, block) order. Steps wait for ServerNode::Agreed.
+    virtual void Measured(Clock /*clock*/, std::vector<BlockScalars> /*parts*/) {}
     // The round has come to `clock`, divisible by cut_every: who takes the cut? null: nobody, this time.
     virtual std::shared_ptr<CutSink> BeginCut(Clock /*clock*/) { return nullptr; }
   };
@@ -101,6 +110,10 @@ class ServerNode {
 
   // The coordinator's word that older incarnations of a rank are void. A push by a newer one says the same.
   virtual void Fence(Rank rank, Incarnation incarnation) = 0;
+
+  // What the parts of all servers add up to (AddInBlockOrder). Those of a clock that does not wait for them are void.
+  // INVALID_ARGUMENT: they are of another model, or no sums of squares; nothing has changed.
+  virtual absl::Status Agreed(const ScalarTotals& /*totals*/, absl::Time /*now*/) { return absl::OkStatus(); }
 
   // A generation begins that goes on with what this node holds: requests must carry it. Every connection has been
   // closed.

@@ -119,7 +119,7 @@ void CoordinatorRunner::Save() {
   if (saved.ok() && summary_.evaluation.has_value() && summary_.evaluation->train_loss.has_value()) {
     const Penalty penalty = PenaltyOf(job_);
     summary_.objective = *summary_.evaluation->train_loss + penalty.l1 * saved->decayed_absolute +
-                         0.5 * penalty.l2 * saved->decayed_square;
+                         0.5 * penalty.l2 * saved->decayed_square + penalty.group * saved->decayed_rows;
   }
   host_.With([&](Coordinator& coordinator, absl::Time now) {
     coordinator.SaveFinished(saved.status(), directory_->model_dir(), saved.ok() ? saved->parameters_sha256 : "",

@@ -15,6 +15,7 @@
 #include "common/saved_model/canonical_hash.h"
 #include "common/saved_model/model_writer.h"
 #include "descent/v1/parameter.grpc.pb.h"
+#include "server/process/node_options.h"
 
 namespace descent {
 namespace {
@@ -120,7 +121,8 @@ class Saver {
   absl::Status TakeBlock(TensorId tensor, const TensorSpec& spec, size_t elements, const v1::BlockImage& image) {
     const size_t bytes = elements * sizeof(float);
     DESCENT_RETURN_IF_ERROR(CheckSize(image, bytes * (1 + image.state_slots())));
-    const absl::Span<const float> values = Floats(image.payload(), 0, elements);
+    const uint32_t of_model = VectorOfModel(request_.job, spec, image.state_slots());
+    const absl::Span<const float> values = Floats(image.payload(), of_model * bytes, elements);
     DESCENT_RETURN_IF_ERROR(writer_->AppendDense(tensor, values));
     AddNorms(spec, values);
     for (uint32_t vector = 0; vector <= image.state_slots(); ++vector) {
@@ -149,9 +151,16 @@ class Saver {
 
   void AddNorms(const TensorSpec& spec, absl::Span<const float> values) {
     if (!spec.decay) return;
-    for (float v : values) {
-      info_.decayed_square += static_cast<double>(v) * v;
-      info_.decayed_absolute += std::fabs(v);
+    // Where the norms of rows are of interest, none is in two blocks.
+    const uint64_t row = spec.row_elements();
+    for (size_t begin = 0; begin < values.size(); begin += row) {
+      double of_row = 0;
+      for (float v : values.subspan(begin, row)) {
+        of_row += static_cast<double>(v) * v;
+        info_.decayed_absolute += std::fabs(v);
+      }
+      info_.decayed_square += of_row;
+      info_.decayed_rows += std::sqrt(of_row);
     }
   }
 

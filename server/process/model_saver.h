@@ -28,6 +28,7 @@ struct SavedModelInfo {
   std::string state_sha256;
   double decayed_square = 0;    // sum of squares of the parameters that are decayed
   double decayed_absolute = 0;  // and of their magnitudes
+  double decayed_rows = 0;      // and of the norms of rows
 };
 
 // Streams, so that a model larger than memory can be saved. UNAVAILABLE: a server could not be read, named.

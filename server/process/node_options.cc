@@ -1,6 +1,8 @@
 #include "server/process/node_options.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,31 @@
 #include "common/job/learning_rate_schedule.h"
 
 namespace descent {
+
+namespace {
+
+std::function<float(Clock)> NoiseOf(const v1::GradientNoise& noise, uint64_t steps_per_round) {
+  return [eta = noise.eta(), gamma = noise.gamma(), steps_per_round](Clock step) {
+    return static_cast<float>(std::sqrt(eta / std::pow(1 + static_cast<double>(step.value / steps_per_round), gamma)));
+  };
+}
+
+std::function<float(Clock)> AverageWeightOf(const v1::Averaging& averaging, uint64_t clocks_per_epoch,
+                                            uint64_t steps_per_round) {
+  uint64_t from = averaging.from_round();
+  if (averaging.from_epoch() > 0) from = RoundsOf(averaging.from_epoch(), clocks_per_epoch);
+  from *= steps_per_round;
+  if (averaging.has_decay()) {
+    return [from, rest = static_cast<float>(1 - averaging.decay())](Clock step) {
+      return step.value <= from ? 1.0f : rest;
+    };
+  }
+  return [from](Clock step) {
+    return step.value <= from ? 1.0f : static_cast<float>(1 / static_cast<double>(step.value - from + 1));
+  };
+}
+
+}  // namespace
 
 absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
                                             std::shared_ptr<const RateChanges> changes) {
@@ -25,13 +52,26 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
     const uint64_t clock = step.value / steps_per_round;
     return changes == nullptr ? schedule.At(clock) : changes->Apply(schedule.At(clock), clock);
   };
-  // To adamw a step's l2 is its weight decay.
-  store.l2 = static_cast<float>(job.optimizer().has_adamw() ? job.optimizer().adamw().weight_decay() : job.l2());
+  if (job.has_momentum_schedule()) {
+    store.momentum = [schedule = LearningRateSchedule(job.momentum_schedule(), job, clocks_per_epoch),
+                      steps_per_round](Clock step) { return schedule.At(step.value / steps_per_round); };
+  }
+  store.clip.value = static_cast<float>(job.clip().value());
+  store.clip.norm = job.clip().norm();
+  store.clip.global_norm = job.clip().global_norm();
+  if (job.has_gradient_noise()) store.noise = NoiseOf(job.gradient_noise(), steps_per_round);
+  if (job.has_averaging()) store.average_weight = AverageWeightOf(job.averaging(), clocks_per_epoch, steps_per_round);
+  // To adamw and lamb a step's l2 is their weight decay.
+  store.l2 = static_cast<float>(job.optimizer().has_adamw()  ? job.optimizer().adamw().weight_decay()
+                                : job.optimizer().has_lamb() ? job.optimizer().lamb().weight_decay()
+                                                             : job.l2());
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
   store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order() ||
                job.stopping().early().restore_best();
+  store.staleness_aware_rate = consistency.staleness_aware_rate;
+  store.compensation = static_cast<float>(consistency.compensation);
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;
@@ -42,16 +82,28 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
                                                 std::shared_ptr<const RateChanges> changes) {
   ServerNodeOptions options;
-  options.staleness = ConsistencyOf(job).staleness;
+  const Consistency consistency = ConsistencyOf(job);
+  options.staleness = consistency.staleness;
+  options.changes = consistency.changes;
+  // Reads after the end, of all that was made, are of the bound that the last clock had.
+  std::erase_if(options.changes, [clocks = ClocksOf(job, clocks_per_epoch)](const StalenessChange& change) {
+    return change.from > 0 && change.from >= clocks;
+  });
+  options.tells_reads = consistency.tells_reads();
   options.backup_ranks = ConsistencyOf(job).backup_ranks;
   options.scalars_every = job.metrics().every_rounds();
   options.record_order = job.record_order();
+  options.encoding = EncodingOf(job);
   DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch, std::move(changes)));
   return options;
 }
 
 uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks) {
   return job.record_order() && ConsistencyOf(job).apply_push ? clocks * job.ranks() : 0;
+}
+
+uint32_t VectorOfModel(const v1::JobSpec& job, const TensorSpec& spec, uint32_t state_slots) {
+  return job.has_averaging() && spec.role == TensorRole::kTrainable ? state_slots : 0;
 }
 
 std::string BudgetText(const StoreBudget& budget) {

@@ -28,6 +28,9 @@ absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t
 // How many pushes of a job of so many clocks are recorded in order: none, or all. For StoreOptions.
 uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks);
 
+// Which vector of a dense block's image is the model: 0, its parameters, or the last of its state, their averages.
+uint32_t VectorOfModel(const v1::JobSpec& job, const TensorSpec& spec, uint32_t state_slots);
+
 // "parameters 1.8 MiB, optimizer state ...": for people.
 std::string BudgetText(const StoreBudget& budget);
 

@@ -116,6 +116,7 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["examples_per_second"] = record.examples_per_second;
     if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
     if (record.parameter_change.has_value()) line["parameter_change"] = *record.parameter_change;
+    if (record.clipped.has_value()) line["clipped"] = *record.clipped;
   } else {
     AddMetrics(record, &line);
     if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;
@@ -158,6 +159,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
     AddMetrics(*summary.evaluation, &json);
   }
   if (summary.objective.has_value()) json["objective"] = *summary.objective;
+  if (status.has_clipped()) json["clipped"] = status.clipped();
   json["wall_seconds"] = status.seconds();
   json["examples_per_second"] = status.examples_per_second();
   json["payload_bytes"] = summary.payload_bytes;

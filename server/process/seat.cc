@@ -36,8 +36,8 @@ Seat::~Seat() {
 }
 
 absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch(),
-                                                                    context_->rate_changes));
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options,
+                           NodeOptionsOf(context_->job.job(), news.clocks_per_epoch(), context_->rate_changes));
   options.envelope.job = context_->job.job_fingerprint();
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());
@@ -64,6 +64,7 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   }
   // What the generation before held goes first: there may be no room for both.
   services_->service()->Uninstall();
+  services_->agent()->Forget();
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   ServerNode::Output* const output = services_->service()->output();
@@ -257,6 +258,8 @@ Seat::Answer Seat::Ask(absl::Duration patience) {
       load.set_fenced(stats.fenced);
       load.set_held_pulls(stats.held_pulls);
       load.set_lead(stats.largest_lead);
+      load.set_steps(node->store().counts().steps);
+      load.set_clipped(node->store().counts().clipped);
       for (const WaitingNotice& notice : node->Waiting(absl::Now())) {
         for (Rank rank : notice.ranks) {
           v1::Waited* waited = load.add_waited();
@@ -306,6 +309,8 @@ void Seat::Report(v1::HeartbeatRequest* beat, absl::Duration patience) {
     load->set_fenced(load->fenced() + answer.load.fenced());
     load->set_held_pulls(load->held_pulls() + answer.load.held_pulls());
     load->set_lead(std::max(load->lead(), answer.load.lead()));
+    load->set_steps(load->steps() + answer.load.steps());
+    load->set_clipped(load->clipped() + answer.load.clipped());
     load->mutable_waited()->MergeFrom(answer.load.waited());
     load->set_round(round);
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
+#include "common/job/step_spec.h"
 #include "common/numerics/fingerprint.h"
 #include "server/checkpoint/checkpoint_folder.h"
 #include "server/rpc/remote_storage.h"
@@ -185,6 +186,18 @@ bool ServerMember::TakeRates(const v1::HeartbeatReply& news) {
   return more;
 }
 
+void ServerMember::SpeakOfSteps() {
+  const v1::JobSpec& job = context_->job.job();
+  if (!NeedsScalars(job)) return;
+  // No server is further ahead of another than ranks may be of each other.
+  const size_t keep = static_cast<size_t>(std::min<uint64_t>(ConsistencyOf(job).staleness, 62)) + 2;
+  for (const auto& [server, seat] : seats_) {
+    if (!seat->ready(generation_)) continue;
+    seat->services()->agent()->Speak({context_->registration.member(), generation_, server}, keep, control_,
+                                     seat->services()->service());
+  }
+}
+
 void ServerMember::SendScalars() {
   for (const auto& [server, seat] : seats_) {
     for (const ServerServices::Scalars& s : seat->services()->TakeScalars()) {
@@ -283,6 +296,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
                              news.status().message()));
     }
     SendScalars();
+    SpeakOfSteps();
     bool placing = false;
     for (const auto& [server, seat] : seats_) {
       if (seat->writing()) pause = std::min(pause, absl::Milliseconds(20));

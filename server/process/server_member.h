@@ -60,6 +60,7 @@ class ServerMember {
   // True: there are some to be confirmed.
   bool TakeRates(const v1::HeartbeatReply& news);
   void SendScalars();
+  void SpeakOfSteps();
   // A failure of a node, told once.
   void TellFailures();
   void ReportOwnFailure(const absl::Status& cause);

@@ -22,6 +22,9 @@ ServerServices::ServerServices() {
     scalars_.push_back({clock, std::move(squares)});
     changed_.SignalAll();
   };
+  callbacks.measured = [this](Clock clock, std::vector<BlockScalars> parts) {
+    agent_.Measured(clock, std::move(parts));
+  };
   service_ = ParameterService::Create(ParameterServiceOptions{}, std::move(callbacks));
 }
 

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "common/base/mutex.h"
 #include "server/node/server_node.h"
+#include "server/process/scalar_agent.h"
 #include "server/rpc/parameter_service.h"
 
 namespace descent {
@@ -24,6 +25,8 @@ class ServerServices {
   };
 
   ServerServices();
+  ~ServerServices() { agent_.Stop(); }
+  ScalarAgent* agent() { return &agent_; }
   ParameterService* service() { return service_.get(); }
 
   // Waits until there is something to take, or the deadline.
@@ -36,6 +39,7 @@ class ServerServices {
   CondVar changed_;
   std::vector<Scalars> scalars_ ABSL_GUARDED_BY(mu_);  // at most kMaxScalars
   absl::Status failure_ ABSL_GUARDED_BY(mu_);
+  ScalarAgent agent_;
   std::unique_ptr<ParameterService> service_;  // last: its thread calls into the fields above
 };
 

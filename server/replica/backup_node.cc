@@ -14,6 +14,7 @@ namespace {
 
 // What the inner node takes the primary for; no transport counts so far.
 constexpr ConnectionId kPrimary(kUnbounded);
+constexpr uint64_t kMostMeasured = 62;  // clocks, beside the newest two
 
 absl::StatusOr<std::unique_ptr<ServerNode>> MakeReal(ServerNodeOptions options, ServerNode::Output* output) {
   return ServerNode::Create(std::move(options), output);
@@ -54,6 +55,7 @@ absl::Status BackupNode::Promote() {
   promoted_ = true;
   if (fed_) inner_->OnClose(kPrimary, now_);
   for (const auto& [connection, peer] : peers_) inner_->OnOpen(connection, now_, peer.unary);
+  for (auto& [clock, parts] : std::exchange(measured_, {})) output_->Measured(clock, std::move(parts));
   if (!failure_.ok()) output_->Fail(std::move(failure_));
   return absl::OkStatus();
 }
@@ -108,6 +110,13 @@ void BackupNode::Fail(absl::Status cause) {
 
 void BackupNode::Scalars(Clock clock, std::vector<BlockSquare> squares) {
   if (promoted_) output_->Scalars(clock, std::move(squares));
+}
+
+void BackupNode::Measured(Clock clock, std::vector<BlockScalars> parts) {
+  if (promoted_) return output_->Measured(clock, std::move(parts));
+  measured_.emplace_back(clock, std::move(parts));
+  // Nobody is further behind another server than this.
+  if (measured_.size() > std::min(options_.staleness, kMostMeasured) + 2) measured_.pop_front();
 }
 
 std::shared_ptr<CutSink> BackupNode::BeginCut(Clock clock) { return promoted_ ? output_->BeginCut(clock) : nullptr; }
@@ -166,6 +175,10 @@ absl::Status BackupNode::CarryOut(Request request, absl::Time now) {
     inner_->Fence(replica.fence->rank, replica.fence->incarnation);
     return absl::OkStatus();
   }
+  if (replica.scalars) {
+    DESCENT_RETURN_IF_ERROR(EndImages());
+    return inner_->Agreed(*replica.scalars, now);
+  }
   return TakePush(std::move(request), now);
 }
 
@@ -198,6 +211,7 @@ absl::Status BackupNode::TakeState(const std::string& state) {
   if (untouched_) return absl::OkStatus();
   untouched_ = true;
   fed_ = false;
+  measured_.clear();
   failure_ = absl::OkStatus();
   inner_.reset();  // first: there may be no memory for two
   absl::StatusOr<std::unique_ptr<ServerNode>> made = make_(Empty(options_), this);
@@ -273,6 +287,10 @@ absl::Time BackupNode::next_timer() const { return inner_->next_timer(); }
 
 void BackupNode::Fence(Rank rank, Incarnation incarnation) {
   if (promoted_) inner_->Fence(rank, incarnation);
+}
+
+absl::Status BackupNode::Agreed(const ScalarTotals& totals, absl::Time now) {
+  return promoted_ ? inner_->Agreed(totals, now) : absl::OkStatus();
 }
 
 std::vector<WaitingNotice> BackupNode::Waiting(absl::Time now) const {

@@ -65,6 +65,7 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   void OnTimer(absl::Time now) override;
   absl::Time next_timer() const override;
   void Fence(Rank rank, Incarnation incarnation) override;
+  absl::Status Agreed(const ScalarTotals& totals, absl::Time now) override;
   void Carry(Generation generation) override {
     options_.envelope.generation = generation;
     inner_->Carry(generation);
@@ -99,6 +100,7 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   void Send(ConnectionId to, Reply reply) override;
   void Fail(absl::Status cause) override;
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override;
+  void Measured(Clock clock, std::vector<BlockScalars> parts) override;
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 
   void OnReplica(ConnectionId connection, Peer* peer, Request request, absl::Time now);
@@ -126,8 +128,11 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   bool untouched_ = false;  // the inner node waits for images and has had none
   bool fed_ = false;        // the inner node has the primary's connection
   uint32_t swallowed_ = 0;  // replies of the inner node to the primary's pushes
-  absl::Status broken_;     // it could not take in what came
-  absl::Status failure_;    // the inner node's, kept until promotion
+  // The last that the inner node has measured, told once it is promoted: the primary may have died before it told them,
+  // and others may still wait for those of clocks that have been agreed here.
+  std::deque<std::pair<Clock, std::vector<BlockScalars>>> measured_;
+  absl::Status broken_;   // it could not take in what came
+  absl::Status failure_;  // the inner node's, kept until promotion
   absl::Time now_ = absl::UnixEpoch();
 };
 

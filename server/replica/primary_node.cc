@@ -24,7 +24,8 @@ PrimaryNode::PrimaryNode(const ServerNodeOptions& options, const PrimaryOptions&
     : options_(options),
       primary_(primary),
       output_(output),
-      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self),
+      index_(options_.store.tensors, options_.store.geometry, options_.store.map, options_.store.self,
+             options_.encoding),
       check_(&index_, options_.store.ranks),
       view_(primary.view),
       fences_(options_.store.ranks) {}
@@ -85,6 +86,13 @@ Request PrimaryNode::FenceToPass(Rank rank, Incarnation incarnation) const {
   return out;
 }
 
+Request PrimaryNode::ScalarsToPass(const ScalarTotals& totals) const {
+  Request out;
+  out.envelope = options_.envelope;
+  out.replica.emplace().scalars = totals;
+  return out;
+}
+
 Request PrimaryNode::StateToPass(std::string state) const {
   Request out;
   out.envelope = options_.envelope;
@@ -103,6 +111,16 @@ void PrimaryNode::Pass(Request request) {
   }
   unconfirmed_.push_back(request);
   link_->Send(std::move(request));
+}
+
+template <typename F>
+void PrimaryNode::PassInOrder(F&& make) {
+  if (link_ == nullptr) return;
+  if (sync_ == nullptr || sync_->stage == Sync::Stage::kLive) {
+    Pass(make());
+  } else if (sync_->stage == Sync::Stage::kImages) {
+    KeepForLater(make());
+  }
 }
 
 void PrimaryNode::ResendAll() {
@@ -236,14 +254,16 @@ absl::Time PrimaryNode::next_timer() const {
 void PrimaryNode::Fence(Rank rank, Incarnation incarnation) {
   if (rank.value >= fences_.size()) return;
   fences_[rank.value] = std::max(fences_[rank.value], incarnation);
-  if (link_ != nullptr) {
-    if (sync_ == nullptr || sync_->stage == Sync::Stage::kLive) {
-      Pass(FenceToPass(rank, incarnation));
-    } else if (sync_->stage == Sync::Stage::kImages) {
-      KeepForLater(FenceToPass(rank, incarnation));
-    }
-  }
+  PassInOrder([&] { return FenceToPass(rank, incarnation); });
   inner_->Fence(rank, incarnation);
+}
+
+absl::Status PrimaryNode::Agreed(const ScalarTotals& totals, absl::Time now) {
+  now_ = now;
+  PassInOrder([&] { return ScalarsToPass(totals); });
+  const absl::Status status = inner_->Agreed(totals, now);
+  AdvanceSync();
+  return status;
 }
 
 std::string PrimaryNode::DebugState() const {

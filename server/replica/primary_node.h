@@ -3,7 +3,8 @@
 //
 // States
 //   alone       no backup: everything passes through.
-//   replicated  each push and each fence gets the next sequence number of the view and is sent to the backup before the
+//   replicated  each push, each fence and each clock's agreed scalars get the next sequence number of the view and is
+//   sent to the backup before the
 //               inner node takes it in; each reply of the inner node waits until the backup has confirmed all that was
 //               sent before it. So what a worker has been told, and every parameter it has read, is on the backup.
 //   syncing     a backup joins while training goes on. Once it has confirmed a greeting (one that can't be reached is
@@ -14,8 +15,8 @@
 // What has not been confirmed is kept (payloads shared, not copied) and sent again, in order, when the link is up again
 // or nothing has been confirmed for a while; the backup drops what it has.
 //
-// Why the backup's state is the primary's: a node is deterministic, and both see the same pushes and fences in the same
-// order. What the inner node refuses, the backup refuses.
+// Why the backup's state is the primary's: a node is deterministic, and both see the same pushes, fences and scalars in
+// the same order. What the inner node refuses, the backup refuses.
 //
 // Syncing. PUSH, and a server without blocks: the cut is of now, and the engine's state (ServerNode::SaveState) is of
 // the same moment; pushes after it follow. ROUND: the cut is of a clock C that no rank can have pushed yet; pushes of
@@ -126,6 +127,8 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   absl::Time next_timer() const override;
   // Reaches the backup in its place among the pushes.
   void Fence(Rank rank, Incarnation incarnation) override;
+  // Likewise.
+  absl::Status Agreed(const ScalarTotals& totals, absl::Time now) override;
   void Carry(Generation generation) override {
     options_.envelope.generation = generation;
     inner_->Carry(generation);
@@ -161,14 +164,19 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   void Send(ConnectionId to, Reply reply) override;
   void Fail(absl::Status cause) override { output_->Fail(std::move(cause)); }
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override { output_->Scalars(clock, std::move(squares)); }
+  void Measured(Clock clock, std::vector<BlockScalars> parts) override { output_->Measured(clock, std::move(parts)); }
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 
   // --- The stream to the backup
   // A push without what else its request asks for.
   Request PushToPass(const Request& request, size_t push_size) const;
   Request FenceToPass(Rank rank, Incarnation incarnation) const;
+  Request ScalarsToPass(const ScalarTotals& totals) const;
   Request StateToPass(std::string state) const;
   void Pass(Request request);  // with the next sequence number
+  // What `make` gives goes to the backup, after what it has been passed; if it is to have it.
+  template <typename F>
+  void PassInOrder(F&& make);
   void ResendAll();
   bool Gated() const;
   void ReleaseHeld();

@@ -32,6 +32,7 @@ struct KeptOutput final : ServerNode::Output {
   }
   void Fail(absl::Status cause) override { failure = cause; }
   void Scalars(Clock, std::vector<BlockSquare>) override { ++scalars; }
+  void Measured(Clock clock, std::vector<BlockScalars> parts) override { measured.emplace_back(clock, parts); }
   std::vector<Reply> Take(ServerNode* node) {
     for (ConnectionId to : std::exchange(connections, {})) node->OnSent(to, absl::UnixEpoch());
     return std::exchange(replies, {});
@@ -40,6 +41,7 @@ struct KeptOutput final : ServerNode::Output {
   std::vector<Reply> replies;
   absl::Status failure;
   int scalars = 0;
+  std::vector<std::pair<Clock, std::vector<BlockScalars>>> measured;
 };
 
 struct KeptLink final : BackupLink {
@@ -97,6 +99,46 @@ TEST_F(ReplicaNodes, AloneEverythingPassesThrough) {
   ASSERT_EQ(primary_out_.replies.size(), 1u);
   EXPECT_TRUE(primary_out_.replies[0].ack->complete);
   EXPECT_FALSE(primary_->synced());
+}
+
+TEST_F(ReplicaNodes, TheBackupStepsWithTheAgreedScalarsAndTellsItsOwnOncePromoted) {
+  options_.store.clip.global_norm = 1;
+  primary_ = std::move(PrimaryNode::Create(options_, {}, &primary_out_).value());
+  primary_->OnOpen(kWorker, now_, false);
+  NewBackup(1, true);
+  primary_->SetBackup(1, link_, true);
+  const auto agree = [&](uint64_t clock) {
+    return primary_->Agreed(AddInBlockOrder(Clock(clock), 1, primary_out_.measured.back().second), now_);
+  };
+  const std::vector<float> before = Values(*primary_);
+  Do(Push(0, 3));
+  GiveAll();
+  ASSERT_EQ(primary_out_.measured.size(), 1u);
+  EXPECT_EQ(primary_out_.measured[0].second[0].square, 36.0);
+  EXPECT_EQ(Values(*backup_), before) << "nobody has agreed yet";
+  Do(maker_.PullOf(0, 1));
+  ASSERT_TRUE(agree(0).ok());
+  EXPECT_TRUE(primary_out_.Take(primary_.get()).size() <= 1) << "the push's answer; what was read waits for the backup";
+  GiveAll();
+  EXPECT_NE(Values(*primary_), before);
+  EXPECT_EQ(Values(*backup_), Values(*primary_));
+  EXPECT_EQ(agree(0), absl::OkStatus()) << "again: nothing happens";
+  GiveAll();
+  EXPECT_TRUE(primary_->synced());
+  EXPECT_EQ(primary_->Agreed({Clock(1), {-1}, {0}}, now_).code(), absl::StatusCode::kInvalidArgument);
+
+  // The primary dies before it has told what it measured of clock 1.
+  Do(Push(1, 1));
+  for (Request& request : std::exchange(link_->sent, {})) {
+    if (request.push) Give(std::move(request));
+  }
+  EXPECT_TRUE(backup_out_.measured.empty());
+  ASSERT_TRUE(backup_->Promote().ok());
+  ASSERT_EQ(backup_out_.measured.size(), 2u);
+  EXPECT_EQ(backup_out_.measured[1], primary_out_.measured[1]);
+  const std::vector<float> stale = Values(*backup_);
+  ASSERT_TRUE(backup_->Agreed(AddInBlockOrder(Clock(1), 1, backup_out_.measured[1].second), now_).ok());
+  EXPECT_NE(Values(*backup_), stale);
 }
 
 TEST_F(ReplicaNodes, AnAnswerWaitsForTheBackup) {

@@ -5,7 +5,9 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "server/store/buffer_pool.h"
 #include "server/store/dense_block.h"
 #include "server/store/slab_arena.h"
@@ -31,6 +33,8 @@ class Store final : public BlockStore {
     DESCENT_CHECK(options.ranks > 0 && options.rule != nullptr && options.rate != nullptr);
     DESCENT_CHECK(options.map.placement.size() == options.tensors.size());
     history_ = options.history;
+    clip_ = options.clip;
+    measures_ = clip_.norm > 0 || clip_.global_norm > 0 || options.rule->trust().of != Trust::Of::kNothing;
     contexts_.resize(options.tensors.size());
     dense_.resize(options.tensors.size());
     slots_.resize(options.tensors.size());
@@ -39,6 +43,10 @@ class Store final : public BlockStore {
       const TensorSpec& spec = options.tensors[t];
       TensorContext& context = contexts_[t];
       context.id = TensorId(t);
+      if (const char* what = spec.sparse ? NotOfTables(options) : nullptr) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "table '", spec.name, "': ", what, " is of every element, and rows that no batch named are not there"));
+      }
       context.spec = spec;
       context.geometry = options.geometry;
       context.seed = options.seed;
@@ -47,6 +55,15 @@ class Store final : public BlockStore {
       context.rate = options.rate;
       context.trainable = spec.role == TensorRole::kTrainable;
       context.l2 = spec.decay ? options.l2 : 0;
+      context.trust = spec.decay ? options.rule->trust() : Trust{};
+      context.staleness_aware_rate = options.staleness_aware_rate;
+      context.compensation = options.compensation;
+      context.clip_value = options.clip.value;
+      context.momentum = options.momentum;
+      context.noise = options.noise;
+      if (context.trainable && !spec.sparse) context.average_weight = options.average_weight;
+      context.counts = &counts_;
+      DESCENT_RETURN_IF_ERROR(SetGroup(&context));
       context.catch_up = spec.sparse && context.trainable && (context.l2 != 0 || context.rule->proximal()) &&
                          !options.l2_touched_rows_only;
       context.reduce_sum = options.reduce_sum;
@@ -111,6 +128,27 @@ class Store final : public BlockStore {
     if (history_ > 0) stepped_.emplace_back(version, id);
     return status;
   }
+  bool measures() const override { return measures_; }
+  absl::StatusOr<BlockScalars> Measure(BlockId id, double total_weight) override {
+    const auto measure = [&](auto& block) {
+      held_bytes_ -= block.held_bytes();
+      absl::StatusOr<BlockScalars> scalars = block.Measure(total_weight);
+      held_bytes_ += block.held_bytes();
+      return scalars;
+    };
+    return is_sparse(id) ? measure(sparse(id)) : measure(dense(id));
+  }
+  void Agree(const ScalarTotals& totals) override {
+    DESCENT_CHECK(totals.square.size() == contexts_.size() && totals.parameter_square.size() == contexts_.size());
+    std::vector<Trust> trust;
+    std::vector<float> l2;
+    for (const TensorContext& context : contexts_) {
+      trust.push_back(context.trust);
+      l2.push_back(context.l2);
+    }
+    const std::vector<TensorStep> steps = TensorSteps(clip_, totals, trust, l2);
+    for (size_t t = 0; t < steps.size(); ++t) contexts_[t].agreed = steps[t];
+  }
   std::vector<BlockId> HeldSlots() const override { return {held_slots_.begin(), held_slots_.end()}; }
   void AdvanceSlots(uint64_t round) override {
     for (const auto& table : tables_) {
@@ -127,11 +165,12 @@ class Store final : public BlockStore {
     }
   }
 
-  absl::Status Apply(BlockId id, double weight, const Payload& values) override {
-    return dense(id).Apply(weight, values);
+  absl::Status Apply(BlockId id, double weight, const Payload& values, std::optional<uint64_t> read) override {
+    return dense(id).Apply(weight, values, read);
   }
-  absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) override {
-    return sparse(id).Apply(weight, keys, payload);
+  absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload,
+                           std::optional<uint64_t> read) override {
+    return sparse(id).Apply(weight, keys, payload, read);
   }
   void AdvanceSlotsByPush() override {
     for (const auto& table : tables_) {
@@ -149,7 +188,10 @@ class Store final : public BlockStore {
   uint64_t steps(BlockId id) const override { return sparse(id).now(); }
   uint64_t version(BlockId id) const override { return is_sparse(id) ? sparse(id).version() : dense(id).version(); }
   absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const override {
-    return dense(id).Read(version);
+    return dense(id).Read(version, false);
+  }
+  absl::StatusOr<Payload> ReadAverage(BlockId id, std::optional<uint64_t> version) const override {
+    return dense(id).Read(version, true);
   }
   absl::StatusOr<Payload> ReadSparse(BlockId id, uint32_t count, const Payload& keys,
                                      std::optional<uint64_t> version) override {
@@ -183,6 +225,8 @@ class Store final : public BlockStore {
                                : dense(image.id).Install(image.version, image.state_slots, image.payload);
   }
 
+  StepCounts counts() const override { return counts_; }
+
   absl::Span<const BlockId> dense_blocks() const override { return dense_ids_; }
   uint64_t parameter_bytes() const override {
     uint64_t bytes = dense_bytes_;
@@ -201,6 +245,25 @@ class Store final : public BlockStore {
   uint64_t copied_bytes() const override { return copied_bytes_; }
 
  private:
+  static const char* NotOfTables(const StoreOptions& options) {
+    if (options.noise != nullptr) return "gradient_noise";
+    if (options.compensation > 0) return "delay_compensation";
+    if (options.average_weight != nullptr) return "averaging";
+    return options.rule->trust().of != Trust::Of::kNothing ? "a rule with norms of parameters" : nullptr;
+  }
+  // The groups of a group lasso: rows of a table, and of a dense tensor what one index of its first dimension has.
+  static absl::Status SetGroup(TensorContext* context) {
+    const TensorSpec& spec = context->spec;
+    if (!context->trainable || context->rule->GroupThreshold(Step{1, 1, 1, 0}) == 0) return absl::OkStatus();
+    context->group = spec.row_elements();
+    if (spec.sparse || context->geometry.blocks(spec) <= 1) return absl::OkStatus();
+    const uint64_t block = context->geometry.block_size(spec, 0);
+    if (block % context->group == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", spec.name, "': optimizer.proximal.group_lasso needs each row of ", context->group,
+                     " parameters in one block, but block_elements is ", block, ": set it to a multiple, such as ",
+                     std::max<uint64_t>(1, block / context->group) * context->group));
+  }
   static uint64_t KeepBytes(const StoreOptions& options) {
     const StoreBudget budget = PlanStore(options);
     return budget.versions + budget.contributions + budget.cut + kReplyBytes;
@@ -217,7 +280,8 @@ class Store final : public BlockStore {
   }
   uint32_t StateSlots(BlockId id, bool with_state) const {
     const TensorContext& context = contexts_[id.tensor.value];
-    return with_state && context.trainable ? static_cast<uint32_t>(context.rule->state_slots()) : 0;
+    if (!with_state || !context.trainable) return 0;
+    return static_cast<uint32_t>(context.rule->state_slots()) + (context.average_weight != nullptr ? 1 : 0);
   }
   absl::StatusOr<BlockExport> ExportSlot(BlockId id, bool with_state, uint64_t steps) {
     SparseSlot& slot = sparse(id);
@@ -258,6 +322,9 @@ class Store final : public BlockStore {
   std::vector<std::vector<std::unique_ptr<SparseSlot>>> slots_;  // [tensor][slot], null where another server has it
   std::vector<std::vector<std::unique_ptr<DenseBlock>>> dense_;  // [tensor][block], null where another server has it
   std::vector<BlockId> dense_ids_;
+  ClipBounds clip_;
+  bool measures_ = false;
+  StepCounts counts_;
   uint64_t dense_bytes_ = 0;
   uint64_t held_bytes_ = 0;
   uint32_t history_ = 0;
@@ -275,7 +342,7 @@ absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(StoreOptions opti
 
 StoreBudget PlanStore(const StoreOptions& options) {
   StoreBudget budget;
-  uint64_t largest = 0;
+  uint64_t largest = 0, averages = 0;
   for (uint32_t t = 0; t < options.tensors.size(); ++t) {
     const TensorSpec& spec = options.tensors[t];
     if (spec.sparse) continue;
@@ -285,14 +352,18 @@ StoreBudget PlanStore(const StoreOptions& options) {
       const uint64_t bytes = uint64_t{options.geometry.block_size(spec, b)} * sizeof(float);
       budget.parameters += bytes;
       if (spec.role == TensorRole::kTrainable) budget.state += bytes * options.rule->state_slots();
+      if (spec.role == TensorRole::kTrainable && options.average_weight != nullptr) averages += bytes;
       largest = std::max(largest, bytes);
     }
   }
   // Beside the newest version, and one that is being written.
   budget.versions = budget.parameters * options.history + largest;
+  if (averages > 0) budget.versions += averages * (1 + options.history) + largest;
+  // The only contribution of a round is copied before it is changed.
+  if (options.clip.value > 0 || options.noise != nullptr || options.compensation > 0) budget.versions += largest;
   // Under ROUND one of a block's contributions becomes its next version; under PUSH none is held.
   if (!options.apply_push) budget.contributions = budget.parameters * ((uint64_t{options.ranks} + 1) / 2);
-  if (options.cuts) budget.cut = budget.parameters + budget.state;
+  if (options.cuts) budget.cut = budget.parameters + budget.state + averages;
   if (options.recorded_pushes > 0) {
     // An entry in each block's log takes about 8 bytes; a read vector, which stands on a server once, about 4 for each
     // slot of the model and little for its dense blocks, whose versions are mostly equal.

@@ -29,9 +29,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
+#include "server/store/tensor_step.h"
 #include "server/store/update_rule.h"
 
 namespace descent {
@@ -49,6 +51,18 @@ struct StoreOptions {
   bool l2_touched_rows_only = false;  // rows do not catch up on l2, nor on proximal steps
   bool reduce_sum = false;            // the weighted sum instead of the weighted mean
   bool apply_push = false;            // PUSH instead of ROUND
+  // PUSH. A push's staleness is the number of steps that its block has made since the version it was computed from. The
+  // rate is divided by it where it is above 1.
+  bool staleness_aware_rate = false;
+  // lambda of delay compensation; 0: none. Dense tensors alone. `history` versions are kept for it; what was read is
+  // taken to be the oldest where it is older.
+  float compensation = 0;
+  ClipBounds clip;
+  std::function<float(Clock)> momentum;  // of a step, by number as `rate`; null: the rule's own
+  std::function<float(Clock)> noise;     // likewise: the standard deviation of gradient noise; null: none
+  // Likewise: the weight of the new parameters in their average after a step, 1 until it begins. Null: none is kept. Of
+  // dense tensors alone.
+  std::function<float(Clock)> average_weight;
   uint32_t history = 1;
   bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
   uint64_t recorded_pushes =
@@ -91,6 +105,11 @@ class BlockStore {
   // sum of finite contributions is not finite; nothing has changed.
   // The square of the mean gradient, summed in double over the block, is added to *square where that is not null.
   virtual absl::Status Commit(BlockId id, double total_weight, double* square) = 0;
+  // Where measures(): a step needs sums over whole tensors, of all servers. Measure every dense block and every held
+  // slot of the round, Agree on what they are together, then Commit. Measure changes nothing; errors as Commit.
+  virtual bool measures() const = 0;
+  virtual absl::StatusOr<BlockScalars> Measure(BlockId id, double total_weight) = 0;
+  virtual void Agree(const ScalarTotals& totals) = 0;
   // Slots touched by the round in progress, ascending; all others only advance, which AdvanceSlots does.
   virtual std::vector<BlockId> HeldSlots() const = 0;
   // Every slot of every table is at version `round` from now on; call after Commit of all HeldSlots.
@@ -101,8 +120,11 @@ class BlockStore {
 
   // --- PUSH ----------------------------------------------------------------------------------------------------------
   // One step on one contribution; errors as Hold.
-  virtual absl::Status Apply(BlockId id, double weight, const Payload& values) = 0;
-  virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload) = 0;
+  // `read`: the version that the contribution was computed from, where StoreOptions want to know.
+  virtual absl::Status Apply(BlockId id, double weight, const Payload& values,
+                             std::optional<uint64_t> read = std::nullopt) = 0;
+  virtual absl::Status ApplySparse(BlockId id, double weight, uint32_t keys, const Payload& payload,
+                                   std::optional<uint64_t> read = std::nullopt) = 0;
   // A push with a weight is complete on this server: rows that it did not touch have missed one step.
   virtual void AdvanceSlotsByPush() = 0;
   // For replays, where the slots of one store were of several servers: every table is at `steps` now, and a slot's rows
@@ -116,6 +138,8 @@ class BlockStore {
   virtual uint64_t steps(BlockId slot) const = 0;
   // The block's bytes, shared. version nullopt: the newest. OUT_OF_RANGE: that version is no longer, or not yet, there.
   virtual absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const = 0;
+  // The same of the averages; where none are kept, the parameters.
+  virtual absl::StatusOr<Payload> ReadAverage(BlockId id, std::optional<uint64_t> version) const = 0;
   // Rows of `keys` (payload of `count` uint64, unique and ascending), caught up, copied into one fresh buffer. Absent
   // rows read as their initial value and are not created. INVALID_ARGUMENT: keys out of order or of another slot.
   virtual absl::StatusOr<Payload> ReadSparse(BlockId id, uint32_t count, const Payload& keys,
@@ -136,6 +160,9 @@ class BlockStore {
   // slot may come in several images, each with further rows. A store after an error is to be thrown away.
   // INVALID_ARGUMENT: names tensor, block, what was expected and what came. RESOURCE_EXHAUSTED.
   virtual absl::Status Install(const BlockExport& image) = 0;
+
+  // Steps with a gradient that blocks and slots have made, and those whose gradient was clipped.
+  virtual StepCounts counts() const = 0;
 
   // --- Accounting ----------------------------------------------------------------------------------------------------
   virtual absl::Span<const BlockId> dense_blocks() const = 0;  // of this server, ascending

@@ -1,14 +1,17 @@
 #include "server/store/dense_block.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/copy_bytes.h"
+#include "common/base/status_macros.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
+#include "server/store/gradient_shape.h"
 #include "server/store/kernels.h"
 
 namespace descent {
@@ -26,6 +29,7 @@ absl::Status DenseBlock::Init() {
   if (first == nullptr) return NoMemory(*context_, elements_);
   InitialDense(context_->seed, context_->id, context_->spec, begin_, absl::MakeSpan(first.get(), elements_));
   versions_.push_back(std::move(first));
+  if (context_->average_weight != nullptr) averages_.push_back(versions_.back());
   const int states = context_->trainable ? context_->rule->state_slots() : 0;
   for (int s = 0; s < states; ++s) {
     FloatBuffer state = context_->pool->Take(elements_);
@@ -90,62 +94,138 @@ absl::Status DenseBlock::Hold(Rank first, uint32_t span, const Payload& values) 
   return absl::OkStatus();
 }
 
-absl::Status DenseBlock::Commit(double total_weight, double* square) {
-  float scale = 1;
-  if (absl::Status status = context_->Scale(total_weight, &scale); !status.ok()) return status;
+absl::StatusOr<DenseBlock::Value*> DenseBlock::Total(double total_weight) {
   for (const ReductionTree::Fold& fold : tree_.Close()) {
     float* sum = cells_[fold.into].sum.get();
     cells_[fold.into].finite = AddFinite(elements_, cells_[fold.from].sum.get(), sum, sum);
     cells_[fold.from] = Value();
   }
   const std::optional<ReductionTree::Cell> root = tree_.root();
-  if (root.has_value() && total_weight > 0 && context_->trainable) {
-    Value& value = cells_[*root];
-    if (value.sum == nullptr) {
-      if (absl::Status status = Step(value.received, scale, square); !status.ok()) return status;
-    } else {
-      if (!value.finite) {
-        Payload sum;
-        sum.Append(value.sum.get(), elements_ * sizeof(float), nullptr);
-        return absl::FailedPreconditionError(
-            absl::StrCat("the sum of all ranks: ", CheckFinite(*context_, begin_, sum).message()));
+  if (!root.has_value() || !(total_weight > 0) || !context_->trainable) return nullptr;
+  Value& value = cells_[*root];
+  if (value.sum != nullptr && !value.finite) {
+    Payload sum;
+    sum.Append(value.sum.get(), elements_ * sizeof(float), nullptr);
+    return absl::FailedPreconditionError(
+        absl::StrCat("the sum of all ranks: ", CheckFinite(*context_, begin_, sum).message()));
+  }
+  return &value;
+}
+
+absl::StatusOr<BlockScalars> DenseBlock::Measure(double total_weight) {
+  BlockScalars out;
+  out.id = {context_->id, index_};
+  float scale = 1;
+  DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
+  DESCENT_ASSIGN_OR_RETURN(const Value* value, Total(total_weight));
+  if (value == nullptr) return out;
+  const float* w = versions_.back().get();
+  if (context_->trust.of != Trust::Of::kNothing) {
+    SquareSum squares;
+    squares.Add(0, elements_, w, 1);
+    out.parameter_square = squares.sum();
+  }
+  Payload gradient = value->received;
+  if (value->sum != nullptr) gradient.Append(value->sum.get(), elements_ * sizeof(float), nullptr);
+  const descent::Step step = context_->StepOf(Clock(version_), 1);
+  const bool directed = context_->trust.of == Trust::Of::kDirection;
+  SquareSum squares;
+  std::array<float, 1024> shaped;
+  ForEachRun(gradient, [&](const float* run, size_t at, size_t n) {
+    if (context_->clip_value == 0 && !directed) return squares.Add(at, n, run, scale);
+    for (size_t done = 0; done < n; done += shaped.size()) {
+      const size_t count = std::min(shaped.size(), n - done);
+      ShapeGradient({scale, context_->clip_value, 1}, count,
+                    reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(run) + done * sizeof(float)),
+                    shaped.data());
+      if (directed) {
+        const float* state[UpdateRule::kMaxStateSlots] = {};
+        for (size_t s = 0; s < state_.size(); ++s) state[s] = state_[s].get() + at + done;
+        context_->rule->Direction(step, count, w + at + done, shaped.data(), state, shaped.data());
       }
-      if (absl::Status status = OwnState(); !status.ok()) return status;
-      float* g = value.sum.get();
-      if (square != nullptr) {
-        SquareSum squares;
-        squares.Add(0, elements_, g, scale);
-        *square += squares.sum();
-      }
-      const descent::Step step{version_ + 1, context_->rate(Clock(version_)), scale, context_->l2};
-      context_->rule->Apply(step, elements_, versions_.back().get(), g, state_pointers(), g);
-      Publish(std::move(value.sum));
+      squares.Add(at + done, count, shaped.data(), 1);
     }
-  } else {
+  });
+  out.square = squares.sum();
+  return out;
+}
+
+absl::Status DenseBlock::Commit(double total_weight, double* square) {
+  float scale = 1;
+  DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
+  DESCENT_ASSIGN_OR_RETURN(Value * value, Total(total_weight));
+  if (value == nullptr) {
+    DESCENT_RETURN_IF_ERROR(Reserve());
     Publish(versions_.back());
+  } else if (value->sum != nullptr) {
+    DESCENT_RETURN_IF_ERROR(StepIn(std::move(value->sum), scale, square, std::nullopt));
+  } else {
+    DESCENT_RETURN_IF_ERROR(Step(value->received, scale, square, std::nullopt));
   }
   tree_.Clear();
-  for (Value& value : cells_) value = Value();
+  for (Value& cell : cells_) cell = Value();
   return absl::OkStatus();
 }
 
-absl::Status DenseBlock::Apply(double weight, const Payload& values) {
+absl::Status DenseBlock::Apply(double weight, const Payload& values, std::optional<uint64_t> read) {
   float scale = 1;
-  if (absl::Status status = context_->Scale(weight, &scale); !status.ok()) return status;
-  if (absl::Status status = CheckSize(values); !status.ok()) return status;
-  if (absl::Status status = CheckFinite(*context_, begin_, values); !status.ok()) return status;
-  if (weight == 0 || !context_->trainable) {
-    Publish(versions_.back());
-    return absl::OkStatus();
-  }
-  return Step(values, scale, nullptr);
+  DESCENT_RETURN_IF_ERROR(context_->Scale(weight, &scale));
+  DESCENT_RETURN_IF_ERROR(CheckSize(values));
+  DESCENT_RETURN_IF_ERROR(CheckFinite(*context_, begin_, values));
+  if (weight > 0 && context_->trainable) return Step(values, scale, nullptr, read);
+  DESCENT_RETURN_IF_ERROR(Reserve());
+  Publish(versions_.back());
+  return absl::OkStatus();
 }
 
-absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* square) {
+absl::StatusOr<FloatBuffer> DenseBlock::Copied(const Payload& values) const {
+  FloatBuffer copy = context_->pool->Take(elements_);
+  if (copy == nullptr) return NoMemory(*context_, elements_);
+  values.CopyTo(copy.get());
+  return copy;
+}
+
+absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read) {
+  DESCENT_RETURN_IF_ERROR(Reserve());
+  float* g = gradient.get();
+  if (square != nullptr) {
+    SquareSum squares;
+    squares.Add(0, elements_, g, scale);
+    *square += squares.sum();
+  }
+  const float factor = context_->agreed.gradient;
+  bool clipped = factor < 1;
+  const uint64_t staleness = StalenessOf(read);
+  if (context_->compensation > 0) {
+    const size_t back = std::min<uint64_t>(staleness, versions_.size() - 1);
+    const float* was = versions_[versions_.size() - 1 - back].get();
+    CompensateDelay(context_->compensation, scale, elements_, versions_.back().get(), was, g);
+    scale = 1;
+  }
+  if (context_->shapes()) {
+    clipped |= ShapeGradient({scale, context_->clip_value, factor}, elements_, g, g);
+    if (context_->noise != nullptr) {
+      const float deviation = context_->noise(Clock(version_));
+      AddNoise(context_->seed, context_->id, version_, begin_, deviation, elements_, g);
+    }
+  }
+  const descent::Step step = context_->StepOf(Clock(version_), context_->shapes() ? 1.0f : scale * factor, staleness);
+  context_->rule->Apply(step, elements_, versions_.back().get(), g, state_pointers(), g);
+  context_->Count(clipped);
+  Finish(step, std::move(gradient));
+  return absl::OkStatus();
+}
+
+absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* square, std::optional<uint64_t> read) {
+  if (context_->shapes()) {
+    DESCENT_ASSIGN_OR_RETURN(FloatBuffer copy, Copied(gradient));
+    return StepIn(std::move(copy), scale, square, read);
+  }
   FloatBuffer next = context_->pool->Take(elements_);
   if (next == nullptr) return NoMemory(*context_, elements_);
-  if (absl::Status status = OwnState(); !status.ok()) return status;
-  const descent::Step step{version_ + 1, context_->rate(Clock(version_)), scale, context_->l2};
+  DESCENT_RETURN_IF_ERROR(Reserve());
+  const float factor = context_->agreed.gradient;
+  const descent::Step step = context_->StepOf(Clock(version_), scale * factor, StalenessOf(read));
   const float* w = versions_.back().get();
   SquareSum squares;
   ForEachRun(gradient, [&](const float* run, size_t at, size_t n) {
@@ -155,17 +235,36 @@ absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* squa
     context_->rule->Apply(step, n, w + at, next.get() + at, state, run);
   });
   if (square != nullptr) *square += squares.sum();
-  Publish(std::move(next));
+  context_->Count(factor < 1);
+  Finish(step, std::move(next));
   return absl::OkStatus();
 }
 
+void DenseBlock::Finish(const descent::Step& step, FloatBuffer next) {
+  if (context_->group > 0) {
+    ShrinkGroups(context_->rule->GroupThreshold(step), context_->group, elements_, next.get());
+  }
+  Publish(std::move(next));
+}
+
 void DenseBlock::Publish(FloatBuffer next) {
+  const size_t kept = size_t{context_->history} + 1;
+  if (!averages_.empty()) {
+    const float weight = context_->average_weight(Clock(version_));
+    if (weight == 1) {
+      averages_.push_back(next);
+    } else {
+      MoveAverage(weight, elements_, next.get(), averages_.back().get(), next_average_.get());
+      averages_.push_back(std::move(next_average_));
+    }
+    while (averages_.size() > kept) averages_.pop_front();
+  }
   versions_.push_back(std::move(next));
-  while (versions_.size() > size_t{context_->history} + 1) versions_.pop_front();
+  while (versions_.size() > kept) versions_.pop_front();
   ++version_;
 }
 
-absl::StatusOr<Payload> DenseBlock::Read(std::optional<uint64_t> version) const {
+absl::StatusOr<Payload> DenseBlock::Read(std::optional<uint64_t> version, bool averaged) const {
   const uint64_t wanted = version.value_or(version_);
   const uint64_t oldest = version_ + 1 - versions_.size();
   if (wanted > version_ || wanted < oldest) {
@@ -173,10 +272,18 @@ absl::StatusOr<Payload> DenseBlock::Read(std::optional<uint64_t> version) const 
                                               wanted, " was asked for, versions ", oldest, " to ", version_,
                                               " are there"));
   }
-  const FloatBuffer& buffer = versions_[wanted - oldest];
+  const FloatBuffer& buffer = (averaged && !averages_.empty() ? averages_ : versions_)[wanted - oldest];
   Payload payload;
   payload.Append(buffer.get(), elements_ * sizeof(float), buffer);
   return payload;
+}
+
+absl::Status DenseBlock::Reserve() {
+  if (!averages_.empty() && next_average_ == nullptr) {
+    next_average_ = context_->pool->Take(elements_);
+    if (next_average_ == nullptr) return NoMemory(*context_, elements_);
+  }
+  return OwnState();
 }
 
 absl::Status DenseBlock::OwnState() {
@@ -198,15 +305,16 @@ Payload DenseBlock::Image(bool with_state) {
   payload.Append(versions_.back().get(), elements_ * sizeof(float), versions_.back());
   if (!with_state) return payload;
   for (const FloatBuffer& state : state_) payload.Append(state.get(), elements_ * sizeof(float), state);
+  if (!averages_.empty()) payload.Append(averages_.back().get(), elements_ * sizeof(float), averages_.back());
   state_shared_ = true;
   return payload;
 }
 
 absl::Status DenseBlock::Install(uint64_t version, uint32_t state_slots, const Payload& image) {
-  const size_t bytes = (1 + state_.size()) * elements_ * sizeof(float);
-  if (state_slots != state_.size() || image.size() != bytes) {
+  const size_t bytes = (1 + state_vectors()) * elements_ * sizeof(float);
+  if (state_slots != state_vectors() || image.size() != bytes) {
     return absl::InvalidArgumentError(absl::StrCat("image of tensor '", context_->spec.name, "', block ", index_,
-                                                   ": expected ", elements_, " values and ", state_.size(),
+                                                   ": expected ", elements_, " values and ", state_vectors(),
                                                    " state vectors in ", bytes, " bytes, got ", state_slots,
                                                    " state vectors, ", image.size(), " bytes"));
   }
@@ -214,6 +322,11 @@ absl::Status DenseBlock::Install(uint64_t version, uint32_t state_slots, const P
   PayloadReader reader(image);
   reader.CopyTo(versions_.back().get(), elements_ * sizeof(float));
   for (const FloatBuffer& state : state_) reader.CopyTo(state.get(), elements_ * sizeof(float));
+  if (!averages_.empty()) {
+    DESCENT_RETURN_IF_ERROR(Reserve());
+    reader.CopyTo(next_average_.get(), elements_ * sizeof(float));
+    averages_.assign(1, std::move(next_average_));
+  }
   version_ = version;
   return absl::OkStatus();
 }

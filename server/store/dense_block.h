@@ -9,6 +9,7 @@
 #ifndef DESCENT_SERVER_STORE_DENSE_BLOCK_H_
 #define DESCENT_SERVER_STORE_DENSE_BLOCK_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/tensor/global_scalars.h"
 #include "common/wire/payload.h"
 #include "server/store/buffer_pool.h"
 #include "server/store/reduction_tree.h"
@@ -30,12 +32,15 @@ class DenseBlock {
   absl::Status Init();
 
   absl::Status Hold(Rank first, uint32_t span, const Payload& values);
+  absl::StatusOr<BlockScalars> Measure(double total_weight);
   absl::Status Commit(double total_weight, double* square);
-  absl::Status Apply(double weight, const Payload& values);
+  absl::Status Apply(double weight, const Payload& values, std::optional<uint64_t> read);
 
   uint64_t version() const { return version_; }
-  absl::StatusOr<Payload> Read(std::optional<uint64_t> version) const;
-  // Parameters, then state vectors where asked for; all shared: the next step moves the state to buffers of its own.
+  // `averaged`: the averages of the parameters, where they are kept.
+  absl::StatusOr<Payload> Read(std::optional<uint64_t> version, bool averaged) const;
+  // Parameters, then state vectors where asked for, the last of them the averages; all shared: the next step moves the
+  // state to buffers of its own.
   Payload Image(bool with_state);
   // Right after Init: what Image(true) gave becomes version `version`. INVALID_ARGUMENT, and nothing has changed.
   absl::Status Install(uint64_t version, uint32_t state_slots, const Payload& image);
@@ -53,11 +58,26 @@ class DenseBlock {
   absl::Status CheckSize(const Payload& values) const;
   // out = values, plus `held` where that is not null; whether all of it is finite.
   static bool Gather(const Payload& values, const float* held, float* out);
+  // All that is held, folded; null: the round makes no step. FAILED_PRECONDITION: it is not finite.
+  absl::StatusOr<Value*> Total(double total_weight);
   void Publish(FloatBuffer next);
+  // What follows the rule: the threshold of groups. Then Publish.
+  void Finish(const descent::Step& step, FloatBuffer next);
   // One step on `gradient` into a version of its own.
-  absl::Status Step(const Payload& gradient, float scale, double* square);
-  // Before a step: state that an image may still show is copied. RESOURCE_EXHAUSTED, and nothing has changed.
+  absl::Status Step(const Payload& gradient, float scale, double* square, std::optional<uint64_t> read);
+  // One step on the sum in `gradient`, which becomes the next version.
+  absl::Status StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read);
+  // Steps since `read`.
+  uint64_t StalenessOf(std::optional<uint64_t> read) const {
+    return version_ - std::min(version_, read.value_or(version_));
+  }
+  // A buffer of its own for what came.
+  absl::StatusOr<FloatBuffer> Copied(const Payload& values) const;
+  // Before a step: memory for the next averages, and state that an image may still show is copied. RESOURCE_EXHAUSTED,
+  // and nothing has changed.
+  absl::Status Reserve();
   absl::Status OwnState();
+  size_t state_vectors() const { return state_.size() + (averages_.empty() ? 0 : 1); }
   float* const* state_pointers() { return state_pointers_.data(); }
 
   const TensorContext* const context_;
@@ -66,6 +86,8 @@ class DenseBlock {
   const size_t elements_;
   uint64_t version_ = 0;
   std::deque<FloatBuffer> versions_;  // back: the newest
+  std::deque<FloatBuffer> averages_;  // of each version; empty: none are kept
+  FloatBuffer next_average_;
   std::vector<FloatBuffer> state_;
   std::vector<float*> state_pointers_;
   bool state_shared_ =

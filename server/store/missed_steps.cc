@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "server/store/gradient_shape.h"
+
 namespace descent {
 namespace {
 constexpr uint64_t kKept = 65536;  // steps, 1.3 MB
@@ -28,7 +30,7 @@ void MissedSteps::Append(uint64_t begin, uint64_t end, std::vector<StepFactors>*
       continue;
     }
     // The scale multiplies a gradient of zero: any will do.
-    out->push_back(context_->rule->Prepare({clock + 1, context_->rate(Clock(clock)), 1.0f, context_->l2}));
+    out->push_back(context_->rule->Prepare(context_->StepOf(Clock(clock), 1.0f)));
   }
 }
 
@@ -58,7 +60,19 @@ void MissedSteps::Replay(const std::vector<StepFactors>& steps, uint64_t begin, 
   const uint32_t all = position(end);
   first_.resize(count);
   for (size_t i = 0; i < count; ++i) first_[i] = last[i] >= end ? all : position(std::max(last[i], begin));
-  context_->rule->Replay(absl::MakeConstSpan(steps.data(), all), context_->spec.dim(), count, rows, first_.data());
+  if (context_->group == 0) {
+    context_->rule->Replay(absl::MakeConstSpan(steps.data(), all), context_->spec.dim(), count, rows, first_.data());
+    return;
+  }
+  // The threshold of a group is of all its elements, so that a row takes one step at a time.
+  const size_t dim = context_->spec.dim();
+  const uint32_t none = 0;
+  for (size_t i = 0; i < count; ++i) {
+    for (uint32_t k = first_[i]; k < all; ++k) {
+      context_->rule->Replay(absl::MakeConstSpan(&steps[k], 1), dim, 1, rows + i, &none);
+      ShrinkGroups(context_->rule->GroupThreshold(steps[k]), dim, dim, rows[i]);
+    }
+  }
 }
 
 void MissedSteps::CatchUp(uint64_t to, size_t count, float* const* rows, const uint64_t* last) {

@@ -12,12 +12,21 @@
 // that root (Duchi et al. 2011, composite mirror descent; Yun et al. 2021, ProxGen). While an element has had no
 // gradient such a root is epsilon and c beyond measure, so the penalty alone decides: the element is 0 under l1.
 //
+// With a group lasso, lambda sum_g ||w_g||, a second step follows on each group g of a tensor (Yuan & Lin 2006; with l1
+// the sparse group lasso of Simon et al. 2013, whose step is the threshold of groups after that of elements):
+//
+//   w_g = max(0, 1 - k / ||w'_g||) w'_g,   k = c lambda / (1 + c l2)      (Parikh & Boyd 2014, section 6.5.1)
+//
+// where c must be the same for all of a group, so that it goes with SGD and momentum alone. gradient_shape.h has the
+// pass.
+//
 // Internal to update_rule.cc. Thread-safe: stateless.
 #ifndef DESCENT_SERVER_STORE_PROXIMAL_STEP_H_
 #define DESCENT_SERVER_STORE_PROXIMAL_STEP_H_
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "descent/v1/job.pb.h"
 #include "server/store/update_rule.h"
@@ -25,14 +34,15 @@
 namespace descent {
 
 struct ProximalStep {
-  float l1, l2, lower, upper;
+  float l1, l2, lower, upper, group;
   explicit ProximalStep(const v1::Proximal& spec)
       : l1(static_cast<float>(spec.l1())),
         l2(static_cast<float>(spec.l2())),
         lower(spec.non_negative() ? 0.0f
               : spec.has_lower()  ? static_cast<float>(spec.lower())
                                   : -std::numeric_limits<float>::infinity()),
-        upper(spec.has_upper() ? static_cast<float>(spec.upper()) : std::numeric_limits<float>::infinity()) {}
+        upper(spec.has_upper() ? static_cast<float>(spec.upper()) : std::numeric_limits<float>::infinity()),
+        group(static_cast<float>(spec.group_lasso())) {}
 
   float Of(float w, float step_size) const {
     const float c = std::min(step_size, std::numeric_limits<float>::max());  // infinite, it would make 0 * c a NaN
@@ -50,12 +60,26 @@ struct Proximal {
   static constexpr bool kProximal = true;
   R rule;
   ProximalStep step;
+  static constexpr bool kDirected = false;
   float initial(int slot) const { return rule.initial(slot); }
+  Trust trust() const { return {}; }
+  // Of rules whose step size does not depend on their state.
+  float GroupThreshold(const StepFactors& f) const {
+    if (step.group == 0) return 0;
+    const float c = SizeOf(f, std::make_index_sequence<kStates>());
+    return c * step.group / (1 + c * step.l2);
+  }
   StepFactors Prepare(const Step& of) const { return rule.Prepare(of); }
   template <typename... State>
   void Move(const StepFactors& f, float d, float& w, State&... state) const {
     rule.Move(f, d, w, state...);
     w = step.Of(w, rule.StepSize(f, state...));
+  }
+
+ private:
+  template <size_t... kSlot>
+  float SizeOf(const StepFactors& f, std::index_sequence<kSlot...>) const {
+    return rule.StepSize(f, (static_cast<void>(kSlot), 0.0f)...);
   }
 };
 

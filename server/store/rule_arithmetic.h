@@ -2,6 +2,7 @@
 //   kStates               vectors of state
 //   kStill                whether a step with d == 0 changes nothing; where it is false, state alone may move w
 //   kDecoupled            whether l2 shrinks w beside the gradient and not through it
+//   kDirected             whether it has a Direction(f, d, w, s...), what Move multiplies with its rate
 //   kProximal             whether it is a Proximal (proximal_step.h)
 //   initial(slot)         what the state starts at
 //   Prepare(step)         what a step multiplies with
@@ -29,9 +30,16 @@ struct RuleBase {
   static constexpr bool kStill = kStillWithoutGradient;
   static constexpr bool kDecoupled = kDecoupledDecay;
   static constexpr bool kProximal = false;
+  static constexpr bool kDirected = false;
   float initial(int) const { return 0; }
+  Trust trust() const { return {}; }
   StepFactors Prepare(const Step& step) const { return {step.rate, step.scale, step.l2, 1, 1}; }
 };
+
+// Of a rule that has a momentum, which a schedule may replace.
+inline StepFactors WithMomentum(const Step& step, float own) {
+  return {step.rate, step.scale, step.l2, 1, 1, step.momentum.value_or(own)};
+}
 
 // 1 - x, rounded once.
 inline float Rest(double x) { return static_cast<float>(1 - x); }
@@ -47,8 +55,9 @@ struct Momentum : RuleBase<1, false> {
       : mu(static_cast<float>(spec.momentum())),
         rest(Rest(spec.dampening())),
         gain(static_cast<float>((1 - spec.dampening()) / (1 - spec.momentum()))) {}
+  StepFactors Prepare(const Step& step) const { return WithMomentum(step, mu); }
   void Move(const StepFactors& f, float d, float& w, float& m) const {
-    m = mu * m + rest * d;
+    m = f.momentum * m + rest * d;
     w -= f.rate * m;
   }
   float StepSize(const StepFactors& f, float) const { return f.rate * gain; }
@@ -57,9 +66,23 @@ struct Momentum : RuleBase<1, false> {
 struct Nesterov : RuleBase<1, false> {
   float mu;
   explicit Nesterov(const v1::Nesterov& spec) : mu(static_cast<float>(spec.momentum())) {}
+  StepFactors Prepare(const Step& step) const { return WithMomentum(step, mu); }
   void Move(const StepFactors& f, float d, float& w, float& m) const {
-    m = mu * m + d;
-    w -= f.rate * (d + mu * m);
+    m = f.momentum * m + d;
+    w -= f.rate * (d + f.momentum * m);
+  }
+};
+
+// The rate is within the momentum, as in the paper: a step keeps the rate that it was made with.
+struct Lars : RuleBase<1, false> {
+  float mu;
+  double coefficient;
+  explicit Lars(const v1::Lars& spec) : mu(static_cast<float>(spec.momentum())), coefficient(spec.trust()) {}
+  Trust trust() const { return {Trust::Of::kGradient, coefficient}; }
+  StepFactors Prepare(const Step& step) const { return WithMomentum(step, mu); }
+  void Move(const StepFactors& f, float d, float& w, float& m) const {
+    m = f.momentum * m + f.rate * d;
+    w -= m;
   }
 };
 
@@ -120,9 +143,10 @@ struct RmsPropMomentum : RuleBase<2 + kCentered, false> {
   RmsProp<kCentered> plain;
   float mu;
   explicit RmsPropMomentum(const v1::RmsProp& spec) : plain(spec), mu(static_cast<float>(spec.momentum())) {}
+  StepFactors Prepare(const Step& step) const { return WithMomentum(step, mu); }
   template <typename... State>
   void Move(const StepFactors& f, float d, float& w, float& b, State&... state) const {
-    b = mu * b + d / plain.Average(d, state...);
+    b = f.momentum * b + d / plain.Average(d, state...);
     w -= f.rate * b;
   }
 };
@@ -174,6 +198,16 @@ struct AdamRule : RuleBase<2, false, kDecoupledDecay> {
 };
 using Adam = AdamRule<false>;
 using AdamW = AdamRule<true>;
+
+struct Lamb : AdamRule<true> {
+  static constexpr bool kDirected = true;
+  using AdamRule::AdamRule;
+  Trust trust() const { return {Trust::Of::kDirection, 1}; }
+  float Direction(const StepFactors& f, float d, float w, float m, float v) const {
+    moments.Average(d, m, v);
+    return (m * f.first) / moments.Root(f, v) + f.l2 * w;
+  }
+};
 
 struct AmsGrad : RuleBase<3, false> {
   Moments moments;

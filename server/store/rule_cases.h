@@ -53,6 +53,21 @@ inline const std::vector<std::string>& ProximalRules() {
   return *rules;
 }
 
+// With a threshold of groups after it, which is the store's to make.
+inline const std::vector<std::string>& GroupRules() {
+  static const auto* const rules = new std::vector<std::string>{
+      "sgd {} proximal { group_lasso: 0.4 }",
+      "momentum {} proximal { l1: 0.05 l2: 0.2 group_lasso: 0.1 }",
+  };
+  return *rules;
+}
+
+// Whose rate is multiplied by a ratio of norms, which is the caller's to find.
+inline const std::vector<std::string>& LayerwiseRules() {
+  static const auto* const rules = new std::vector<std::string>{"lars {}", "lamb {}"};
+  return *rules;
+}
+
 inline std::vector<std::string> AllRules() {
   std::vector<std::string> all = PlainRules();
   all.insert(all.end(), ProximalRules().begin(), ProximalRules().end());

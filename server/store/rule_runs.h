@@ -44,6 +44,16 @@ void MoveRun(const R& rule_in_memory, const StepFactors& factors, size_t n, cons
   for (size_t i = 0; i < n; ++i) out[i] = MoveOne<R, kL2>(rule, f, in[i], w[i], state, i, SlotsOf<R>());
 }
 
+template <typename R, size_t... kSlot>
+void DirectRun(const R& rule_in_memory, const StepFactors& factors, size_t n, const float* w, float* out,
+               const float* const* state, const float* g, std::index_sequence<kSlot...>) {
+  const R rule = rule_in_memory;
+  const StepFactors f = factors;
+  const UnalignedFloat* in = g;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) out[i] = rule.Direction(f, in[i] * f.scale, w[i], state[kSlot][i]...);
+}
+
 constexpr size_t kLanes = 8;
 
 // Rows of any length, and of one that the compiler knows (kDim, if not 0).
@@ -124,6 +134,20 @@ class RuleOf : public UpdateRule {
   bool idle_without_gradient() const final { return R::kStill && !R::kProximal; }
   bool proximal() const final { return R::kProximal; }
   const UpdateRule& unpenalized() const override { return *this; }
+  Trust trust() const final { return rule_.trust(); }
+  using UpdateRule::GroupThreshold;
+  float GroupThreshold(const StepFactors& factors) const final {
+    if constexpr (R::kProximal) return rule_.GroupThreshold(factors);
+    return 0;
+  }
+  void Direction(const Step& step, size_t n, const float* w, float* out, const float* const* state,
+                 const float* g) const final {
+    if constexpr (R::kDirected) {
+      DirectRun(rule_, rule_.Prepare(step), n, w, out, state, g, SlotsOf<R>());
+    } else {
+      UpdateRule::Direction(step, n, w, out, state, g);
+    }
+  }
 
   void Apply(const Step& step, size_t n, const float* w, float* out, float* const* state, const float* g) const final {
     const StepFactors f = rule_.Prepare(step);

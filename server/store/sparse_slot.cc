@@ -8,8 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/copy_bytes.h"
+#include "common/base/status_macros.h"
 #include "common/tensor/initial_value.h"
 #include "server/store/float_runs.h"
+#include "server/store/gradient_shape.h"
 #include "server/store/kernels.h"
 
 namespace descent {
@@ -49,7 +51,8 @@ SparseTable::SparseTable(const TensorContext* the_context, SlabArena* the_arena)
 uint64_t SparseTable::scratch_bytes() const {
   return bytes.capacity() + value_bytes.capacity() + buckets.capacity() * sizeof(uint32_t) +
          rows.capacity() * sizeof(RowTable::Row) + copies.capacity() * sizeof(float) +
-         pointers.capacity() * sizeof(float*) + last.capacity() * sizeof(uint64_t) + missed.bytes();
+         pointers.capacity() * sizeof(float*) + last.capacity() * sizeof(uint64_t) + shaped.capacity() * sizeof(float) +
+         missed.bytes();
 }
 
 SparseSlot::SparseSlot(SparseTable* table, uint32_t index)
@@ -179,42 +182,69 @@ uint64_t SparseSlot::CountHeld() const {
 
 // --- Steps -----------------------------------------------------------------------------------------------------------
 
-absl::Status SparseSlot::Commit(double total_weight, double* square) {
-  const TensorContext& context = *table_->context;
-  float scale = 1;
-  if (absl::Status status = context.Scale(total_weight, &scale); !status.ok()) return status;
+absl::StatusOr<SparseSum*> SparseSlot::Total(double total_weight) {
   for (const ReductionTree::Fold& fold : tree_.Close()) {
-    cells_[fold.into] = AddSparse(cells_[fold.into], cells_[fold.from], table_->dim, context.pool);
+    cells_[fold.into] = AddSparse(cells_[fold.into], cells_[fold.from], table_->dim, table_->context->pool);
     DESCENT_CHECK(cells_[fold.into].values != nullptr);
     cells_[fold.from] = SparseSum();
   }
   held_bytes_ = CountHeld();
-  const uint64_t now = version();
   const std::optional<ReductionTree::Cell> root = tree_.root();
-  if (root.has_value() && total_weight > 0 && context.trainable && !cells_[*root].keys.empty()) {
-    SparseSum& sum = cells_[*root];
-    Batch batch{static_cast<uint32_t>(sum.keys.size()), reinterpret_cast<const std::byte*>(sum.keys.data()),
-                sum.values.get()};
-    if (absl::Status status = CheckKeys(batch); !status.ok()) return status;
-    if (absl::Status status = CheckValues(batch); !status.ok()) {
-      return absl::FailedPreconditionError(absl::StrCat("the sum of all ranks: ", status.message()));
-    }
+  if (!root.has_value() || !(total_weight > 0) || !table_->context->trainable || cells_[*root].keys.empty()) {
+    return nullptr;
+  }
+  SparseSum& sum = cells_[*root];
+  if (absl::Status status = CheckValues(BatchOf(sum)); !status.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("the sum of all ranks: ", status.message()));
+  }
+  return &sum;
+}
+
+absl::StatusOr<BlockScalars> SparseSlot::Measure(double total_weight) {
+  const TensorContext& context = *table_->context;
+  BlockScalars out;
+  out.id = {context.id, index_};
+  float scale = 1;
+  DESCENT_RETURN_IF_ERROR(context.Scale(total_weight, &scale));
+  DESCENT_ASSIGN_OR_RETURN(const SparseSum* sum, Total(total_weight));
+  if (sum == nullptr) return out;
+  const size_t n = sum->keys.size() * table_->dim;
+  const float* values = sum->values.get();
+  if (context.clip_value > 0) {
+    table_->shaped.resize(n);
+    ShapeGradient({scale, context.clip_value, 1}, n, values, table_->shaped.data());
+    values = table_->shaped.data();
+    scale = 1;
+  }
+  SquareSum squares;
+  squares.Add(0, n, values, scale);
+  out.square = squares.sum();
+  return out;
+}
+
+absl::Status SparseSlot::Commit(double total_weight, double* square) {
+  const TensorContext& context = *table_->context;
+  float scale = 1;
+  DESCENT_RETURN_IF_ERROR(context.Scale(total_weight, &scale));
+  DESCENT_ASSIGN_OR_RETURN(SparseSum * sum, Total(total_weight));
+  const uint64_t now = version();
+  if (sum != nullptr) {
+    const Batch batch = BatchOf(*sum);
+    DESCENT_RETURN_IF_ERROR(CheckKeys(batch));
     Undo undo;
     if (context.history > 0) {
       undo.version = now;
-      undo.rows = context.pool->Take(sum.keys.size() * table_->stride);
-      if (undo.rows == nullptr) return NoMemory(context, sum.keys.size() * table_->stride);
+      undo.rows = context.pool->Take(sum->keys.size() * table_->stride);
+      if (undo.rows == nullptr) return NoMemory(context, sum->keys.size() * table_->stride);
     }
-    if (absl::Status status = Step(batch, scale, now, context.history > 0 ? &undo : nullptr); !status.ok()) {
-      return status;
-    }
+    DESCENT_RETURN_IF_ERROR(Step(batch, scale, now, context.history > 0 ? &undo : nullptr));
     if (square != nullptr) {
       SquareSum squares;
-      squares.Add(0, sum.keys.size() * table_->dim, sum.values.get(), scale);
+      squares.Add(0, sum->keys.size() * table_->dim, sum->values.get(), scale);
       *square += squares.sum();
     }
     if (context.history > 0) {
-      undo.keys = std::move(sum.keys);
+      undo.keys = std::move(sum->keys);
       undo_.push_back(std::move(undo));
     }
   } else if (total_weight == 0 && context.catch_up) {
@@ -228,14 +258,15 @@ absl::Status SparseSlot::Commit(double total_weight, double* square) {
   return absl::OkStatus();
 }
 
-absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payload) {
+absl::Status SparseSlot::Apply(double weight, uint32_t keys, const Payload& payload, std::optional<uint64_t> read) {
   const TensorContext& context = *table_->context;
   float scale = 1;
   if (absl::Status status = context.Scale(weight, &scale); !status.ok()) return status;
   Batch batch;
   if (absl::Status status = Parse(keys, payload, true, &batch); !status.ok()) return status;
+  const uint64_t staleness = version_ - std::min(version_, read.value_or(version_));
   if (weight > 0 && context.trainable) {
-    if (absl::Status status = Step(batch, scale, table_->steps, nullptr); !status.ok()) return status;
+    if (absl::Status status = Step(batch, scale, table_->steps, nullptr, staleness); !status.ok()) return status;
   }
   ++version_;
   return absl::OkStatus();
@@ -261,7 +292,20 @@ absl::Status SparseSlot::FindOrMakeRows(const Batch& batch, bool fetch_rows) {
   return absl::OkStatus();
 }
 
-absl::Status SparseSlot::Step(const Batch& batch, float scale, uint64_t now, Undo* undo) {
+absl::Status SparseSlot::Step(const Batch& unshaped, float scale, uint64_t now, Undo* undo, uint64_t staleness) {
+  const TensorContext& context = *table_->context;
+  Batch batch = unshaped;
+  const float factor = context.agreed.gradient;
+  bool clipped = factor < 1;
+  if (context.shapes()) {
+    const size_t n = batch.count * table_->dim;
+    table_->shaped.resize(n);
+    clipped |= ShapeGradient({scale, context.clip_value, factor}, n, batch.values, table_->shaped.data());
+    batch.values = table_->shaped.data();
+    scale = 1;
+  } else {
+    scale *= factor;
+  }
   // Made first: a new row with its initial values reads as an absent one, so this can fail and change nothing.
   const bool fetched = batch.count * table_->stride * sizeof(float) <= kFetchedRowBytes;
   if (absl::Status status = FindOrMakeRows(batch, fetched); !status.ok()) return status;
@@ -281,18 +325,20 @@ absl::Status SparseSlot::Step(const Batch& batch, float scale, uint64_t now, Und
       for (size_t i = 0; i < count; ++i) std::memcpy(out + i * stride, pointers[i], stride * sizeof(float));
     }
     const auto* values = reinterpret_cast<const std::byte*>(batch.values) + begin * table_->dim * sizeof(float);
-    StepGroup(count, reinterpret_cast<const float*>(values), scale, now);
+    StepGroup(count, reinterpret_cast<const float*>(values), scale, now, staleness);
   }
+  context.Count(clipped);
   return absl::OkStatus();
 }
 
-void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint64_t now) {
+void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint64_t now, uint64_t staleness) {
   const TensorContext& context = *table_->context;
   const size_t dim = table_->dim;
   float** const pointers = table_->pointers.data();
   if (!context.catch_up) {
-    const descent::Step step{now + 1, context.rate(Clock(now)), scale, context.l2};
+    const descent::Step step = context.StepOf(Clock(now), scale, staleness);
     context.rule->ApplyRows(step, dim, count, pointers, values);
+    ShrinkRows(step, count, pointers);
     return;
   }
   std::vector<uint64_t>& last = table_->last;
@@ -304,12 +350,19 @@ void SparseSlot::StepGroup(size_t count, const float* values, float scale, uint6
     const uint64_t clock = std::max(now, last[begin]);
     size_t end = begin + 1;
     while (end < count && std::max(now, last[end]) == clock) ++end;
-    const descent::Step step{clock + 1, context.rate(Clock(clock)), scale, context.l2};
+    const descent::Step step = context.StepOf(Clock(clock), scale, staleness);
     const auto* g = reinterpret_cast<const std::byte*>(values) + begin * dim * sizeof(float);
     context.rule->ApplyRows(step, dim, end - begin, pointers + begin, reinterpret_cast<const float*>(g));
+    ShrinkRows(step, end - begin, pointers + begin);
     for (size_t i = begin; i < end; ++i) SetLast(pointers[i], clock + 1);
     begin = end;
   }
+}
+
+void SparseSlot::ShrinkRows(const descent::Step& step, size_t count, float* const* rows) const {
+  if (table_->context->group == 0) return;
+  const float threshold = table_->context->rule->GroupThreshold(step);
+  for (size_t i = 0; i < count; ++i) ShrinkGroups(threshold, table_->dim, table_->dim, rows[i]);
 }
 
 void SparseSlot::Forget(uint64_t oldest) {

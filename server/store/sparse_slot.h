@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/tensor/global_scalars.h"
 #include "common/wire/payload.h"
 #include "server/store/block_store.h"
 #include "server/store/missed_steps.h"
@@ -51,6 +52,7 @@ struct SparseTable {
   std::vector<float> copies;
   std::vector<float*> pointers;
   std::vector<uint64_t> last;
+  std::vector<float> shaped;
   uint64_t scratch_bytes() const;
 };
 
@@ -59,8 +61,9 @@ class SparseSlot {
   SparseSlot(SparseTable* table, uint32_t index);
 
   absl::Status Hold(Rank first, uint32_t span, uint32_t keys, const Payload& payload);
+  absl::StatusOr<BlockScalars> Measure(double total_weight);
   absl::Status Commit(double total_weight, double* square);
-  absl::Status Apply(double weight, uint32_t keys, const Payload& payload);
+  absl::Status Apply(double weight, uint32_t keys, const Payload& payload, std::optional<uint64_t> read);
 
   uint64_t version() const;
   // Steps of the table that rows are caught up to.
@@ -109,10 +112,17 @@ class SparseSlot {
   absl::Status Parse(uint32_t count, const Payload& payload, bool with_values, Batch* batch);
   absl::Status CheckKeys(const Batch& batch);
   absl::Status CheckValues(const Batch& batch) const;
+  // All that is held, folded; null: the round makes no step. FAILED_PRECONDITION: it is not finite.
+  absl::StatusOr<SparseSum*> Total(double total_weight);
   // One step on the rows of a batch that has been checked, as step `now` (from 0) of the table.
-  absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo);
+  absl::Status Step(const Batch& batch, float scale, uint64_t now, Undo* undo, uint64_t staleness = 0);
   absl::Status FindOrMakeRows(const Batch& batch, bool fetch_rows);
-  void StepGroup(size_t count, const float* values, float scale, uint64_t now);
+  static Batch BatchOf(const SparseSum& sum) {
+    return {static_cast<uint32_t>(sum.keys.size()), reinterpret_cast<const std::byte*>(sum.keys.data()),
+            sum.values.get()};
+  }
+  void ShrinkRows(const descent::Step& step, size_t count, float* const* rows) const;
+  void StepGroup(size_t count, const float* values, float scale, uint64_t now, uint64_t staleness);
   // Rows in table->rows make the steps of clocks < `to`, the oldest version that can be read, for good: the next reader
   // and the next step need not.
   void CatchUpRead(size_t count, uint64_t to);

@@ -35,7 +35,15 @@ struct Case {
   uint32_t history = 2;
   bool push = false;
   bool decay = true;
+  float clip = 0;  // by value
 };
+
+// With those whose rows are groups.
+std::vector<std::string> Rules() {
+  std::vector<std::string> rules = AllRules();
+  rules.insert(rules.end(), GroupRules().begin(), GroupRules().end());
+  return rules;
+}
 
 float Rate(Clock clock) { return 0.1f / static_cast<float>(clock.value + 1); }
 
@@ -55,6 +63,7 @@ StoreOptions Options(const Case& c) {
   options.rule = UpdateRule::Make(RuleCase(c.rule)).value();
   options.rate = Rate;
   options.l2 = c.l2;
+  options.clip.value = c.clip;
   options.l2_touched_rows_only = c.touched_only;
   options.history = c.history;
   options.apply_push = c.push;
@@ -125,8 +134,14 @@ class DenseTwin {
       std::vector<float*> state;
       for (auto& s : row.state) state.push_back(s.data());
       const UpdateRule& rule = case_.decay ? *options_.rule : options_.rule->unpenalized();
-      rule.Apply({t, Rate(Clock(t - 1)), scale, l2}, case_.dim, row.w.data(), row.w.data(), state.data(),
-                 g == gradient.end() ? zeros.data() : g->second.data());
+      std::vector<float> mean = g == gradient.end() ? zeros : g->second;
+      for (float& x : mean) {
+        x *= scale;
+        if (case_.clip > 0) x = std::clamp(x, -case_.clip, case_.clip);
+      }
+      const descent::Step step{t, Rate(Clock(t - 1)), 1, l2};
+      rule.Apply(step, case_.dim, row.w.data(), row.w.data(), state.data(), mean.data());
+      Shrink(rule.GroupThreshold(step), &row.w);
     }
   }
   Rows values() const {
@@ -137,6 +152,14 @@ class DenseTwin {
   const std::vector<std::vector<float>>& state(uint64_t key) const { return rows_.at(key).state; }
 
  private:
+  static void Shrink(float threshold, std::vector<float>* w) {
+    if (threshold == 0) return;
+    double lane[8] = {};
+    for (size_t i = 0; i < w->size(); ++i) lane[i % 8] += double{(*w)[i]} * (*w)[i];
+    const double norm =
+        std::sqrt(((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7])));
+    for (float& x : *w) x *= norm > threshold ? static_cast<float>(1 - threshold / norm) : 0.0f;
+  }
   struct Row {
     std::vector<float> w;
     std::vector<std::vector<float>> state;
@@ -282,7 +305,7 @@ class SparseStore : public ::testing::Test {
 };
 
 TEST_F(SparseStore, HoldsWhatADenseTensorWouldHold) {
-  for (const std::string& rule : AllRules()) {
+  for (const std::string& rule : Rules()) {
     for (float l2 : {0.0f, 0.05f}) {
       for (Initializer initializer : {Initializer{}, Initializer{Initializer::Kind::kUniform, 0.5}}) {
         for (uint32_t dim : {1, 3, 8}) {
@@ -291,13 +314,14 @@ TEST_F(SparseStore, HoldsWhatADenseTensorWouldHold) {
         RunRounds({.rule = rule, .l2 = l2, .touched_only = true, .initializer = initializer, .dim = 2});
         RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .history = 0});
         RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .decay = false});
+        RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .clip = 0.3f});
       }
     }
   }
 }
 
 TEST_F(SparseStore, PushesStepRowsAndTheOthersCatchUp) {
-  for (const std::string& rule : AllRules()) {
+  for (const std::string& rule : Rules()) {
     for (float l2 : {0.0f, 0.05f}) {
       const Case c{.rule = rule, .l2 = l2, .initializer = {Initializer::Kind::kUniform, 0.5}, .dim = 3, .push = true};
       SCOPED_TRACE(rule);

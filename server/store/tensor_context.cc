@@ -21,6 +21,13 @@ absl::Status TensorContext::Scale(double total_weight, float* scale) const {
   return absl::OkStatus();
 }
 
+Step TensorContext::StepOf(Clock clock, float scale, uint64_t staleness) const {
+  float step_rate = rate(clock) * agreed.rate;
+  if (staleness_aware_rate && staleness > 1) step_rate /= static_cast<float>(staleness);
+  return {clock.value + 1, step_rate, scale, l2,
+          momentum == nullptr ? std::nullopt : std::optional<float>(momentum(clock))};
+}
+
 absl::Status CheckFinite(const TensorContext& context, uint64_t begin, const Payload& payload) {
   absl::Status status;
   ForEachRun(payload, [&](const float* run, size_t at, size_t n) {

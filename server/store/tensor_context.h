@@ -11,6 +11,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
 #include "server/store/buffer_pool.h"
+#include "server/store/tensor_step.h"
 #include "server/store/update_rule.h"
 
 namespace descent {
@@ -29,11 +30,29 @@ struct TensorContext {
   bool reduce_sum = false;
   bool apply_push = false;
   uint32_t history = 1;
+  bool staleness_aware_rate = false;
+  float compensation = 0;  // lambda
+  float clip_value = 0;
+  std::function<float(Clock)> momentum;        // null: the rule's own
+  std::function<float(Clock)> noise;           // standard deviation; null: none
+  std::function<float(Clock)> average_weight;  // null: no averages
+  size_t group = 0;   // parameters of a group, where the rule has a threshold of groups and the tensor is decayed
+  Trust trust;        // of nothing where spec.decay is false
+  TensorStep agreed;  // of the step in progress
+  StepCounts* counts = nullptr;
   BufferPool* pool = nullptr;
   uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
+  // The step of `clock`, with a gradient that is multiplied by `scale`.
+  Step StepOf(Clock clock, float scale, uint64_t staleness = 0) const;
+  // Whether a gradient is more than multiplied before the rule gets it.
+  bool shapes() const { return clip_value > 0 || noise != nullptr || compensation > 0; }
+  void Count(bool clipped) const {
+    ++counts->steps;
+    counts->clipped += clipped;
+  }
 };
 
 // INVALID_ARGUMENT if the values of `payload` are not all finite, naming tensor, element (begin + index) and value.

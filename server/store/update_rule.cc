@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "common/base/check.h"
 #include "common/job/optimizer_spec.h"
 #include "descent/v1/job.pb.h"
 #include "server/store/proximal_step.h"
@@ -37,6 +38,10 @@ Result MakeRmsProp(const v1::Optimizer& spec) {
 
 }  // namespace
 
+void UpdateRule::Direction(const Step&, size_t, const float*, float*, const float* const*, const float*) const {
+  DESCENT_CHECK(false);  // it measures none
+}
+
 absl::StatusOr<Result> UpdateRule::Make(const v1::Optimizer& given) {
   v1::Optimizer spec = given;
   ResolveOptimizer(&spec);
@@ -57,13 +62,14 @@ absl::StatusOr<Result> UpdateRule::Make(const v1::Optimizer& given) {
       return MakeRmsProp(spec);
     case v1::Optimizer::kAdam:
       return WithProximal(spec, Adam(spec.adam()));
-    case v1::Optimizer::kLars:
-    case v1::Optimizer::kLamb:
-      return absl::UnimplementedError("optimizer: not there yet");
     case v1::Optimizer::kAdamw:
       return Plain(AdamW(spec.adamw()));
     case v1::Optimizer::kAmsgrad:
       return WithProximal(spec, AmsGrad(spec.amsgrad()));
+    case v1::Optimizer::kLars:
+      return Plain(Lars(spec.lars()));
+    case v1::Optimizer::kLamb:
+      return Plain(Lamb(spec.lamb()));
     case v1::Optimizer::kFtrl:
       return std::make_unique<PenalizedRuleOf<Ftrl, Ftrl>>(Ftrl(spec.ftrl()), Ftrl(spec.ftrl()).Unpenalized());
     case v1::Optimizer::kSgd:

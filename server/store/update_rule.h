@@ -18,6 +18,12 @@
 //             of PyTorch, whose decay is multiplied by the whole rate)
 //   AMSGrad   as Adam, with the largest v so far, h = max(h, v), in place of v      (Reddi et al. 2018; as in PyTorch,
 //             with Adam's corrections of the bias, which the paper leaves out)
+//   LARS      m = mu m + rate r (d + l2 w);           w -= m                        (You et al. 2017, algorithm 1)
+//             r = trust ||w|| / (||d|| + l2 ||w||) of the tensor
+//   LAMB      as AdamW, rate r in place of rate; r = ||w|| / ||u|| of the tensor, u what AdamW multiplies with its rate
+//             (You et al. 2020, algorithm 2, phi the identity)
+//             The caller finds r, which is a factor of the step's rate (Trust); where w or d is 0, and on tensors that
+//             are not decayed, it is 1.
 //   FTRL      s = (sqrt(n + d d) - sqrt(n)) / alpha; z += d - s w; n += d d;        (McMahan et al. 2013, algorithm 1)
 //             w = 0 where |z| <= l1, else -(z - sign(z) l1) / ((beta + sqrt(n)) / alpha + l2)
 //             alpha is the rate, which must stay the same. A parameter that does not start at 0 starts with the z
@@ -30,6 +36,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -45,6 +52,7 @@ struct Step {
   float rate = 0;
   float scale = 1;
   float l2 = 0;
+  std::optional<float> momentum = std::nullopt;  // in place of the rule's own
 };
 
 // What the arithmetic of a step multiplies with: made once per step, the bias corrections in double.
@@ -54,6 +62,14 @@ struct StepFactors {
   float l2 = 0;
   float first = 1;   // 1 / (1 - b1^t); FTRL: 1 / alpha
   float second = 1;  // 1 / (1 - b2^t)
+  float momentum = 0;
+};
+
+// Whether a step's rate is to be multiplied by a ratio of norms of the whole tensor.
+struct Trust {
+  enum class Of : uint8_t { kNothing, kGradient, kDirection };
+  Of of = Of::kNothing;
+  double coefficient = 1;
 };
 
 class UpdateRule {
@@ -72,6 +88,14 @@ class UpdateRule {
   virtual bool proximal() const = 0;
   // The same rule without proximal step, l1 and l2 of its own: for tensors that are not decayed.
   virtual const UpdateRule& unpenalized() const = 0;
+  virtual Trust trust() const { return {}; }
+  // trust().of == kDirection: out[i] is what the step would multiply with its rate; nothing is changed.
+  virtual void Direction(const Step& step, size_t n, const float* w, float* out, const float* const* state,
+                         const float* g) const;
+  // Above 0: after each step each group of parameters of a tensor that is decayed makes another, of which this is the
+  // threshold (proximal_step.h).
+  virtual float GroupThreshold(const StepFactors& factors) const = 0;
+  float GroupThreshold(const Step& step) const { return GroupThreshold(Prepare(step)); }
   // out[i] = w[i] after one step on g[i], i < n; state[s][i] in place. out may be w, or g. g may be unaligned.
   virtual void Apply(const Step& step, size_t n, const float* w, float* out, float* const* state,
                      const float* g) const = 0;

@@ -95,6 +95,24 @@ class ReplayTest(ClusterTest):
             with self.subTest(name):
                 self.assert_replays(self.disturbed(name, self.recorded(DENSE, mode, "adam {}", 700, CUTS)))
 
+    def test_rounds_whose_steps_wait_for_norms(self):
+        for name, optimizer, more in (
+                ("clipped", "momentum {}", "clip { global_norm: 0.2 } averaging { from_round: 100 }"),
+                ("noisy", "sgd {}", "clip { norm: 0.1 } gradient_noise { eta: 1e-4 } encoding: BF16"),
+                ("layerwise", "lars { trust: 0.02 }", "")):
+            with self.subTest(name):
+                job = self.recorded(DENSE, "mode: SYNC", optimizer, 400, CUTS + more)
+                self.assert_replays(self.disturbed(name, job))
+
+    def test_pushes_whose_delay_counts(self):
+        aware = "staleness_aware_rate: true delay_compensation { lambda: 0.5 }"
+        for name, mode, more in (
+                ("aware", "mode: ASYNC " + aware, "encoding: FP16 averaging { decay: 0.9 }"),
+                ("changing", "mode: BOUNDED staleness: 1 change { from_round: 100 staleness: 6 } " + aware, "")):
+            with self.subTest(name):
+                job = self.recorded(DENSE, mode, "momentum {}", 400, CUTS + more)
+                self.assert_replays(self.disturbed(name, job))
+
     def test_the_cut_at_the_end_is_enough(self):
         for data, mode in ((DENSE, "mode: ASYNC"), (SPARSE, "mode: SYNC"), (SPARSE, "mode: CUSTOM apply: PUSH")):
             with self.subTest(mode):

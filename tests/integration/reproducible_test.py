@@ -46,6 +46,20 @@ METHODS = [
 ]
 
 
+# What surrounds a rule: for the dense model, and for tables where it goes with them.
+STEPS = [
+    ("sgd {}", ["clip={ global_norm: 0.2 }"], True),
+    ("momentum {}", ["clip={ value: 0.05 norm: 0.1 global_norm: 0.15 }"], True),
+    ("lars { trust: 0.02 }", ["clip={ global_norm: 0.5 }", "l2=1e-4"], False),
+    ("lamb {}", ["l2=0"], False),
+    ("momentum {}", ["gradient_noise={ eta: 1e-4 }", "averaging={ from_round: 20 }"], False),
+    ("nesterov {}", ["averaging={ decay: 0.9 }", "momentum_schedule={ one_cycle { peak: 0.85 initial: 0.95 } }"], False),
+    ("adam {}", ["encoding=FP16"], True),
+    ("adagrad {}", ["encoding=BF16", "clip={ norm: 0.1 }"], True),
+    ("sgd {} proximal { group_lasso: 0.01 }", ["block_elements=2048", "learning_rate.scaling=SQUARE_ROOT"], True),
+]
+
+
 class ReproducibleTest(ClusterTest):
     def hashes(self, text, layouts, repeat=2, **fields):
         job = self.job(text.format(seed=fields.pop("seed", 1), **fields))
@@ -92,6 +106,24 @@ class ReproducibleTest(ClusterTest):
                 summaries = [self.succeed(job, servers=s, workers=w, sets=sets).summary for s, w in ((1, 1), (3, 2))]
                 for sha in ("parameters_sha256", "state_sha256"):
                     self.assertEqual(summaries[0][sha], summaries[1][sha], f"{rule}, {rate}: {sha}")
+
+    def test_steps(self):
+        write_csv(self.folder / "train.csv", 600, 12)
+        write_libsvm(self.folder / "train.svm.gz", 400, 3000, 10)
+        for rule, sets, tables in STEPS:
+            sets = (f"optimizer={{ {rule} }}", "epochs=2", "metrics.every_rounds=5", *sets)
+            texts = [MLP.format(seed=1, consistency="mode: SYNC")]
+            if tables:
+                texts.append(SPARSE.format(seed=1, rule="sgd {}"))
+            for text in texts:
+                job = self.job(text)
+                summaries = [self.succeed(job, servers=s, workers=w, sets=sets).summary for s, w in ((1, 1), (3, 2))]
+                for key in ("parameters_sha256", "state_sha256"):
+                    self.assertEqual(summaries[0][key], summaries[1][key], f"{rule}, {sets}: {key}")
+                if any(s.startswith("clip") for s in sets):
+                    for summary in summaries:
+                        self.assertGreater(summary["clipped"], 0)
+                        self.assertLessEqual(summary["clipped"], 1)
 
 
 if __name__ == "__main__":

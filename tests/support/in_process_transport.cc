@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <thread>
@@ -81,10 +82,35 @@ struct Inbox {
   }
 };
 
+// Adds up what the servers have measured, once all of them have: what the coordinator does on a cluster.
+class Agreement {
+ public:
+  explicit Agreement(uint32_t servers) : servers_(servers) {}
+  // The totals, with the last part.
+  std::optional<ScalarTotals> Add(Clock clock, size_t tensors, std::vector<BlockScalars> parts) {
+    MutexLock lock(&mu_);
+    auto& [told, all] = pending_[clock];
+    all.insert(all.end(), parts.begin(), parts.end());
+    if (++told < servers_) return std::nullopt;
+    std::sort(all.begin(), all.end(), [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
+    ScalarTotals totals = AddInBlockOrder(clock, tensors, all);
+    pending_.erase(clock);
+    return totals;
+  }
+
+ private:
+  const uint32_t servers_;  // that hold something
+  Mutex mu_;
+  std::map<Clock, std::pair<uint32_t, std::vector<BlockScalars>>> pending_ ABSL_GUARDED_BY(mu_);
+};
+
 class Server final : public ServerNode::Output {
  public:
-  Server(ServerId id, Chances* chances) : id_(id), chances_(chances) {}
-  ~Server() override {
+  using TellAll = std::function<void(const ScalarTotals&)>;
+  Server(ServerId id, Chances* chances, Agreement* agreement, TellAll tell_all)
+      : id_(id), chances_(chances), agreement_(agreement), tell_all_(std::move(tell_all)) {}
+  ~Server() override { Stop(); }
+  void Stop() {
     if (!thread_.joinable()) return;
     {
       MutexLock lock(&mu_);
@@ -95,6 +121,7 @@ class Server final : public ServerNode::Output {
   }
 
   absl::Status Start(ServerNodeOptions options) {
+    tensors_ = options.store.tensors.size();
     auto node = ServerNode::Create(std::move(options), this);
     if (!node.ok()) return node.status();
     node_ = *std::move(node);
@@ -159,6 +186,12 @@ class Server final : public ServerNode::Output {
   void Sent(ConnectionId id) {
     MutexLock lock(&mu_);
     control_.push_back([this, id] { node_->OnSent(id, absl::Now()); });
+    changed_.SignalAll();
+  }
+
+  void Tell(const ScalarTotals& totals) {
+    MutexLock lock(&mu_);
+    control_.push_back([this, totals] { node_->Agreed(totals, absl::Now()).IgnoreError(); });
     changed_.SignalAll();
   }
 
@@ -231,6 +264,9 @@ class Server final : public ServerNode::Output {
     if (failure_.ok()) failure_ = std::move(cause);
   }
   void Scalars(Clock, std::vector<BlockSquare>) override {}
+  void Measured(Clock clock, std::vector<BlockScalars> parts) override {
+    if (const auto totals = agreement_->Add(clock, tensors_, std::move(parts))) tell_all_(*totals);
+  }
 
   void Run() {
     mu_.Lock();
@@ -287,6 +323,9 @@ class Server final : public ServerNode::Output {
 
   const ServerId id_;
   Chances* const chances_;
+  Agreement* const agreement_;
+  const TellAll tell_all_;
+  size_t tensors_ = 0;
   std::unique_ptr<ServerNode> node_;  // of the thread, once it runs
   Mutex mu_;
   CondVar changed_;
@@ -409,11 +448,26 @@ class InProcessTransport final : public ClientTransport {
 class Cluster final : public InProcessCluster {
  public:
   explicit Cluster(NetworkFaults faults) : chances_(faults) {}
+  ~Cluster() override {
+    for (const auto& server : servers_) server->Stop();  // they talk to each other
+  }
   absl::Status Start(std::vector<ServerNodeOptions> nodes) {
+    uint32_t holding = 0;
     for (uint32_t s = 0; s < nodes.size(); ++s) {
-      auto server = std::make_unique<Server>(ServerId(s), &chances_);
+      const auto& placement = nodes[s].store.map.placement;
+      holding += std::any_of(placement.begin(), placement.end(), [&](const std::vector<ServerId>& of) {
+        return std::find(of.begin(), of.end(), ServerId(s)) != of.end();
+      });
+    }
+    agreement_ = std::make_unique<Agreement>(holding);
+    for (uint32_t s = 0; s < nodes.size(); ++s) {
+      servers_.push_back(std::make_unique<Server>(ServerId(s), &chances_, agreement_.get(), [this](const auto& totals) {
+        for (const auto& server : servers_) server->Tell(totals);
+      }));
+    }
+    for (uint32_t s = 0; s < nodes.size(); ++s) {
+      Server* server = servers_[s].get();
       if (absl::Status status = server->Start(std::move(nodes[s])); !status.ok()) return status;
-      servers_.push_back(std::move(server));
     }
     return absl::OkStatus();
   }
@@ -432,6 +486,7 @@ class Cluster final : public InProcessCluster {
 
  private:
   Chances chances_;
+  std::unique_ptr<Agreement> agreement_;
   std::vector<std::unique_ptr<Server>> servers_;
 };
 

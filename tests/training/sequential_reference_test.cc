@@ -93,6 +93,11 @@ struct Problem {
   v1::Optimizer optimizer;
   uint64_t staleness = 0;
   Geometry geometry{32, 16};
+  ClipBounds clip = {};
+  float noise = 0;                         // standard deviation
+  std::optional<uint64_t> mean_from = {};  // parameters are averaged from this clock on
+  bool momentum_schedule = false;
+  WireEncoding encoding = WireEncoding::kF32;
 
   std::unique_ptr<Model<float>> Make() const {
     auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}}, {});
@@ -100,6 +105,11 @@ struct Problem {
     return std::move(*made);
   }
 };
+
+float MomentumAt(uint64_t clock) { return 0.5f + 0.01f * static_cast<float>(clock); }
+float WeightInMean(uint64_t from, uint64_t clock) {
+  return clock <= from ? 1 : static_cast<float>(1 / static_cast<double>(clock - from + 1));
+}
 
 double Power(double base, uint64_t n) {
   double result = 1;
@@ -111,22 +121,29 @@ double Power(double base, uint64_t n) {
 
 // A scalar parameter with its optimizer state. Its tensor is decayed where l2 is not 0.
 struct Cell {
-  float w = 0, s[3] = {};
+  float w = 0, s[3] = {}, average = 0;
 
-  void Step(const v1::Optimizer& rule, uint64_t t, float g, float scale, float l2) {
-    float d = g * scale;
-    if (l2 != 0 && !rule.has_adamw()) d += l2 * w;
-    if (l2 != 0 && rule.has_adamw()) w -= kRate * (l2 * w);
+  // d: the gradient without l2.
+  void Step(const v1::Optimizer& rule, uint64_t t, float d, float rate, float l2, bool momentum_schedule) {
+    const bool decoupled = rule.has_adamw() || rule.has_lamb();
+    if (l2 != 0 && !decoupled) d += l2 * w;
+    if (l2 != 0 && decoupled) w -= rate * (l2 * w);
     float size = kRate;  // of the step, for a proximal one
     if (rule.has_adam()) {
       size = Moments(rule.adam(), t, d, false);
     } else if (rule.has_adamw()) {
       Moments(rule.adamw(), t, d, false);
+    } else if (rule.has_lamb()) {
+      Moments(rule.lamb(), t, d, false, rate);
+    } else if (rule.has_lars()) {
+      s[0] = static_cast<float>(rule.lars().momentum()) * s[0] + rate * d;
+      w -= s[0];
     } else if (rule.has_amsgrad()) {
       size = Moments(rule.amsgrad(), t, d, true);
     } else if (rule.has_momentum()) {
       const double mu = rule.momentum().momentum(), dampening = rule.momentum().dampening();
-      s[0] = static_cast<float>(mu) * s[0] + static_cast<float>(1 - dampening) * d;
+      s[0] = (momentum_schedule ? MomentumAt(t - 1) : static_cast<float>(mu)) * s[0] +
+             static_cast<float>(1 - dampening) * d;
       w -= kRate * s[0];
       size = kRate * static_cast<float>((1 - dampening) / (1 - mu));
     } else if (rule.has_nesterov()) {
@@ -166,7 +183,7 @@ struct Cell {
   }
 
   template <typename Spec>
-  float Moments(const Spec& spec, uint64_t t, float d, bool largest) {
+  float Moments(const Spec& spec, uint64_t t, float d, bool largest, float rate = kRate) {
     const double b1 = spec.beta1(), b2 = spec.beta2();
     const auto first = static_cast<float>(1 / (1 - Power(b1, t)));
     const auto second = static_cast<float>(1 / (1 - Power(b2, t)));
@@ -174,8 +191,8 @@ struct Cell {
     s[1] = static_cast<float>(b2) * s[1] + static_cast<float>(1 - b2) * (d * d);
     s[2] = std::max(s[2], s[1]);
     const float root = std::sqrt(s[largest ? 2 : 1] * second) + static_cast<float>(spec.epsilon());
-    w -= kRate * (s[0] * first) / root;
-    return kRate / root;
+    w -= rate * (s[0] * first) / root;
+    return rate / root;
   }
 
   void Ftrl(const v1::Ftrl& spec, float d, bool penalized) {
@@ -190,6 +207,31 @@ struct Cell {
     w = kept / ((beta + std::sqrt(n)) * inverse + l2);
   }
 };
+
+double SumOfSquares(const std::vector<float>& values);
+
+// The threshold of a group.
+void Shrink(const v1::Optimizer& rule, std::vector<Cell>* row) {
+  if (rule.proximal().group_lasso() == 0) return;
+  float size = kRate;
+  if (rule.has_momentum()) {
+    size *= static_cast<float>((1 - rule.momentum().dampening()) / (1 - rule.momentum().momentum()));
+  }
+  const float threshold =
+      size * static_cast<float>(rule.proximal().group_lasso()) / (1 + size * static_cast<float>(rule.proximal().l2()));
+  std::vector<float> w;
+  for (const Cell& cell : *row) w.push_back(cell.w);
+  const double norm = std::sqrt(SumOfSquares(w));
+  const float by = norm > threshold ? static_cast<float>(1 - threshold / norm) : 0;
+  for (Cell& cell : *row) cell.w *= by;
+}
+
+// Numbers of one block or slot, added up as the documents say: eight sums by index modulo 8, then pairwise.
+double SumOfSquares(const std::vector<float>& values) {
+  double lane[8] = {};
+  for (size_t i = 0; i < values.size(); ++i) lane[i % 8] += static_cast<double>(values[i]) * values[i];
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
 
 // A gradient by element (dense) and by (tensor, key) (tables).
 struct Gradient {
@@ -218,6 +260,87 @@ struct State {
   std::map<uint64_t, std::vector<Cell>> rows;
 };
 
+// One step of everything; the sum of gradients becomes their mean, and what clipping leaves of it.
+void Step(const Problem& problem, const std::vector<TensorSpec>& tensors, uint64_t clock, float scale, Gradient* sum,
+          State* state) {
+  const v1::Optimizer& rule = problem.optimizer;
+  const auto bounded = [&](float d) {
+    const float bound = problem.clip.value;
+    return bound > 0 ? std::min(std::max(d, -bound), bound) : d;
+  };
+  sum->dense.resize(tensors.size());
+  std::vector<double> square(tensors.size(), 0), parameters(tensors.size(), 0);
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    std::map<uint32_t, std::vector<float>> of_block, w_of_block;
+    if (tensors[t].sparse) {
+      for (auto& [key, row] : sum->rows) {
+        for (float& d : row) of_block[problem.geometry.slot(key)].push_back(d = bounded(d * scale));
+      }
+    } else {
+      sum->dense[t].resize(state->dense[t].size());
+      for (size_t i = 0; i < sum->dense[t].size(); ++i) {
+        float& d = sum->dense[t][i];
+        const Cell& cell = state->dense[t][i];
+        const auto block = static_cast<uint32_t>(i / problem.geometry.block_elements);
+        d = bounded(d * scale);
+        float measured = d;
+        if (rule.has_lamb()) {
+          Cell tried = cell;
+          tried.w = 0;
+          tried.Moments(rule.lamb(), clock + 1, d, false, -1);  // w = 0 - -1 u
+          measured = tried.w + (tensors[t].decay ? kL2 : 0) * cell.w;
+        }
+        of_block[block].push_back(measured);
+        w_of_block[block].push_back(cell.w);
+      }
+    }
+    for (const auto& [block, values] : of_block) square[t] += SumOfSquares(values);
+    for (const auto& [block, values] : w_of_block) parameters[t] += SumOfSquares(values);
+  }
+  std::vector<double> factor(tensors.size(), 1);
+  double all = 0;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    const double norm = std::sqrt(square[t]);
+    if (problem.clip.norm > 0 && norm > problem.clip.norm) factor[t] = problem.clip.norm / norm;
+    all += factor[t] * factor[t] * square[t];
+  }
+  const double global = std::sqrt(all);
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    if (problem.clip.global_norm > 0 && global > problem.clip.global_norm) {
+      factor[t] *= problem.clip.global_norm / global;
+    }
+    const float l2 = tensors[t].decay ? kL2 : 0;
+    float rate = kRate;
+    if (tensors[t].decay && square[t] > 0 && parameters[t] > 0) {
+      const double w = std::sqrt(parameters[t]), g = factor[t] * std::sqrt(square[t]);
+      if (rule.has_lars()) rate *= static_cast<float>(rule.lars().trust() * w / (g + double{l2} * w));
+      if (rule.has_lamb()) rate *= static_cast<float>(w / g);
+    }
+    const auto by = static_cast<float>(factor[t]);
+    const auto step = [&](float d, Cell* cell) { cell->Step(rule, clock + 1, d, rate, l2, problem.momentum_schedule); };
+    if (tensors[t].sparse) {
+      for (auto& [key, row] : state->rows) {
+        const auto g = sum->rows.find(key);
+        for (size_t i = 0; i < row.size(); ++i) step(g == sum->rows.end() ? 0 : g->second[i] * by, &row[i]);
+        if (l2 != 0) Shrink(rule, &row);
+      }
+      continue;
+    }
+    const RandomStream noise(kSeed, Purpose::kGradientNoise, clock, static_cast<uint32_t>(t));
+    for (size_t i = 0; i < state->dense[t].size(); ++i) {
+      float d = sum->dense[t][i] * by;
+      if (problem.noise > 0) d += problem.noise * static_cast<float>(noise.Normal(i));
+      step(d, &state->dense[t][i]);
+    }
+    const size_t row_size = state->dense[t].size() / tensors[t].shape[0];
+    for (size_t begin = 0; l2 != 0 && begin < state->dense[t].size(); begin += row_size) {
+      std::vector<Cell> row(state->dense[t].begin() + begin, state->dense[t].begin() + begin + row_size);
+      Shrink(rule, &row);
+      std::copy(row.begin(), row.end(), state->dense[t].begin() + begin);
+    }
+  }
+}
+
 State Sequential(const Problem& problem) {
   auto model = problem.Make();
   const auto& tensors = model->tensors();
@@ -230,7 +353,7 @@ State Sequential(const Problem& problem) {
     }
     std::vector<float> values(tensors[t].elements());
     InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t], 0, absl::MakeSpan(values));
-    for (float v : values) state.dense[t].push_back({v, {}});
+    for (float v : values) state.dense[t].push_back({v, {}, v});
   }
   std::vector<State> versions = {state};  // version v has the updates of clocks < v
   for (uint64_t clock = 0; clock < kClocks; ++clock) {
@@ -254,11 +377,13 @@ State Sequential(const Problem& problem) {
           parameters[t].Resize(read.dense[t].size());
           for (size_t i = 0; i < read.dense[t].size(); ++i) parameters[t][i] = read.dense[t][i].w;
         }
+        RoundToWire(problem.encoding, parameters[t].size(), parameters[t].data());
         gradient[t].Resize(parameters[t].size());
         p.push_back(parameters[t].data());
         g.push_back(gradient[t].data());
       }
       total_weight += model->Gradient(batch, p, absl::MakeSpan(g)).weight;
+      for (AlignedFloats& values : gradient) RoundToWire(problem.encoding, values.size(), values.data());
       Gradient& leaf = leaves[rank];
       leaf.empty = false;
       leaf.dense.resize(tensors.size());
@@ -281,21 +406,12 @@ State Sequential(const Problem& problem) {
       }
       level = std::move(next);
     }
-    if (total_weight > 0) {
-      const auto scale = static_cast<float>(1 / total_weight);
-      for (size_t t = 0; t < tensors.size(); ++t) {
-        const float l2 = tensors[t].decay ? kL2 : 0;
-        if (tensors[t].sparse) {
-          for (auto& [key, row] : state.rows) {
-            auto g = level[0].rows.find(key);
-            for (size_t i = 0; i < row.size(); ++i) {
-              row[i].Step(problem.optimizer, clock + 1, g == level[0].rows.end() ? 0 : g->second[i], scale, l2);
-            }
-          }
-        } else {
-          for (size_t i = 0; i < state.dense[t].size(); ++i) {
-            state.dense[t][i].Step(problem.optimizer, clock + 1, level[0].dense[t][i], scale, l2);
-          }
+    if (total_weight > 0) Step(problem, tensors, clock, static_cast<float>(1 / total_weight), &level[0], &state);
+    if (problem.mean_from.has_value()) {
+      const float weight = WeightInMean(*problem.mean_from, clock);
+      for (auto& tensor : state.dense) {
+        for (Cell& cell : tensor) {
+          cell.average = weight == 1 ? cell.w : cell.average + weight * (cell.w - cell.average);
         }
       }
     }
@@ -312,6 +428,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   std::vector<ServerNodeOptions> nodes(servers);
   for (uint32_t s = 0; s < servers; ++s) {
     nodes[s].staleness = problem.staleness;
+    nodes[s].encoding = problem.encoding;
     StoreOptions& store = nodes[s].store;
     store.tensors = tensors;
     store.geometry = problem.geometry;
@@ -322,6 +439,12 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
     store.rule = std::move(*UpdateRule::Make(problem.optimizer));
     store.rate = [](Clock) { return kRate; };
     store.l2 = kL2;
+    store.clip = problem.clip;
+    if (problem.noise > 0) store.noise = [noise = problem.noise](Clock) { return noise; };
+    if (problem.momentum_schedule) store.momentum = [](Clock t) { return MomentumAt(t.value); };
+    if (problem.mean_from.has_value()) {
+      store.average_weight = [from = *problem.mean_from](Clock t) { return WeightInMean(from, t.value); };
+    }
   }
   auto cluster = InProcessCluster::Create(nodes, faults);
   EXPECT_TRUE(cluster.ok()) << cluster.status();
@@ -331,6 +454,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   client.geometry = problem.geometry;
   client.map = map;
   client.resend_after = absl::Milliseconds(50);
+  client.encoding = problem.encoding;
   auto connect = [&] {
     Connection connection;
     connection.transport = (*cluster)->NewTransport();
@@ -352,7 +476,8 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
       options.geometry = problem.geometry;
       options.ranks = kRanks;
       options.clocks = kClocks;
-      options.l2 = kL2;
+      options.penalty.l2 = kL2;
+      options.rounded = problem.encoding != WireEncoding::kF32;
       Trainer trainer(options, model.get(), &source, nullptr, nullptr, connect, &control, &time);
       const absl::Status status = trainer.Run();
       EXPECT_TRUE(status.ok()) << status;
@@ -368,6 +493,7 @@ std::vector<std::vector<float>> Distributed(const Problem& problem, uint32_t ser
   for (const auto& [slot, key] : order) keys.push_back(key);
   PullSpec pull;
   pull.clock = Clock(kClocks + problem.staleness);
+  pull.averaged = problem.mean_from.has_value();
   for (size_t t = 0; t < tensors.size(); ++t) {
     values[t].Resize(tensors[t].sparse ? 60 * tensors[t].dim() : tensors[t].elements());
     pull.dense.push_back(tensors[t].sparse ? nullptr : values[t].data());
@@ -410,8 +536,11 @@ void ExpectSameBits(const Problem& problem, const Shapes& shapes = {{1, 1}, {2, 
           for (const Cell& cell : row) reference.push_back(cell.w);
         }
       } else {
-        for (const Cell& cell : expected.dense[t]) reference.push_back(cell.w);
+        for (const Cell& cell : expected.dense[t]) {
+          reference.push_back(problem.mean_from.has_value() ? cell.average : cell.w);
+        }
       }
+      RoundToWire(problem.encoding, reference.size(), reference.data());  // as they are read
       ASSERT_EQ(found[t].size(), reference.size());
       for (size_t i = 0; i < reference.size(); ++i) {
         ASSERT_EQ(found[t][i], reference[i])
@@ -448,6 +577,8 @@ constexpr const char* kRules[] = {
     "adamw {}",
     "amsgrad { beta2: 0.9 }",
     "ftrl { l1: 0.01 l2: 0.1 }",
+    "sgd {} proximal { group_lasso: 0.3 }",
+    "momentum { momentum: 0.8 dampening: 0.8 } proximal { l1: 0.01 l2: 0.1 group_lasso: 0.2 }",
 };
 
 TEST(SequentialReference, MlpUnderEveryRule) {
@@ -481,6 +612,72 @@ TEST(SequentialReference, SparseTableUnderEveryRule) {
   ExpectSameBits(problem);
   problem.staleness = 1;
   ExpectSameBits(problem);
+}
+
+// Steps that wait for norms of whole tensors, whose blocks lie on several servers.
+TEST(SequentialReference, ClippingAndLayerwiseRates) {
+  Problem problem = Mlp();
+  for (const char* rule : {"lars { trust: 0.05 }", "lamb {}"}) {
+    SCOPED_TRACE(rule);
+    problem.optimizer = Rule(rule);
+    ExpectSameBits(problem);
+  }
+  problem.clip.value = 0.05f;
+  ExpectSameBits(problem, {{2, 3}});
+  problem.optimizer = Rule("lars { trust: 0.05 }");
+  problem.clip.global_norm = 0.4;
+  ExpectSameBits(problem, {{2, 3}});
+  problem.optimizer = Rule("momentum {}");
+  for (const ClipBounds& clip : {ClipBounds{0, 0.2, 0}, ClipBounds{0, 0, 0.3}, ClipBounds{0.1f, 0.2, 0.3}}) {
+    problem.clip = clip;
+    problem.staleness = 0;
+    ExpectSameBits(problem);
+    problem.staleness = 2;
+    ExpectSameBits(problem, {{3, 2}});
+  }
+}
+
+TEST(SequentialReference, ClippingOfTables) {
+  Problem problem;
+  problem.sparse = true;
+  problem.model.mutable_logistic()->set_sparse_table(true);
+  problem.optimizer = Rule("adam {}");
+  for (const ClipBounds& clip : {ClipBounds{0.05f, 0, 0}, ClipBounds{0, 0.2, 0}, ClipBounds{0.2f, 0.5, 0.3}}) {
+    problem.clip = clip;
+    problem.staleness = 0;
+    ExpectSameBits(problem);
+    problem.staleness = 1;
+    ExpectSameBits(problem, {{2, 3}});
+  }
+}
+
+TEST(SequentialReference, NoiseAveragesAndSchedulesOfMomentum) {
+  Problem problem = Mlp();
+  problem.optimizer = Rule("momentum {}");
+  problem.noise = 0.01f;
+  ExpectSameBits(problem, {{1, 1}, {3, 2}});
+  problem.momentum_schedule = true;
+  problem.clip.global_norm = 0.3;
+  ExpectSameBits(problem, {{2, 3}});
+  problem.mean_from = 5;
+  ExpectSameBits(problem, {{1, 1}, {3, 2}});
+}
+
+// Numbers of 16 bits on the wire: each rank's gradient is rounded by itself, so that the bits are still those of any
+// number of workers.
+TEST(SequentialReference, HalvesOnTheWire) {
+  for (const WireEncoding encoding : {WireEncoding::kFp16, WireEncoding::kBf16}) {
+    Problem problem = Mlp();
+    problem.optimizer = Rule("adam {}");
+    problem.encoding = encoding;
+    ExpectSameBits(problem);
+    Problem table;
+    table.sparse = true;
+    table.model.mutable_logistic()->set_sparse_table(true);
+    table.optimizer = Rule("adagrad {}");
+    table.encoding = encoding;
+    ExpectSameBits(table);
+  }
 }
 
 }  // namespace

@@ -6,8 +6,8 @@ namespace descent {
 
 ClientSession::ClientSession(ClientOptions options, ClientFaults faults)
     : options_(std::move(options)),
-      layout_(
-          std::make_shared<ModelLayout>(options_.tensors, options_.geometry, options_.map, options_.max_payload_bytes)),
+      layout_(std::make_shared<ModelLayout>(options_.tensors, options_.geometry, options_.map,
+                                            options_.max_payload_bytes, options_.encoding)),
       core_(ClientCore::Options{options_.envelope, options_.map.servers, options_.resend_after, faults,
                                 options_.backup_ranks}) {}
 

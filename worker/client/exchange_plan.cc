@@ -1,6 +1,7 @@
 #include "worker/client/exchange_plan.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -21,8 +22,14 @@ constexpr uint64_t kKeyBytes = sizeof(uint64_t);
 
 }  // namespace
 
-ModelLayout::ModelLayout(std::vector<TensorSpec> s, Geometry g, PartitionMap m, size_t max_payload)
-    : specs(std::move(s)), geometry(g), map(std::move(m)), max_payload_bytes(max_payload), dense(map.servers) {
+ModelLayout::ModelLayout(std::vector<TensorSpec> s, Geometry g, PartitionMap m, size_t max_payload, WireEncoding e)
+    : specs(std::move(s)),
+      geometry(g),
+      map(std::move(m)),
+      max_payload_bytes(max_payload),
+      encoding(e),
+      float_bytes(BytesPerFloat(e)),
+      dense(map.servers) {
   for (uint32_t t = 0; t < specs.size(); ++t) {
     if (specs[t].sparse) continue;
     const uint32_t blocks = geometry.blocks(specs[t]);
@@ -33,12 +40,21 @@ ModelLayout::ModelLayout(std::vector<TensorSpec> s, Geometry g, PartitionMap m, 
   }
 }
 
-size_t WriteParts(const Payload& payload, const std::vector<PartWrite>& writes) {
+size_t WriteParts(const Payload& payload, const std::vector<PartWrite>& writes, WireEncoding encoding) {
   PayloadReader reader(payload);
   size_t at = 0, copied = 0;
   for (const PartWrite& write : writes) {
     reader.Skip(write.offset - at);
-    reader.CopyTo(write.to, write.bytes);
+    if (encoding == WireEncoding::kF32) {
+      reader.CopyTo(write.to, write.bytes);
+    } else {
+      std::array<std::byte, 4096> halves;
+      for (size_t done = 0; done < write.bytes; done += halves.size()) {
+        const size_t bytes = std::min(halves.size(), write.bytes - done);
+        reader.CopyTo(halves.data(), bytes);
+        DecodeHalves(encoding, bytes / 2, halves.data(), write.to + done / 2);
+      }
+    }
     at = write.offset + write.bytes;
     copied += write.bytes;
   }
@@ -150,7 +166,8 @@ absl::Status ExchangePlan::AddPush(const PushSpec& push) {
       for (const ModelLayout::DenseBlock& block : layout_->dense[leg.server.value]) {
         const float* tensor = push.dense[block.id.tensor.value];
         if (tensor == nullptr) continue;
-        Room(leg, uint64_t{block.size} * sizeof(float)).dense.push_back({block.id, tensor + block.begin, block.size});
+        Room(leg, uint64_t{block.size} * layout_->float_bytes)
+            .dense.push_back({block.id, tensor + block.begin, block.size});
         ++leg.contributions;
       }
     }
@@ -162,7 +179,7 @@ absl::Status ExchangePlan::AddPush(const PushSpec& push) {
     DESCENT_RETURN_IF_ERROR(
         ForEachSlot(layout_->geometry, table.keys, [&](uint32_t slot, size_t first, size_t count) -> absl::Status {
           const BlockId id{table.table, slot};
-          const uint64_t bytes = count * (kKeyBytes + dim * sizeof(float));
+          const uint64_t bytes = count * (kKeyBytes + dim * layout_->float_bytes);
           if (bytes > kMaxPartBytes) return TooLarge(*layout_, id, count, bytes, kMaxPartBytes);
           Leg& leg = legs_[layout_->map.server(id).value];
           Room(leg, bytes)
@@ -183,6 +200,7 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
   pull_.emplace();
   pull_->rank = pull.rank;
   pull_->clock = pull.clock;
+  pull_->averaged = pull.averaged;
   versions_ = pull.versions;
   bool any = false;
   if (!pull.dense.empty()) {
@@ -196,8 +214,8 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
       for (const ModelLayout::DenseBlock& block : blocks) {
         float* tensor = pull.dense[block.id.tensor.value];
         if (tensor == nullptr) continue;
-        leg.parts.push_back(
-            {block.id, 0, false, block.size, nullptr, tensor + block.begin, uint64_t{block.size} * sizeof(float)});
+        leg.parts.push_back({block.id, 0, false, block.size, nullptr, tensor + block.begin,
+                             uint64_t{block.size} * layout_->float_bytes});
       }
       leg.all_dense = !leg.parts.empty() && leg.parts.size() == blocks.size();
       if (!leg.parts.empty()) leg.chunks = 1;
@@ -211,7 +229,7 @@ absl::Status ExchangePlan::AddPull(const PullSpec& pull) {
     DESCENT_RETURN_IF_ERROR(
         ForEachSlot(layout_->geometry, table.keys, [&](uint32_t slot, size_t first, size_t count) -> absl::Status {
           const BlockId id{table.table, slot};
-          const uint64_t keys = count * kKeyBytes, rows = count * dim * sizeof(float);
+          const uint64_t keys = count * kKeyBytes, rows = count * dim * layout_->float_bytes;
           if (std::max(keys, rows) > kMaxPulledPartBytes) {
             return TooLarge(*layout_, id, count, std::max(keys, rows), kMaxPulledPartBytes);
           }
@@ -274,7 +292,7 @@ Request ExchangePlan::Build(const Envelope& envelope, const ClientCore::Send& se
   uint64_t small = 0;
   if (message != nullptr) {
     for (const SparsePush& part : message->sparse) {
-      const uint64_t bytes = part.count * (kKeyBytes + part.dim * sizeof(float));
+      const uint64_t bytes = part.count * (kKeyBytes + part.dim * layout_->float_bytes);
       if (bytes < kGatherBytes) small += bytes;
     }
   }
@@ -298,25 +316,42 @@ Request ExchangePlan::Build(const Envelope& envelope, const ClientCore::Send& se
     flush();
     request.payload.Append(from, bytes, owner);
   };
+  const bool halves = layout_->encoding != WireEncoding::kF32;
+  const auto gather_floats = [&](const float* from, uint64_t n) {
+    if (!halves) return gather(from, n * sizeof(float));
+    EncodeHalves(layout_->encoding, n, from, gathered.get() + end);
+    end += n * layout_->float_bytes;
+    *copied += n * layout_->float_bytes;
+  };
+  const auto lend_floats = [&](const float* from, uint64_t n) {
+    if (!halves) return lend(from, n * sizeof(float));
+    flush();
+    const uint64_t bytes = n * layout_->float_bytes;
+    std::shared_ptr<std::byte[]> own(new std::byte[bytes]);
+    EncodeHalves(layout_->encoding, n, from, own.get());
+    request.payload.Append(own.get(), bytes, own);
+    *copied += bytes;
+  };
 
   if (message != nullptr) {
     PushFrame& push = request.push.emplace(*push_);
     push.contributions = leg.contributions;
+    push.encoding = layout_->encoding;
     push.dense.reserve(message->dense.size());
     for (const DensePush& part : message->dense) {
       push.dense.push_back({part.id, 0});
-      lend(part.from, uint64_t{part.size} * sizeof(float));
+      lend_floats(part.from, part.size);
     }
     push.sparse.reserve(message->sparse.size());
     for (const SparsePush& part : message->sparse) {
       push.sparse.push_back({part.id, part.count, 0});
-      const uint64_t keys = part.count * kKeyBytes, rows = uint64_t{part.count} * part.dim * sizeof(float);
-      if (keys + rows < kGatherBytes) {
+      const uint64_t keys = part.count * kKeyBytes, floats = uint64_t{part.count} * part.dim;
+      if (keys + floats * layout_->float_bytes < kGatherBytes) {
         gather(part.keys, keys);
-        gather(part.rows, rows);
+        gather_floats(part.rows, floats);
       } else {
         lend(part.keys, keys);
-        lend(part.rows, rows);
+        lend_floats(part.rows, floats);
       }
     }
   }
@@ -344,8 +379,9 @@ Request ExchangePlan::Build(const Envelope& envelope, const ClientCore::Send& se
 
 uint64_t ExchangePlan::PartBytes(BlockId id, uint32_t keys) const {
   const TensorSpec& spec = layout_->specs[id.tensor.value];
-  return spec.sparse ? uint64_t{keys} * spec.dim() * sizeof(float)
-                     : uint64_t{layout_->geometry.block_size(spec, id.index)} * sizeof(float);
+  const uint64_t floats =
+      spec.sparse ? uint64_t{keys} * spec.dim() : uint64_t{layout_->geometry.block_size(spec, id.index)};
+  return floats * layout_->float_bytes;
 }
 
 absl::Status ExchangePlan::Check(uint32_t leg_index, const Reply& reply) const {

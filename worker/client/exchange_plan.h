@@ -17,6 +17,7 @@
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 #include "worker/client/client_core.h"
 #include "worker/client/parameter_client.h"
 
@@ -33,12 +34,14 @@ struct ModelLayout {
     uint32_t size = 0;   // elements
   };
   ModelLayout(std::vector<TensorSpec> specs, Geometry geometry, PartitionMap map,
-              size_t max_payload_bytes = kMaxPayloadBytes);
+              size_t max_payload_bytes = kMaxPayloadBytes, WireEncoding encoding = WireEncoding::kF32);
 
   std::vector<TensorSpec> specs;
   Geometry geometry;
   PartitionMap map;
   size_t max_payload_bytes;
+  WireEncoding encoding;
+  size_t float_bytes;                          // on the wire
   std::vector<std::vector<DenseBlock>> dense;  // per server, ascending by id
 };
 
@@ -48,8 +51,9 @@ struct PartWrite {
   size_t bytes = 0;
   float* to = nullptr;
 };
-// Returns the bytes copied.
-size_t WriteParts(const Payload& payload, const std::vector<PartWrite>& writes);
+// Returns the bytes taken from the payload.
+size_t WriteParts(const Payload& payload, const std::vector<PartWrite>& writes,
+                  WireEncoding encoding = WireEncoding::kF32);
 
 class ExchangePlan {
  public:

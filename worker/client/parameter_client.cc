@@ -14,7 +14,7 @@ namespace {
 class ThreadedClient final : public ParameterClient, private ClientTransport::Handler {
  public:
   ThreadedClient(ClientOptions options, ClientTransport* transport, const TimeSource* time)
-      : transport_(transport), time_(time), session_(std::move(options)) {
+      : transport_(transport), time_(time), encoding_(options.encoding), session_(std::move(options)) {
     transport_->Start(this);
   }
   ~ThreadedClient() override { Cancel(); }
@@ -108,7 +108,7 @@ class ThreadedClient final : public ParameterClient, private ClientTransport::Ha
       session_.OnReply(server, reply, time_->Now(), &out);
     }
     // Replies come one at a time and a ticket is not reported before this: the buffers are still ours to write.
-    WriteParts(reply.payload, out.writes);
+    WriteParts(reply.payload, out.writes, encoding_);
     Deliver(std::move(out));
   }
   void OnClosed(ServerId server, absl::Status why) override {
@@ -198,6 +198,7 @@ class ThreadedClient final : public ParameterClient, private ClientTransport::Ha
 
   ClientTransport* const transport_;
   const TimeSource* const time_;
+  const WireEncoding encoding_;
   Mutex wake_mu_;
   mutable Mutex mu_;
   CondVar changed_;

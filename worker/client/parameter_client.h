@@ -22,6 +22,7 @@
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/frame.h"
+#include "common/wire/half.h"
 
 namespace descent {
 
@@ -61,6 +62,7 @@ struct PullSpec {
   Clock clock;                // about to be computed
   std::vector<float*> dense;  // per tensor, the buffer to fill; null entries (tables) and an empty vector: not wanted
   std::vector<TableRows> sparse;
+  bool averaged = false;                         // dense tensors: the averages, where the job keeps them
   std::vector<PartVersion>* versions = nullptr;  // if not null, gets one for each part, in the order of arrival
 };
 
@@ -73,6 +75,7 @@ struct ClientOptions {
   PartitionMap map;
   absl::Duration resend_after = absl::Seconds(5);  // a request without any answer, Waiting included
   size_t max_payload_bytes = kMaxPayloadBytes;     // messages are filled up to this
+  WireEncoding encoding = WireEncoding::kF32;      // of gradients and parameters
   bool backup_ranks = false;                       // rounds may close without a rank of ours
 };
 

@@ -74,19 +74,25 @@ absl::StatusOr<BatchResult> ShareEvaluator::Evaluate(const Dataset& data, Rank r
   return total;
 }
 
-double Regularizer(const std::vector<TensorSpec>& tensors, double l1, double l2,
+double Regularizer(const std::vector<TensorSpec>& tensors, const Penalty& penalty,
                    const std::vector<const float*>& dense) {
-  double square = 0, absolute = 0;
+  double square = 0, absolute = 0, groups = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].decay || (l1 == 0 && l2 == 0)) continue;
+    if (!tensors[i].decay || (penalty.l1 == 0 && penalty.l2 == 0 && penalty.group == 0)) continue;
     if (tensors[i].sparse) return std::numeric_limits<double>::quiet_NaN();
     const float* values = dense[i];
-    for (uint64_t k = 0; k < tensors[i].elements(); ++k) {
-      square += static_cast<double>(values[k]) * values[k];
-      absolute += std::fabs(values[k]);
+    const uint64_t row = tensors[i].row_elements();
+    for (uint64_t begin = 0; begin < tensors[i].elements(); begin += row) {
+      double of_row = 0;
+      for (uint64_t k = begin; k < begin + row; ++k) {
+        of_row += static_cast<double>(values[k]) * values[k];
+        absolute += std::fabs(values[k]);
+      }
+      square += of_row;
+      groups += std::sqrt(of_row);
     }
   }
-  return l1 * absolute + 0.5 * l2 * square;
+  return penalty.l1 * absolute + 0.5 * penalty.l2 * square + penalty.group * groups;
 }
 
 }  // namespace descent

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
+#include "common/job/optimizer_spec.h"
 #include "common/tensor/tensor_spec.h"
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
@@ -54,8 +55,9 @@ class ShareEvaluator {
   std::vector<float> predicted_;
 };
 
-// l1 ||w||_1 + l2/2 ||w||^2 over tensors that decay; NaN where tables are among them: no worker sees all rows.
-double Regularizer(const std::vector<TensorSpec>& tensors, double l1, double l2,
+// What the job adds to the mean loss, over tensors that decay; NaN where tables are among them: no worker sees all
+// rows.
+double Regularizer(const std::vector<TensorSpec>& tensors, const Penalty& penalty,
                    const std::vector<const float*>& dense);
 
 }  // namespace descent

@@ -301,6 +301,11 @@ class Trainer::Impl {
         have_.emplace(clock, group);
       }
       if (EvaluatesAt(clock)) {
+        if (options_.averaged) {
+          const absl::Status pulled = PullAverages(clock, group[0]);
+          if (backup() && absl::IsNotFound(pulled)) return Rejoin(group);
+          DESCENT_RETURN_IF_ERROR(pulled);
+        }
         for (Rank rank : group) DESCENT_RETURN_IF_ERROR(Evaluate(rank, clock));
       }
     }
@@ -323,7 +328,7 @@ class Trainer::Impl {
       }
     }
     std::vector<Span> spans;
-    if (options_.consistency.apply_push || backup()) {
+    if (options_.consistency.apply_push || backup() || options_.rounded) {
       for (Rank rank : group) spans.push_back({rank, 1});
     } else {
       // One push carries one incarnation; ranks that moved here hold others.
@@ -399,9 +404,7 @@ class Trainer::Impl {
   bool ReadsAll(Clock clock) const {
     return clock.value >= options_.clocks && options_.consistency.staleness != kUnbounded;
   }
-  Clock ReadClock(Clock clock) const {
-    return ReadsAll(clock) ? Clock(clock.value + options_.consistency.staleness) : clock;
-  }
+  Clock ReadClock(Clock clock) const { return ReadsAll(clock) ? Clock(clock.value + StalenessOf(clock)) : clock; }
 
   Incarnation IncarnationOf(Rank rank) const {
     auto lease = std::find_if(leases_.begin(), leases_.end(), [&](const LeasedRank& l) { return l.rank == rank; });
@@ -436,12 +439,27 @@ class Trainer::Impl {
     return pull;
   }
 
+  absl::Status PullAverages(Clock clock, Rank rank) {
+    if (averages_.dense.empty()) LayOut(tensors_, &averages_);
+    PullSpec pull;
+    pull.rank = rank;
+    pull.clock = ReadClock(clock);
+    pull.dense = averages_.dense;
+    pull.averaged = true;
+    return Await(connection_.client->Exchange(std::nullopt, pull));
+  }
+  // What is evaluated.
+  std::vector<const float*> Evaluated() const {
+    if (!options_.averaged) return parameters_.Dense();
+    return {averages_.dense.begin(), averages_.dense.end()};
+  }
+
   PushSpec MakePush(const Span& span, Clock clock, const GradientSum& sum) const {
     PushSpec push;
     push.rank = span.first;
     push.span = span.size;
     push.clock = clock;
-    const uint64_t s = options_.consistency.staleness;
+    const uint64_t s = StalenessOf(clock);
     push.read_clock = options_.consistency.apply_push || s == 0 ? clock : Clock(clock.value - std::min(clock.value, s));
     push.incarnation = IncarnationOf(span.first);
     push.weight = sum.weight;
@@ -456,7 +474,15 @@ class Trainer::Impl {
     return push;
   }
 
-  bool records() const { return options_.record_order && options_.consistency.apply_push; }
+  // Of reads for `clock`; after the end that of the last one.
+  uint64_t StalenessOf(Clock clock) const {
+    const uint64_t last = std::max<uint64_t>(options_.clocks, 1) - 1;
+    return StalenessAt(options_.consistency.changes, options_.consistency.staleness, std::min(clock.value, last));
+  }
+
+  bool records() const {
+    return options_.consistency.apply_push && (options_.record_order || options_.consistency.tells_reads());
+  }
 
   absl::StatusOr<std::unique_ptr<GradientSum>> ComputeSpan(const Span& span, Clock clock) {
     if (span.size == 1) return ComputeRank(span.first, clock);
@@ -512,16 +538,16 @@ class Trainer::Impl {
     if (metrics) evaluation.metrics = metrics->Take();
     if (train_ == nullptr && validation_ == nullptr) {  // a model without data is its own objective
       DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
-      evaluation.validation = model_->Evaluate(*batch, parameters_.Dense());
+      evaluation.validation = model_->Evaluate(*batch, Evaluated());
     }
-    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.l1, options_.l2, parameters_.Dense());
+    if (rank.value == 0) evaluation.regularizer = Regularizer(tensors_, options_.penalty, Evaluated());
     evaluated_[rank] = clock;
     control_->Evaluated(evaluation);
     return absl::OkStatus();
   }
 
   absl::StatusOr<BatchResult> Share(const Dataset& data, Rank rank, Clock clock, MetricObserver* metrics) {
-    return evaluator_.Evaluate(data, rank, ReadClock(clock), parameters_.Dense(), metrics);
+    return evaluator_.Evaluate(data, rank, ReadClock(clock), Evaluated(), metrics);
   }
 
   std::unique_ptr<GradientSum> Acquire() {
@@ -562,6 +588,7 @@ class Trainer::Impl {
   std::optional<std::pair<Clock, std::vector<Rank>>> have_;
   std::pair<Clock, std::vector<Rank>> next_;
   HeldParameters parameters_;
+  GradientSum averages_;      // laid out like a gradient
   ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 
   std::vector<std::pair<Rank, BatchResult>> results_;  // of the clock in hand

@@ -25,6 +25,7 @@
 #include "common/base/ids.h"
 #include "common/base/time_source.h"
 #include "common/job/job.h"
+#include "common/job/optimizer_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
@@ -114,7 +115,9 @@ struct TrainerOptions {
   bool objective = false;
   v1::Evaluation metrics;  // which, if any
   uint32_t evaluation_batch = 1024;
-  double l1 = 0, l2 = 0;      // of the objective, over tensors that are decayed
+  Penalty penalty;            // of the objective
+  bool rounded = false;       // gradients are rounded on the wire, each rank's by itself
+  bool averaged = false;      // averages of the parameters are evaluated
   bool record_order = false;  // PUSH: each push says what it was computed from
 };
 

@@ -106,9 +106,9 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.metrics = job.evaluation();
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
-  const Penalty penalty = PenaltyOf(job);
-  options.l1 = penalty.l1;
-  options.l2 = penalty.l2;
+  options.penalty = PenaltyOf(job);
+  options.averaged = job.has_averaging();
+  options.rounded = EncodingOf(job) != WireEncoding::kF32;
   options.record_order = job.record_order();
   return options;
 }
@@ -122,6 +122,7 @@ absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run,
   client.envelope.generation = Generation(news.generation());
   client.envelope.map_epoch = news.map().epoch();
   client.geometry = GeometryOf(job.job());
+  client.encoding = EncodingOf(job.job());
   client.backup_ranks = ConsistencyOf(job.job()).backup_ranks > 0;
   client.tensors = data.model->tensors();
   DESCENT_ASSIGN_OR_RETURN(client.map, FromMessage(news.map(), client.tensors, client.geometry));
