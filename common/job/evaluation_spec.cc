@@ -4,22 +4,14 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/job/model_spec.h"
 
 namespace descent {
 
 std::optional<Prediction> PredictionOf(const v1::ModelSpec& model) {
-  switch (model.kind_case()) {
-    case v1::ModelSpec::kLinear:
-      return Prediction{false, 0};
-    case v1::ModelSpec::kLogistic:
-      return Prediction{true, 2};
-    case v1::ModelSpec::kSoftmax:
-      return Prediction{true, model.softmax().classes()};
-    case v1::ModelSpec::kMlp:
-      return Prediction{true, model.mlp().classes()};
-    default:
-      return std::nullopt;
-  }
+  if (!ReadsData(model) || model.has_custom() || model.kind_case() == v1::ModelSpec::KIND_NOT_SET) return std::nullopt;
+  const uint32_t classes = ClassesOf(model);
+  return Prediction{classes > 0, classes};
 }
 
 void ResolveEvaluationMetrics(v1::Evaluation* evaluation) {
@@ -35,7 +27,9 @@ void CheckEvaluationMetrics(const v1::JobSpec& job, JobErrors* errors) {
   if (evaluation.every_case() == v1::Evaluation::EVERY_NOT_SET || !data) {
     errors->Error("evaluation.metrics", "nothing is evaluated on data");
   }
-  if (const std::optional<Prediction> prediction = PredictionOf(job.model()); prediction.has_value()) {
+  if (job.model().has_autoencoder()) {
+    errors->Error("evaluation", "metrics are of labels, but an autoencoder's target is its input");
+  } else if (const std::optional<Prediction> prediction = PredictionOf(job.model()); prediction.has_value()) {
     if (const absl::Status fit = CheckMetrics(evaluation, *prediction); !fit.ok()) {
       errors->Error("evaluation", fit.message());
     }
