@@ -37,6 +37,9 @@ absl::Status RunPredict(const PredictArguments& arguments) {
   if (options.metrics && summary.rows > 0) {
     absl::StrAppendFormat(&line, ", loss %.6g", summary.loss);
     if (summary.classifier) absl::StrAppendFormat(&line, ", accuracy %.6g", summary.accuracy);
+    for (const auto& [name, value] : summary.metrics.values) {
+      if (name != "accuracy") absl::StrAppendFormat(&line, ", %s %.6g", name, value);
+    }
   }
   std::fprintf(stderr, "%s\n", line.c_str());
   return absl::OkStatus();

@@ -50,6 +50,11 @@ absl::StatusOr<v1::Dataset> SpecOf(const v1::JobSpec& job, const std::string& fo
   } else if (!same) {
     return absl::InvalidArgumentError(absl::StrCat("--format ", format, ": expected idx, libsvm or csv"));
   }
+  // Weights are of the training: here their column is one that is left out.
+  if (spec.has_csv() && !spec.csv().weight().empty()) {
+    spec.mutable_csv()->add_ignore(spec.csv().weight());
+    spec.mutable_csv()->clear_weight();
+  }
   return spec;
 }
 
@@ -125,7 +130,7 @@ absl::StatusOr<Output> Create(const std::string& path) {
 
 // A label that the reader takes.
 std::string AnyLabel(const v1::Csv& csv, LabelKind labels) {
-  if (csv.label_map().empty()) return labels == LabelKind::kNumber ? "1" : "0";
+  if (csv.label_map().empty()) return labels == LabelKind::kNumber || labels == LabelKind::kCount ? "1" : "0";
   std::string least;
   for (const auto& entry : csv.label_map()) {
     if (least.empty() || entry.first < least) least = entry.first;

@@ -14,14 +14,22 @@
 namespace descent {
 namespace {
 
-std::string Metrics(const nlohmann::json& summary) {
+using Json = nlohmann::ordered_json;
+
+std::string Metrics(const Json& summary) {
   std::string line;
+  const auto add = [&](const std::string& name, const Json& value) {
+    absl::StrAppend(&line, line.empty() ? "" : ", ", name, absl::StrFormat(" %.6g", value.get<double>()));
+  };
   for (const char* name : {"training_loss", "loss", "accuracy", "objective"}) {
     const auto found = summary.find(name);
     if (found == summary.end() || !found->is_number()) continue;
-    absl::StrAppend(&line, line.empty() ? "" : ", ",
-                    absl::string_view(name) == "training_loss" ? "training loss" : name,
-                    absl::StrFormat(" %.6g", found->get<double>()));
+    add(absl::string_view(name) == "training_loss" ? "training loss" : name, *found);
+  }
+  const auto metrics = summary.find("metrics");
+  if (metrics == summary.end() || !metrics->is_object()) return line;
+  for (const auto& [name, value] : metrics->items()) {
+    if (value.is_number()) add(Printable(name), value);
   }
   return line;
 }
@@ -35,10 +43,10 @@ bool Exists(const std::string& path) {
 
 std::vector<std::string> RunReport(const RunEnd& end) {
   std::vector<std::string> lines;
-  nlohmann::json summary = nlohmann::json::object();
+  Json summary = Json::object();
   if (const auto text = ReadFile(end.run_dir + "/summary.json"); text.ok()) {
-    summary = nlohmann::json::parse(*text, nullptr, false);
-    if (!summary.is_object()) summary = nlohmann::json::object();
+    summary = Json::parse(*text, nullptr, false);
+    if (!summary.is_object()) summary = Json::object();
   }
   const auto text_of = [&summary](const char* name) {
     const auto found = summary.find(name);
@@ -58,6 +66,7 @@ std::vector<std::string> RunReport(const RunEnd& end) {
     if (rate->get<double>() > 0) absl::StrAppend(&lines.back(), ", ", Rate(rate->get<double>()), " examples/s");
   }
   if (const std::string metrics = Metrics(summary); !metrics.empty()) lines.push_back(metrics);
+  if (const std::string reason = text_of("ended_by"); !reason.empty()) lines.push_back(absl::StrCat("ended by ", reason));
   if (Exists(end.run_dir + "/model")) {
     lines.push_back(absl::StrCat("model ", end.run_dir, "/model"));
     std::string hash = text_of("parameters_sha256");

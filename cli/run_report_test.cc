@@ -42,6 +42,13 @@ TEST_F(RunReportTest, Finished) {
             "run directory RUN");
 }
 
+TEST_F(RunReportTest, MetricsOfOneNumberAreToldInTheirOrder) {
+  end_.result = "finished";
+  std::ofstream(end_.run_dir + "/summary.json")
+      << R"({"clocks": 10, "loss": 0.3, "metrics": {"roc_auc": 0.75, "f1_macro": 0.5, "f1_per_class": [0.25, 0.75]}})";
+  EXPECT_EQ(Report(), "finished after 1:05: 10 rounds\nloss 0.3, roc_auc 0.75, f1_macro 0.5\nrun directory RUN");
+}
+
 TEST_F(RunReportTest, FailedEndsWithTheFirstCause) {
   end_.result = "failed";
   end_.own_cause = "worker 2 ended";

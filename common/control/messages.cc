@@ -44,6 +44,9 @@ v1::TensorSpec ToMessage(const TensorSpec& spec) {
     case Initializer::Kind::kNormal:
       initializer->set_kind(v1::Initializer::NORMAL);
       break;
+    case Initializer::Kind::kOrthogonal:
+      initializer->set_kind(v1::Initializer::ORTHOGONAL);
+      break;
   }
   initializer->set_scale(spec.initializer.scale);
   return message;
@@ -84,6 +87,9 @@ absl::StatusOr<TensorSpec> FromMessage(const v1::TensorSpec& message) {
       break;
     case v1::Initializer::NORMAL:
       spec.initializer.kind = Initializer::Kind::kNormal;
+      break;
+    case v1::Initializer::ORTHOGONAL:
+      spec.initializer.kind = Initializer::Kind::kOrthogonal;
       break;
     default:
       return absl::InvalidArgumentError(absl::StrCat("tensor '", spec.name, "' has the unknown initializer ",
@@ -172,7 +178,7 @@ ScalarTotals FromMessage(const v1::ScalarTotals& message) {
 
 std::string Describe(const TensorSpec& spec) {
   static constexpr const char* kRoles[] = {"trainable", "statistic", "frozen", "auxiliary"};
-  static constexpr const char* kKinds[] = {"zero", "constant", "uniform", "normal"};
+  static constexpr const char* kKinds[] = {"zero", "constant", "uniform", "normal", "orthogonal"};
   std::string text = absl::StrCat("'", spec.name, "' ", spec.sparse ? "table of rows" : "float32", "[",
                                   absl::StrJoin(spec.shape, ", "), "] ", kRoles[static_cast<int>(spec.role)],
                                   spec.decay ? ", decayed, " : ", ", kKinds[static_cast<int>(spec.initializer.kind)]);

@@ -36,6 +36,8 @@ class JobErrors {
   // What holds for every field of a kind: numbers are finite, enum values have a name.
   void Plain(const google::protobuf::Message& message, const std::string& prefix);
 
+  void Add(const JobErrors& other) { lines_.insert(lines_.end(), other.lines_.begin(), other.lines_.end()); }
+
   absl::Status status() const;  // OK, or INVALID_ARGUMENT with all lines
 
  private:

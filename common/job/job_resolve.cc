@@ -4,17 +4,16 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/job/evaluation_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
+#include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
 #include "common/job/step_spec.h"
+#include "common/job/stopping_spec.h"
 
 namespace descent {
 namespace {
-
-bool ReadsData(const v1::ModelSpec& model) {
-  return !model.has_quadratic() && !(model.has_custom() && model.custom().no_data());
-}
 
 void ResolveDataset(v1::Dataset* dataset) {
   if (dataset->has_idx() && dataset->idx().scale() == 0) dataset->mutable_idx()->set_scale(1.0 / 255);
@@ -32,14 +31,6 @@ void ResolveData(const std::string& job_dir, v1::DataSpec* data) {
   if (data->cache_bytes() == 0) data->set_cache_bytes(uint64_t{8} << 30);
   if (data->shard_rows() == 0) data->set_shard_rows(65536);
   if (data->window_shards() == 0) data->set_window_shards(4);
-}
-
-void ResolveModel(v1::ModelSpec* model) {
-  if (model->has_mlp() && model->mlp().initialization() == v1::DEFAULT_INITIALIZATION) {
-    model->mutable_mlp()->set_initialization(model->mlp().activation() == v1::RELU ? v1::HE : v1::XAVIER);
-  }
-  if (model->has_quadratic() && model->quadratic().dim() == 0) model->mutable_quadratic()->set_dim(1);
-  if (model->max_bytes() == 0) model->set_max_bytes(uint64_t{64} << 30);
 }
 
 void ResolveCluster(uint32_t servers, uint32_t workers, v1::Cluster* cluster) {
@@ -79,6 +70,8 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
     evaluation->set_every_epochs(1);
   }
   if (evaluation->batch_size() == 0) evaluation->set_batch_size(1024);
+  ResolveEvaluationMetrics(evaluation);
+  ResolveStopping(job);
   const bool cuts = job->checkpoint().every_rounds() != 0 || job->checkpoint().every_seconds() > 0;
   if (cuts && job->checkpoint().keep() == 0) job->mutable_checkpoint()->set_keep(3);
   if (job->metrics().every_rounds() == 0) job->mutable_metrics()->set_every_rounds(50);

@@ -52,6 +52,10 @@ model {
     hidden: 8
     classes: 10
     initialization: HE
+    loss {
+      softmax {
+      }
+    }
   }
   max_bytes: 68719476736
 }
@@ -105,6 +109,40 @@ TEST(ResolveJob, DampeningOfZeroSaidOrNotIsTheSameJob) {
   EXPECT_EQ(JobFingerprint(said), fingerprint);
   said.mutable_optimizer()->mutable_momentum()->set_dampening(0.5);
   EXPECT_NE(JobFingerprint(said), fingerprint);
+}
+
+TEST(ResolveJob, TheUsualLossSaidOrNotIsTheSameJob) {
+  v1::JobSpec linear = Resolved("ranks: 5 model { linear {} }");
+  EXPECT_TRUE(linear.model().linear().loss().has_squared());
+  uint64_t fingerprint = JobFingerprint(linear);
+  linear.mutable_model()->mutable_linear()->clear_loss();  // as jobs were resolved before there was any
+  EXPECT_EQ(JobFingerprint(linear), fingerprint);
+  linear.mutable_model()->mutable_linear()->mutable_loss()->mutable_absolute();
+  EXPECT_NE(JobFingerprint(linear), fingerprint);
+  v1::JobSpec mlp = Resolved("ranks: 5 model { mlp { hidden: 3 classes: 2 } }");
+  EXPECT_TRUE(mlp.model().mlp().loss().has_softmax());
+  fingerprint = JobFingerprint(mlp);
+  mlp.mutable_model()->mutable_mlp()->clear_loss();
+  EXPECT_EQ(JobFingerprint(mlp), fingerprint);
+  mlp.mutable_model()->mutable_mlp()->mutable_loss()->mutable_softmax()->set_focal_gamma(2);
+  EXPECT_NE(JobFingerprint(mlp), fingerprint);
+}
+
+TEST(ResolveJob, Models) {
+  EXPECT_EQ(Resolved("model { linear { loss { huber {} } } }").model().linear().loss().huber().delta(), 1);
+  const v1::Mlp elu = Resolved("model { mlp { activation: ELU } }").model().mlp();
+  EXPECT_EQ(elu.activation_alpha(), 1);
+  EXPECT_EQ(elu.initialization(), v1::HE);
+  EXPECT_EQ(Resolved("model { autoencoder { activation: LEAKY_RELU } }").model().autoencoder().activation_alpha(),
+            0.01);
+  EXPECT_EQ(Resolved("model { mlp { initialization: ORTHOGONAL } }").model().mlp().initial_scale(), 1);
+  EXPECT_TRUE(Resolved("model { factorization_machine {} }").model().factorization_machine().loss().has_logistic());
+  const v1::Convolution convolution =
+      Resolved("model { convolution { layer { pool: MAX_POOL } layer {} } }").model().convolution();
+  EXPECT_EQ(convolution.channels(), 1u);
+  EXPECT_EQ(convolution.layer(0).stride(), 1u);
+  EXPECT_EQ(convolution.layer(0).pool_size(), 2u);
+  EXPECT_EQ(convolution.layer(1).pool_size(), 0u);
 }
 
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {

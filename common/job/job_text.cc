@@ -28,6 +28,10 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   if (decides.optimizer().has_momentum() && decides.optimizer().momentum().dampening() == 0) {
     decides.mutable_optimizer()->mutable_momentum()->clear_dampening();  // likewise
   }
+  if (decides.model().linear().loss().has_squared()) decides.mutable_model()->mutable_linear()->clear_loss();
+  if (const v1::Loss& loss = decides.model().mlp().loss(); loss.has_softmax() && loss.softmax().focal_gamma() == 0) {
+    decides.mutable_model()->mutable_mlp()->clear_loss();
+  }
   if (decides.has_data()) {
     decides.mutable_data()->clear_root();
     decides.mutable_data()->clear_cache_bytes();

@@ -2,15 +2,19 @@
 #include <cmath>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/job/evaluation_spec.h"
 #include "common/job/job.h"
 #include "common/job/job_errors.h"
 #include "common/job/learning_rate_spec.h"
+#include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
 #include "common/job/step_spec.h"
+#include "common/job/stopping_spec.h"
 
 namespace descent {
 namespace {
@@ -22,7 +26,8 @@ class Checker : private JobErrors {
   absl::Status Run() {
     Plain(job_, "");
     Top();
-    Model();
+    CheckModel(job_.model(), this);
+    if (job_.has_class_weights()) CheckClassWeights(job_.class_weights(), job_.model(), this);
     Data();
     ConsistencyMode();
     Rule();
@@ -61,57 +66,9 @@ class Checker : private JobErrors {
     Range<uint64_t>("metrics.every_rounds", job_.metrics().every_rounds(), 1, uint64_t{1} << 48);
   }
 
-  bool ReadsData() const {
-    return !job_.model().has_quadratic() && !(job_.model().has_custom() && job_.model().custom().no_data());
-  }
-  bool SparseTable() const {
-    return job_.model().linear().sparse_table() || job_.model().logistic().sparse_table() ||
-           job_.model().softmax().sparse_table();
-  }
-  uint32_t Classes() const {
-    if (job_.model().has_softmax()) return job_.model().softmax().classes();
-    if (job_.model().has_mlp()) return job_.model().mlp().classes();
-    return job_.model().has_logistic() ? 2 : 0;
-  }
-
-  void ClassesGiven(absl::string_view path, uint32_t classes) {
-    if (classes == 0) {
-      Error(path, "the number of classes is missing");
-    } else {
-      Range<uint64_t>(path, classes, 2, 65536);
-    }
-  }
-
-  void Model() {
-    switch (job_.model().kind_case()) {
-      case v1::ModelSpec::KIND_NOT_SET:
-        Error("model", "missing: one of linear, logistic, softmax, mlp, quadratic, custom");
-        break;
-      case v1::ModelSpec::kSoftmax:
-        ClassesGiven("model.softmax.classes", job_.model().softmax().classes());
-        break;
-      case v1::ModelSpec::kMlp: {
-        const v1::Mlp& mlp = job_.model().mlp();
-        ClassesGiven("model.mlp.classes", mlp.classes());
-        if (mlp.hidden_size() == 0) Error("model.mlp.hidden", "no hidden layer; without one it is softmax");
-        Range<uint64_t>("model.mlp.hidden", mlp.hidden_size(), 0, 1000);
-        for (int i = 0; i < mlp.hidden_size(); ++i) {
-          Range<uint64_t>(absl::StrCat("model.mlp.hidden[", i, "]"), mlp.hidden(i), 1, 1 << 24);
-        }
-        break;
-      }
-      case v1::ModelSpec::kQuadratic:
-        Range<uint64_t>("model.quadratic.dim", job_.model().quadratic().dim(), 1, uint64_t{1} << 40);
-        break;
-      case v1::ModelSpec::kCustom:
-        if (job_.model().custom().name().empty()) {
-          Error("model.custom.name", "missing: the name that the worker binary registers the model under");
-        }
-        break;
-      default:
-        break;
-    }
-  }
+  bool ReadsData() const { return descent::ReadsData(job_.model()); }
+  bool SparseTable() const { return HasTable(job_.model()); }
+  uint32_t Classes() const { return ClassesOf(job_.model()); }
 
   void Paths(const std::string& path, const google::protobuf::RepeatedPtrField<std::string>& files) {
     if (files.empty()) Error(path, "missing: a file or a pattern");
@@ -174,15 +131,17 @@ class Checker : private JobErrors {
     if (csv.delimiter().size() != 1 || csv.delimiter() == "\"" || csv.delimiter() == "\n" || csv.delimiter() == "\r") {
       Error(path + ".delimiter", "`", csv.delimiter(), "` is not one character other than a quote or a line's end");
     }
-    uint32_t column;
-    if (!csv.header() && !csv.label().empty() && !absl::SimpleAtoi(csv.label(), &column)) {
-      Error(path + ".label", "`", csv.label(), "` is a name, but there is no header: a column's number from 0");
+    for (const auto& [field, name] : {std::pair{".label", csv.label()}, std::pair{".weight", csv.weight()}}) {
+      uint32_t column;
+      if (!csv.header() && !name.empty() && !absl::SimpleAtoi(name, &column)) {
+        Error(path + field, "`", name, "` is a name, but there is no header: a column's number from 0");
+      }
     }
     if (csv.log_label() && (Classes() != 0 || csv.label_map_size() != 0)) {
       Error(path + ".log_label", "the labels are classes");
     }
-    if (csv.label_map_size() != 0 && job_.model().has_linear()) {
-      Error(path + ".label_map", "names classes, but the model predicts a number");
+    if (csv.label_map_size() != 0 && Classes() == 0 && !job_.model().has_custom()) {
+      Error(path + ".label_map", "names classes, but the model's labels are numbers");
     }
     const std::set<std::string> names = [&csv] {
       std::set<std::string> sorted;
@@ -284,6 +243,8 @@ class Checker : private JobErrors {
     }
     if (evaluation.objective() && !ReadsData()) Error("evaluation.objective", "the model reads no data");
     Range<uint64_t>("evaluation.batch_size", evaluation.batch_size(), 1, uint64_t{1} << 24);
+    CheckEvaluationMetrics(job_, this);
+    CheckStopping(job_, this);
 
     Positive("checkpoint.every_seconds", job_.checkpoint().every_seconds(), /*or_zero=*/true);
 

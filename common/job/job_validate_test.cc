@@ -48,7 +48,8 @@ TEST(ValidateJob, ListsEverythingAtOnce) {
             "rounds: 0 is not from 1 to 281474976710656\n"
             "l2: -1 is below 0\n"
             "slots: 3 is not a power of two\n"
-            "model: missing: one of linear, logistic, softmax, mlp, quadratic, custom\n"
+            "model: missing: one of linear, logistic, softmax, svm, poisson, factorization_machine, mlp, autoencoder, "
+            "wide_deep, convolution, recurrent, quadratic, custom\n"
             "learning_rate.constant: missing: how far a step goes");
 }
 
@@ -169,6 +170,95 @@ TEST(ValidateJob, Models) {
   EXPECT_EQ(ErrorOf(kQuadratic, {"data.train.csv.path=a"}), "data: the model reads no data");
 }
 
+// Of a model in the place of kMlp's.
+std::string ModelError(const std::string& model, std::initializer_list<const char*> changes = {}) {
+  std::string text = kMlp;
+  text.replace(text.find("mlp { hidden: 8 classes: 10 }"), 29, model);
+  return ErrorOf(text, changes);
+}
+
+TEST(ValidateJob, Losses) {
+  EXPECT_EQ(ModelError("linear { loss { huber { delta: 2 } } }"), "");
+  EXPECT_EQ(ModelError("linear { loss { huber { delta: 0 } } }"), "model.linear.loss.huber.delta: 0 is not above 0");
+  EXPECT_EQ(ModelError("linear { loss { quantile {} } }"), "model.linear.loss.quantile.tau: 0 is not between 0 and 1");
+  EXPECT_EQ(ModelError("linear { loss { epsilon_insensitive { epsilon: -1 } } }"),
+            "model.linear.loss.epsilon_insensitive.epsilon: -1 is below 0");
+  EXPECT_EQ(ModelError("linear { loss { hinge {} } }"),
+            "model.linear.loss: hinge is not of a number; expected squared, absolute, quantile, huber or "
+            "epsilon_insensitive (the kinds logistic, svm and poisson have losses of their own)");
+  EXPECT_EQ(ModelError("logistic { focal_gamma: -1 }"), "model.logistic.focal_gamma: -1 is not from 0 to 100");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { absolute {} } }"), "");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 3 loss { absolute {} } }"),
+            "model.mlp.classes: 3, but loss absolute is of a number");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 loss { hinge {} } }"),
+            "model.mlp.classes: 2, but loss hinge is of two classes: leave it out");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { softmax {} } }"), "model.mlp.classes: the number of classes is missing");
+}
+
+TEST(ValidateJob, Nets) {
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 activation_alpha: 0.5 }"),
+            "model.mlp.activation_alpha: is for LEAKY_RELU and ELU");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 activation: LEAKY_RELU activation_alpha: 1 }"),
+            "model.mlp.activation_alpha: 1 is not from 0 to below 1");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 initialization: NORMAL }"),
+            "model.mlp.initial_scale: 0 is not above 0");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 initialization: CONSTANT }"),
+            "model.mlp.initial_scale: missing: the value of CONSTANT (for 0 there is ZEROS)");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 classes: 2 initial_scale: 2 }"),
+            "model.mlp.initial_scale: is for CONSTANT, UNIFORM, NORMAL and ORTHOGONAL");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 hidden: 4 classes: 2 residual: true dropout: 1 }"),
+            "model.mlp.dropout: 1 is not from 0 to below 1\n"
+            "model.mlp.residual: no hidden layer is as wide as the one below it");
+  EXPECT_EQ(ModelError("autoencoder { classes: 2 loss { poisson {} } }"),
+            "model.autoencoder.loss: poisson is not of a number; expected squared, absolute, quantile, huber or "
+            "epsilon_insensitive (the kinds logistic, svm and poisson have losses of their own)\n"
+            "model.autoencoder.classes: 2, but its target is its input\n"
+            "model.autoencoder.hidden: no hidden layer: expected a code at least");
+  EXPECT_EQ(ModelError("recurrent { units: 3 classes: 2 }"), "model.recurrent.steps: 0 is not from 1 to 65536");
+}
+
+TEST(ValidateJob, Convolutions) {
+  EXPECT_EQ(ModelError("convolution { height: 28 width: 28 layer { filters: 4 kernel: 5 pool: MAX_POOL } "
+                       "layer { filters: 4 kernel: 12 } top { classes: 10 } }"),
+            "");
+  EXPECT_EQ(
+      ModelError("convolution { width: 28 top { classes: 10 } }"),
+      "model.convolution.height: 0 is not from 1 to 65536\nmodel.convolution.layer: missing: without one it is an mlp");
+  EXPECT_EQ(ModelError("convolution { height: 28 width: 28 layer { filters: 4 kernel: 5 pool: MAX_POOL } "
+                       "layer { filters: 4 kernel: 13 } top { classes: 10 } }"),
+            "model.convolution.layer[1].kernel: 13 does not fit 12 x 12");
+  EXPECT_EQ(
+      ModelError("convolution { height: 1 width: 9 layer { filters: 1 kernel: 3 pool: AVERAGE_POOL pool_size: 8 } "
+                 "top { classes: 10 } }"),
+      "model.convolution.layer[0].pool_size: 8 does not fit 1 x 7");
+  EXPECT_EQ(
+      ModelError("convolution { height: 9 width: 9 layer { kernel: 3 padding: 3 pool_size: 2 } top { classes: 10 } }"),
+      "model.convolution.layer[0].filters: 0 is not from 1 to 65536\n"
+      "model.convolution.layer[0].padding: 3 is not below the kernel's size, 3\n"
+      "model.convolution.layer[0].pool_size: is for MAX_POOL and AVERAGE_POOL");
+}
+
+TEST(ValidateJob, FactorizationMachines) {
+  EXPECT_EQ(ModelError("factorization_machine { deviation: 0 loss { softmax {} } }"),
+            "model.factorization_machine.dim: missing: how many numbers a feature's vector has\n"
+            "model.factorization_machine.loss: softmax is of many classes; the score is one number\n"
+            "model.factorization_machine.deviation: 0 is not above 0");
+  EXPECT_EQ(ModelError("factorization_machine { dim: 3 sparse_table: true }"),
+            "data.train: dense data, but the model's weights are a sparse_table, which takes libsvm\n"
+            "data.validation: dense data, but the model's weights are a sparse_table, which takes libsvm");
+}
+
+TEST(ValidateJob, ClassWeights) {
+  EXPECT_EQ(ErrorOf(kMlp, {"class_weights.balanced=true"}), "");
+  EXPECT_EQ(ErrorOf(kSparse, {"class_weights.weight=1,20"}), "");
+  EXPECT_EQ(ErrorOf(kSparse, {"class_weights.weight=1,2,3"}),
+            "class_weights.weight: 3 weights, but 2 classes; or set balanced");
+  EXPECT_EQ(ErrorOf(kSparse, {"class_weights.weight=1,-2"}), "class_weights.weight[1]: -2 is below 0");
+  EXPECT_EQ(ErrorOf(kSparse, {"class_weights.weight=1,2", "class_weights.balanced=true"}),
+            "class_weights: both weight and balanced are set");
+  EXPECT_EQ(ErrorOf(kCsv, {"class_weights.balanced=true"}), "class_weights: the model's labels are not classes");
+}
+
 TEST(ValidateJob, DataThatTheModelNeeds) {
   EXPECT_EQ(ErrorOf("learning_rate { constant: 1 } model { linear {} }"),
             "data.train: missing: the model trains on data");
@@ -188,6 +278,10 @@ TEST(ValidateJob, Csv) {
             "data.train.csv.delimiter: `;;` is not one character other than a quote or a line's end");
   EXPECT_EQ(ErrorOf(kCsv, {"data.train.csv.label=price"}),
             "data.train.csv.label: `price` is a name, but there is no header: a column's number from 0");
+  EXPECT_EQ(ErrorOf(kCsv, {"data.train.csv.weight=w"}),
+            "data.train.csv.weight: `w` is a name, but there is no header: a column's number from 0");
+  EXPECT_EQ(ErrorOf(kCsv, {"data.train.csv.label_map[x]=0"}),
+            "data.train.csv.label_map: names classes, but the model's labels are numbers");
   EXPECT_EQ(ErrorOf(kCsv, {"model.softmax.classes=3", "data.train.csv.label_map[x]=3"}),
             "data.train.csv.label_map[x]: 3 is no class from 0 to 2");
   EXPECT_EQ(ErrorOf(kCsv, {"model={ logistic {} }", "data.train.csv.log_label=true"}),
@@ -329,6 +423,64 @@ TEST(ValidateJob, Evaluation) {
             "evaluation.every_rounds: 0 is not from 1 to 281474976710656");
   EXPECT_EQ(ErrorOf(kQuadratic, {"evaluation.every_epochs=1"}),
             "evaluation.every_epochs: the model reads no data, so it has no epochs");
+}
+
+TEST(ValidateJob, Stopping) {
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { patience: 3 restore_best: true } seconds: 5 loss_change: 1e-3 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { metric: \"f1\" } }"}),
+            "stopping.early.metric: `f1` is none of what is evaluated: loss, accuracy\n"
+            "stopping.early.patience: 0 is not from 1 to 1000000");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ target { metric: \"f1_macro\" value: 0.5 } }", "evaluation.metrics=F1"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ loss_change: -1 seconds: -1 }"}),
+            "stopping.seconds: -1 is not above 0\nstopping.loss_change: -1 is not above 0");
+  EXPECT_EQ(ErrorOf(kCsv, {"stopping.loss_change=1"}),
+            "stopping: looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { patience: 3 restore_best: true } }", "consistency.mode=ASYNC"}),
+            "stopping.early.restore_best: is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+  EXPECT_EQ(ErrorOf(kMlp, {"stopping={ gradient_norm: 1 }", "consistency.mode=ASYNC"}),
+            "stopping.gradient_norm: is of rounds: with apply PUSH there are none");
+  EXPECT_EQ(ErrorOf(kSparse, {"stopping={ parameter_change: 1 }"}),
+            "stopping.parameter_change: is of dense tensors: rows of a table move without a round of theirs");
+}
+
+TEST(ValidateJob, ReduceOnPlateau) {
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 factor: 1 min_factor: 2 }"}),
+            "reduce_on_plateau.factor: 1 is not above 0 and at most 0.99\n"
+            "reduce_on_plateau.min_factor: 2 is not from 1e-30 to below 1");
+  EXPECT_EQ(ErrorOf(kMlp, {"reduce_on_plateau={ patience: 3 }", "record_order=true"}),
+            "reduce_on_plateau: does not go with record_order: a replay has no evaluations");
+  EXPECT_EQ(ErrorOf(kCsv, {"reduce_on_plateau={ patience: 3 }"}),
+            "reduce_on_plateau: looks at evaluations, of which there are none: set evaluation.every_epochs or "
+            "every_rounds");
+}
+
+TEST(ValidateJob, Metrics) {
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=CONFUSION,F1,TOP_K,CALIBRATION", "evaluation.top_k=1,3"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=ROC_AUC,R2"}),
+            "evaluation: ROC_AUC is of two classes, R2 is of numbers; the model predicts 10 classes");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=ROC_AUC", "evaluation.exact_scores=1000000"}),
+            "evaluation.exact_scores: 1000000 is not from 0 to 524288");
+  EXPECT_EQ(ErrorOf(kSparse, {"evaluation.metrics=F1", "evaluation.exact_scores=10", "evaluation.top_k=2",
+                              "evaluation.calibration_bins=3", "evaluation.threshold=2"}),
+            "evaluation.top_k: is for the metric TOP_K\n"
+            "evaluation.exact_scores: is for areas under curves and tune_threshold\n"
+            "evaluation.calibration_bins: is for the metric CALIBRATION\n"
+            "evaluation.threshold: 2 is no probability");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { huber {} } }", {"evaluation.metrics=RMSE,MAE"}), "");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { logistic {} } }", {"evaluation.metrics=ROC_AUC"}), "");
+  EXPECT_EQ(ModelError("svm {}", {"evaluation.metrics=ROC_AUC,PRECISION"}), "");
+  EXPECT_EQ(ModelError("poisson {}", {"evaluation.metrics=F1"}),
+            "evaluation: F1 is of at most 512 classes; the model predicts a number");
+  EXPECT_EQ(ModelError("autoencoder { hidden: 3 }", {"evaluation.metrics=RMSE"}),
+            "evaluation: metrics are of labels, but an autoencoder's target is its input");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=F1,F1"}), "evaluation.metrics: F1 is there twice");
+  EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=TOP_K", "evaluation.top_k=0"}),
+            "evaluation.top_k[0]: 0 is not from 1 to 65536");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE"}), "evaluation.metrics: nothing is evaluated on data");
+  EXPECT_EQ(ErrorOf(kCsv, {"evaluation.metrics=RMSE", "evaluation.objective=true"}), "");
+  EXPECT_EQ(ErrorOf(kQuadratic, {"evaluation.metrics=RMSE", "evaluation.every_rounds=1"}),
+            "evaluation.metrics: nothing is evaluated on data");
 }
 
 }  // namespace

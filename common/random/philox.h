@@ -21,6 +21,7 @@ enum class Purpose : uint32_t {
   kSampling = 4,
   kTest = 5,
   kGradientNoise = 6,
+  kDropout = 8,
 };
 
 // A random-access stream: element i of the stream named by (seed, purpose, a, b).
@@ -29,6 +30,8 @@ class RandomStream {
   // a takes part with 64 bits, b with 32.
   RandomStream(uint64_t seed, Purpose purpose, uint64_t a, uint32_t b);
 
+  // Four independent words.
+  std::array<uint32_t, 4> Block(uint64_t index) const;
   uint64_t Bits64(uint64_t index) const;
   // Uniform in [0, 1), a multiple of 2^-24.
   float Uniform(uint64_t index) const;
@@ -38,7 +41,6 @@ class RandomStream {
   uint64_t Below(uint64_t index, uint64_t n) const;
 
  private:
-  std::array<uint32_t, 4> Block(uint64_t index) const;
   std::array<uint32_t, 2> key_;
   std::array<uint32_t, 2> high_;  // upper half of the counter; the lower is the index
 };

@@ -15,7 +15,7 @@ using Json = nlohmann::ordered_json;
 constexpr char kFormat[] = "descent-model";
 constexpr int kVersion = 1;
 constexpr const char* kRoles[] = {"TRAINABLE", "STATISTIC", "FROZEN", "AUXILIARY"};
-constexpr const char* kInitializers[] = {"ZERO", "CONSTANT", "UNIFORM", "NORMAL"};
+constexpr const char* kInitializers[] = {"ZERO", "CONSTANT", "UNIFORM", "NORMAL", "ORTHOGONAL"};
 
 template <size_t n>
 int Find(const char* const (&names)[n], const std::string& name) {

@@ -16,21 +16,24 @@ struct BlockScalars {
   BlockId id;
   double square = 0;            // of the mean gradient; where the rule measures its direction: of that
   double parameter_square = 0;  // where the rule needs it
+  double step_square = 0;       // of what the round changed in the parameters, where it is told for the record
   bool operator==(const BlockScalars&) const = default;
 };
 
 struct ScalarTotals {
   Clock clock;
   std::vector<double> square, parameter_square;  // by tensor
+  double step_square = 0;                        // of all
   bool operator==(const ScalarTotals&) const = default;
 };
 
 // `parts`: of all servers, each block at most once, ascending; a block that is not there has added nothing.
 inline ScalarTotals AddInBlockOrder(Clock clock, size_t tensors, absl::Span<const BlockScalars> parts) {
-  ScalarTotals totals{clock, std::vector<double>(tensors, 0), std::vector<double>(tensors, 0)};
+  ScalarTotals totals{clock, std::vector<double>(tensors, 0), std::vector<double>(tensors, 0), 0};
   for (const BlockScalars& part : parts) {
     totals.square[part.id.tensor.value] += part.square;
     totals.parameter_square[part.id.tensor.value] += part.parameter_square;
+    totals.step_square += part.step_square;
   }
   return totals;
 }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "common/base/check.h"
 #include "common/random/philox.h"
+#include "common/tensor/orthogonal.h"
 
 namespace descent {
 namespace {
@@ -25,14 +27,21 @@ void Fill(const RandomStream& stream, const Initializer& initializer, uint64_t b
         out[i] = static_cast<float>(initializer.scale * stream.Normal(begin + i));
       }
       return;
+    case Initializer::Kind::kOrthogonal:
+      break;  // not element by element
   }
+  DESCENT_CHECK(false);
 }
 
 }  // namespace
 
-void InitialDense(uint64_t seed, TensorId tensor, const Initializer& initializer, uint64_t begin,
-                  absl::Span<float> out) {
-  Fill(RandomStream(seed, Purpose::kInitialValue, 0, tensor.value), initializer, begin, out);
+void InitialDense(uint64_t seed, TensorId tensor, const TensorSpec& spec, uint64_t begin, absl::Span<float> out) {
+  const RandomStream stream(seed, Purpose::kInitialValue, 0, tensor.value);
+  if (spec.initializer.kind == Initializer::Kind::kOrthogonal) {
+    OrthogonalElements(stream, spec.shape[0], spec.shape[1], spec.initializer.scale, begin, out);
+  } else {
+    Fill(stream, spec.initializer, begin, out);
+  }
 }
 
 void InitialRow(uint64_t seed, TensorId table, const Initializer& initializer, uint64_t key, absl::Span<float> out) {

@@ -11,9 +11,8 @@
 
 namespace descent {
 
-// Elements [begin, begin + out.size()) of a dense tensor.
-void InitialDense(uint64_t seed, TensorId tensor, const Initializer& initializer, uint64_t begin,
-                  absl::Span<float> out);
+// Elements [begin, begin + out.size()) of a dense tensor, which ValidateSpecs has seen.
+void InitialDense(uint64_t seed, TensorId tensor, const TensorSpec& spec, uint64_t begin, absl::Span<float> out);
 
 // The row of a key of a sparse table; out.size() is the table's dim.
 void InitialRow(uint64_t seed, TensorId table, const Initializer& initializer, uint64_t key, absl::Span<float> out);

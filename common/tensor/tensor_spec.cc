@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
+#include "common/tensor/orthogonal.h"
 
 namespace descent {
 
@@ -29,10 +30,12 @@ absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_byte
     if (!names.insert(spec.name).second) {
       return absl::InvalidArgumentError(absl::StrCat("two tensors are called '", spec.name, "'"));
     }
+    const bool orthogonal = spec.initializer.kind == Initializer::Kind::kOrthogonal;
     if (spec.sparse) {
       if (spec.shape.size() != 1 || spec.shape[0] == 0 || spec.shape[0] > 65536) {
         return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": expected one dimension from 1 to 65536"));
       }
+      if (orthogonal) return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": a table can't be orthogonal"));
       continue;
     }
     uint64_t bytes = sizeof(float);
@@ -44,6 +47,10 @@ absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_byte
     if (bytes > max_bytes || __builtin_add_overflow(total, bytes, &total) || total > max_bytes) {
       return absl::InvalidArgumentError(
           absl::StrCat(who, " takes the model over model.max_bytes = ", max_bytes, " bytes"));
+    }
+    if (orthogonal && (spec.shape.size() != 2 || spec.elements() > kMostOrthogonalElements)) {
+      return absl::InvalidArgumentError(absl::StrCat(who, " can't start orthogonal: expected a matrix of at most ",
+                                                     kMostOrthogonalElements, " elements"));
     }
   }
   return absl::OkStatus();

@@ -14,9 +14,9 @@ namespace descent {
 
 // As a pure function of (seed, tensor, element) or (seed, table, key, column); see initial_value.h.
 struct Initializer {
-  enum class Kind { kZero, kConstant, kUniform, kNormal };
+  enum class Kind { kZero, kConstant, kUniform, kNormal, kOrthogonal };
   Kind kind = Kind::kZero;
-  double scale = 0;  // the constant; the half-width of [-scale, scale); the standard deviation
+  double scale = 0;  // the constant; the half-width of [-scale, scale); the standard deviation; the factor
   bool operator==(const Initializer&) const = default;
 };
 
@@ -38,7 +38,8 @@ struct TensorSpec {
 };
 
 // Tensor specs checked as a whole (names unique and not empty, shapes positive, dims <= 65536, total dense bytes <=
-// max_bytes with no overflow): INVALID_ARGUMENT names the tensor.
+// max_bytes with no overflow, orthogonal ones matrices of at most kMostOrthogonalElements): INVALID_ARGUMENT names the
+// tensor.
 absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_bytes);
 
 // Hash of a key, stable for ever: slots on disk and on the wire depend on it. The finaliser of splitmix64 (Steele, Lea,

@@ -21,9 +21,9 @@ float FromBf16(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
 uint16_t ToFp16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   const uint32_t size = bits & 0x7fffffffu;
-  // 113 is the exponent of 2^-14. Added to 0.5, whose last bit is worth 2^-24, a smaller number is rounded to one of these.
-  const uint32_t small =
-      std::bit_cast<uint32_t>(std::bit_cast<float>(size) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  // 113 is the exponent of 2^-14. Added to 0.5, whose last bit is worth 2^-24, a smaller number is rounded to one of
+  // these.
+  const uint32_t small = std::bit_cast<uint32_t>(std::bit_cast<float>(size) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
   const uint32_t normal = (size - (112u << 23) + 0xfffu + ((size >> 13) & 1)) >> 13;
   const uint32_t large = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const uint32_t half = size < (113u << 23) ? small : size < (143u << 23) ? normal : large;
@@ -66,7 +66,8 @@ void DecodeHalves(WireEncoding encoding, size_t n, const void* in, float* out) {
 
 void RoundToWire(WireEncoding encoding, size_t n, float* x) {
   if (encoding == WireEncoding::kF32) return;
-  for (size_t i = 0; i < n; ++i) x[i] = encoding == WireEncoding::kFp16 ? FromFp16(ToFp16(x[i])) : FromBf16(ToBf16(x[i]));
+  for (size_t i = 0; i < n; ++i)
+    x[i] = encoding == WireEncoding::kFp16 ? FromFp16(ToFp16(x[i])) : FromBf16(ToBf16(x[i]));
 }
 
 }  // namespace descent

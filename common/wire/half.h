@@ -1,6 +1,6 @@
-// Floats as 16 bits on the wire, rounded to the nearest, halves to even. IEEE 754 binary16: from 65520 up infinite, below
-// 2^-14 in steps of 2^-24. bfloat16: the upper half of a float. Elementwise, so that the bits of an element do not depend
-// on where a run begins or ends. Pure; thread-safe.
+// Floats as 16 bits on the wire, rounded to the nearest, halves to even. IEEE 754 binary16: from 65520 up infinite,
+// below 2^-14 in steps of 2^-24. bfloat16: the upper half of a float. Elementwise, so that the bits of an element do
+// not depend on where a run begins or ends. Pure; thread-safe.
 #ifndef DESCENT_COMMON_WIRE_HALF_H_
 #define DESCENT_COMMON_WIRE_HALF_H_
 

@@ -144,8 +144,10 @@ absl::Status CheckpointFolder::Verify(const Cut& cut) {
 }
 
 absl::StatusOr<NewestCut> CheckpointFolder::FindNewestGood(std::optional<RunId> run,
-                                                           std::optional<uint64_t> job_fingerprint) {
+                                                           std::optional<uint64_t> job_fingerprint,
+                                                           std::optional<uint64_t> number) {
   DESCENT_ASSIGN_OR_RETURN(std::vector<Cut> cuts, List());
+  if (number.has_value()) std::erase_if(cuts, [&](const Cut& cut) { return cut.id.number != *number; });
   NewestCut found;
   for (Cut& cut : cuts) {
     const auto other = [&](absl::string_view what, uint64_t came, uint64_t expected) {

@@ -86,10 +86,12 @@ class CheckpointFolder {
   // Reads everything. The status as in Cut.
   absl::Status Verify(const Cut& cut);
   // The newest cut all of whose bytes are good, of this run and of the job with this fingerprint where they are given.
-  // What is newer than that and can't be used is named.
-  absl::StatusOr<NewestCut> FindNewestGood(std::optional<RunId> run, std::optional<uint64_t> job_fingerprint);
+  // What is newer than that and can't be used is named. `number`: of those with this number alone.
+  absl::StatusOr<NewestCut> FindNewestGood(std::optional<RunId> run, std::optional<uint64_t> job_fingerprint,
+                                           std::optional<uint64_t> number = std::nullopt);
 
-  // Removes good cuts beyond the last and the best to be kept, but never the newest whose bytes are good: it reads them
+  // Removes good cuts beyond the last and the best to be kept and those that they need (CutManifest.needs_cut), but never
+  // the newest whose bytes are good: it reads them
   // to know (once; it remembers). Removes folders that were never committed. Damaged cuts stay for people to look at.
   // Returns the names removed; the first error, after it has tried the others.
   absl::StatusOr<std::vector<std::string>> Prune(const PruneOptions& options);

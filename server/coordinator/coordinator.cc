@@ -67,7 +67,8 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       generation_(options_.generation),
       restore_(options_.restore),
       cuts_(CutOptions(options_, want_servers_)),
-      stop_(options_.stop_grace) {
+      stop_(options_.stop_grace),
+      steering_(options_.job) {
   log_.SetTime(now_);
   if (options_.job.length_case() == v1::JobSpec::kRounds) clocks_ = options_.job.rounds();
   log_.Info(absl::StrCat("job '", options_.job.name(), "', run ", absl::Hex(options_.run.value, absl::kZeroPad16), ": ",
@@ -134,13 +135,15 @@ void Coordinator::Evolve() {
     if (!members_.AllServersReady() || !replication_.CanRun()) return;
     BeginToRun();
   }
-  if (phase_ == v1::RUNNING) EndRunning();
+  if (phase_ != v1::RUNNING) return;
+  Steer();
+  EndRunning();
 }
 
 void Coordinator::BeginToRun() {
   SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
   replication_.Settle();
-  if (recoveries_ == 0) running_since_ = now_;
+  if (recoveries_ == 0 && !back_to_best_.has_value()) running_since_ = now_;
   advanced_ = now_;
   metrics_.Start(now_);
   cuts_.Start(restore_.has_value() ? restore_->number : 0, now_);
@@ -158,11 +161,13 @@ void Coordinator::EndRunning() {
   for (uint32_t r = 0; r < ranks_.size() && idle; ++r) {
     idle = ranks_[r].done || (stopping() && !leases_.holder(Rank(r)).has_value());
   }
-  if (!idle && !stop_.Over(now_)) return;
-  SetPhase(v1::SAVING, !stopping() ? "every rank reached the end"
-                       : idle      ? "stopped; every worker finished the clock in hand"
-                                   : "stopped; the grace for workers to finish is over");
-  if (!stopping() && !cuts_.at_end()) {
+  if ((!idle && !stop_.Over(now_)) || GoBackToBest()) return;
+  const bool at_end = !stopping() || ended_by_rule_;
+  SetPhase(v1::SAVING, ended_by_rule_ ? end_reason_
+                       : !stopping()  ? "every rank reached the end"
+                       : idle         ? "stopped; every worker finished the clock in hand"
+                                      : "stopped; the grace for workers to finish is over");
+  if (at_end && !cuts_.at_end()) {
     cuts_.Halt();  // the model is what is saved
   } else if (cuts_.enabled()) {
     cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way
@@ -297,7 +302,7 @@ void Coordinator::SaveFinished(const absl::Status& status, absl::string_view mod
   model_dir_ = std::string(model_dir);
   parameters_sha256_ = std::string(parameters_sha256);
   state_sha256_ = std::string(state_sha256);
-  SetPhase(stopping() ? v1::STOPPED : v1::FINISHED, absl::StrCat("the model is in ", model_dir_));
+  SetPhase(stopping() && !ended_by_rule_ ? v1::STOPPED : v1::FINISHED, absl::StrCat("the model is in ", model_dir_));
 }
 
 bool Coordinator::AllGone(absl::Time now) const {

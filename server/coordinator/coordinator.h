@@ -51,6 +51,7 @@
 #include "server/coordinator/replication.h"
 #include "server/coordinator/run_log.h"
 #include "server/coordinator/run_metrics.h"
+#include "server/coordinator/steering.h"
 #include "server/coordinator/throughput.h"
 
 namespace descent {
@@ -61,6 +62,7 @@ struct RestoreFrom {
   uint64_t number = 0;
   std::vector<uint64_t> clocks;  // per rank
   std::vector<TensorSpec> tensors;
+  v1::CoordinatorState state = {};  // what evaluations have led to until then
 };
 
 struct CoordinatorOptions {
@@ -121,6 +123,8 @@ class Coordinator {
                     absl::string_view state_sha256, absl::Time now);
   // A server died: make the next generation lasting, find what to go on from, and call BeginGeneration.
   bool wants_generation() const { return wants_generation_; }
+  // What it is to go on from, if not the newest: the cut of the best model.
+  std::optional<uint64_t> wants_cut() const { return back_to_best_; }
   // `generation` is newer than the present one. Ignored unless wanted.
   void BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now);
   // With replicas: these are to be made lasting (nullopt: they are); then ViewsLasting. Nobody hears of a promotion or
@@ -130,6 +134,9 @@ class Coordinator {
   void ViewsLasting(uint64_t change, uint64_t news, absl::Time now);
   // The owner makes folders, manifests and tells how that went; the rest is done here.
   CutSchedule& cuts() { return cuts_; }
+  // What belongs into the cut that is committing; nullopt: not all of it is known yet.
+  std::optional<v1::CoordinatorState> StateOfCut();
+  bool restores_best() const { return steering_.restores_best(); }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
   // The job is over, and every member that is left has heard of it, or has had the time to.
@@ -197,6 +204,21 @@ class Coordinator {
   bool CheckRestore();
   void TendCuts();
 
+  // A generation is wanted, since this one is over.
+  void RollBack(absl::string_view why);
+
+  // --- coordinator_steering.cc: what evaluations lead to
+  void Steer();
+  void TellRates();  // to the records
+  void TakeNorms(std::optional<uint64_t> clock);
+  double TrainedSeconds() const;
+  std::optional<uint64_t> BeginBelow() const;
+  void EndTraining(std::string reason);
+  // Training is over. True: another model than that which stands is to be saved.
+  bool GoBackToBest();
+  void ForgetEnd();
+  void RestoreSteering();
+
   // --- coordinator_status.cc: for people
   std::string WaitingText() const;
   std::string MissingText() const;
@@ -245,6 +267,12 @@ class Coordinator {
   uint32_t fruitless_ = 0;  // generations in a row that finished no clock
 
   GracefulStop stop_;
+  Steering steering_;
+  std::string end_reason_;                // why training is over
+  bool ended_by_rule_ = false;            // and not by a request
+  std::optional<uint64_t> back_to_best_;  // the clock of the model that is gone back to
+  uint64_t evaluations_before_best_ = 0;
+  uint64_t best_lost_ = 0;  // the clock of one that can't be
   std::string model_dir_, parameters_sha256_, state_sha256_;
 };
 

@@ -175,17 +175,18 @@ void Coordinator::ServerDied(const Member& server, absl::string_view why) {
   if (GoesOnWithout(server)) return;
   const bool adopted = replication_.Halt();
   if (adopted && phase_ == v1::PLACING) wants_generation_ = true;  // what was held counts
-  if (stopping()) {
+  if (stopping() && !ended_by_rule_) {
     Fail(absl::StrCat(NameOf(server), " is gone: ", Clip(why),
                       ", while the run was being stopped; its last cut is that of ", cuts_.last()));
     return;
   }
-  const bool trained = phase_ != v1::PLACING;
-  cuts_.Halt();
-  members_.NobodyIsReady();
-  if (!trained && !wants_generation_) return;  // nothing was pushed since: whoever comes joins this generation
-  wants_generation_ = true;
-  if (trained) SetPhase(v1::PLACING, absl::StrCat(NameOf(server), " died: ", Clip(why)));
+  ForgetEnd();  // what it goes on from will lead there again
+  // Else nothing was pushed since: whoever comes joins this generation.
+  if (phase_ != v1::PLACING || wants_generation_) {
+    RollBack(absl::StrCat(NameOf(server), " died: ", Clip(why)));
+  } else {
+    members_.NobodyIsReady();
+  }
 }
 
 bool Coordinator::GoesOnWithout(const Member& server) {

@@ -71,6 +71,13 @@ v1::HeartbeatReply Coordinator::Heartbeat(const v1::HeartbeatRequest& request, a
   if (replication_.enabled() || (member.is_server && cuts_.enabled())) {
     reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
   }
+  if (member.is_server && steering_.changes_rate()) {
+    reply.set_next_ms(std::min<uint32_t>(reply.next_ms(), kServerBeatMs));
+    const auto& changes = steering_.state().rate_change();
+    if (!current || member.rate_changes != static_cast<uint32_t>(changes.size()))
+      *reply.mutable_rate_change() = changes;
+  }
+  if (const std::optional<uint64_t> below = BeginBelow(); below.has_value()) reply.set_begin_below(*below);
   reply.set_clocks(clocks_);
   reply.set_clocks_per_epoch(clocks_per_epoch_);
   reply.set_train_rows(admission_.train_rows());
@@ -87,6 +94,7 @@ void Coordinator::TakeServersWord(const v1::HeartbeatRequest& request, bool curr
     log_.Info(absl::StrCat("placed: ", NameOf(*server), " has made its blocks"));
   }
   server->ready = request.ready() && current && map_.has_value();
+  server->rate_changes = current ? request.rate_changes() : 0;
   const bool running = phase_ == v1::RUNNING || phase_ == v1::SAVING;
   for (const v1::SeatReport& report : request.seat()) {
     if (current) replication_.Report(server->id, report, running, now_);
@@ -132,7 +140,9 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
     if (!held(part.rank()) || part.clock() > clocks_) continue;
     advanced_ = now_;
     ranks_.Touch(Rank(part.rank()), now_);
+    const uint64_t before = metrics_.evaluations();
     for (std::string& text : metrics_.AddEvaluation(part, now_)) log_.Warning(std::move(text));
+    if (metrics_.evaluations() > before) steering_.Evaluated(*metrics_.last_evaluation(), clocks_);
   }
   for (const v1::RankProgress& progress : request.progress()) {
     if (held(progress.rank()) && progress.done()) metrics_.Done(Rank(progress.rank()));

@@ -16,8 +16,10 @@ constexpr uint32_t kMostFruitless = 20;
 
 void Coordinator::AdoptOrRestore() {
   if (!options_.adopt.has_value() || phase_ != v1::STARTING) return;
-  if (!replication_.Adopt(*options_.adopt)) {
-    log_.Warning("the servers that are there do not hold all blocks between them");
+  // How far the rules that steer a run had counted is known of cuts alone.
+  if (steering_.enabled() || !replication_.Adopt(*options_.adopt)) {
+    log_.Warning(steering_.enabled() ? "what evaluations have led to is known of checkpoints alone"
+                                     : "the servers that are there do not hold all blocks between them");
     Restore();
     return;
   }
@@ -48,7 +50,7 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
   wants_generation_ = false;
   generation_ = generation;
   restore_ = std::move(restore);
-  ++recoveries_;
+  if (!back_to_best_.has_value()) ++recoveries_;
   first_ = FirstCause(lease_ + absl::Minutes(1));  // what has been mended is no cause
   const uint64_t before = round();
   Restore();
@@ -77,6 +79,14 @@ void Coordinator::Restore() {
           ? absl::StrCat("generation ", generation_.value, " goes on from cut ", restore_->number, ", clock ", round())
           : absl::StrCat("generation ", generation_.value, " begins with the initial values: there is no cut"));
   metrics_.RollBack(round(), generation_, now_);
+  RestoreSteering();
+}
+
+void Coordinator::RollBack(absl::string_view why) {
+  cuts_.Halt();
+  members_.NobodyIsReady();
+  wants_generation_ = true;
+  if (phase_ != v1::PLACING) SetPhase(v1::PLACING, why);
 }
 
 bool Coordinator::CheckRestore() {

@@ -221,6 +221,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
   status.set_message(Message());
   status.set_last_evaluation(metrics_.EvaluationText());
   if (phase_ == v1::FAILED) status.set_first_cause(first_.Text());
+  status.set_end_reason(end_reason_);
   status.set_model_dir(model_dir_);
   status.set_parameters_sha256(parameters_sha256_);
   status.set_state_sha256(state_sha256_);

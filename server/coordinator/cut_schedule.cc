@@ -122,7 +122,7 @@ void CutSchedule::Prepared(const absl::Status& status, absl::Time now) {
 
 void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time now) {
   if (stage_ != Stage::kOrdered || report.number() != number_) return;
-  if (report.attempt() != attempt_ && options_.fault != Fault::kOldPartsTaken) return;
+  if (report.attempt() != attempt_) return;
   if (!report.failure().empty()) {
     const uint32_t misses = report.past() ? std::min(misses_ + 1, kMostMisses) : misses_;
     GiveUp(absl::StrCat("server ", from.value, ": ", report.failure()), now);

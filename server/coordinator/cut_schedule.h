@@ -32,12 +32,12 @@ class CutSchedule {
   enum class Fault : uint8_t {
     kNone,
     kAttemptKept,    // the same cut ordered again is the same order
-    kOldPartsTaken,  // a report counts for whatever order of its cut there is
   };
   struct Options {
     uint64_t every_rounds = 0;                    // 0: not by rounds
     absl::Duration every = absl::ZeroDuration();  // 0: not by time
     bool at_end = false;                          // and one where the run ends
+    bool on_demand = false;                       // and where they are demanded
     bool apply_push = false;
     uint32_t servers = 1;
     absl::Duration reach = absl::Milliseconds(300);  // from a decision until every server has the order
@@ -48,7 +48,9 @@ class CutSchedule {
 
   explicit CutSchedule(const Options& options) : options_(options) {}
 
-  bool enabled() const { return options_.every_rounds > 0 || options_.every > absl::ZeroDuration() || at_end(); }
+  bool enabled() const {
+    return options_.every_rounds > 0 || options_.every > absl::ZeroDuration() || at_end() || options_.on_demand;
+  }
   bool at_end() const { return options_.at_end; }
   // A generation begins to run from cut `number` (0: from the beginning; ROUND: its clock).
   void Start(uint64_t number, absl::Time now);

@@ -24,6 +24,11 @@ class GracefulStop {
     asked_at_ = now;
     return true;
   }
+  // It is not wanted any more. Its signal stays.
+  void Withdraw() {
+    asked_at_.reset();
+    told_at_.reset();
+  }
   // The signal that it came from; the first one counts.
   void NoteSignal(int signal) {
     if (signal_ == 0) signal_ = signal;

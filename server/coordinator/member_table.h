@@ -29,6 +29,7 @@ struct Member {
   bool ready = false;  // of a server: its blocks of this generation are made
   bool told_end = false;
   v1::ServerLoad load;
+  uint64_t rate_changes = 0;         // that a server knows of this generation
   std::vector<v1::SeatReport> held;  // when it registered, of the generation below
   uint64_t held_generation = 0;
 };

@@ -6,36 +6,57 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/metrics/metric_names.h"
 
 namespace descent {
 
-std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped) {
+std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part, std::vector<std::string>* trouble) {
   if (part.rank() >= ranks_) return std::nullopt;
   if (last_.has_value() && part.clock() <= *last_) return std::nullopt;
-  auto& ranks = pending_[part.clock()];
-  ranks.emplace(part.rank(), part);
-  const auto drop = [&](std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>>::iterator it) {
+  Pending& pending = pending_[part.clock()];
+  if (WantsMetrics(evaluation_) && !pending.ranks.contains(part.rank())) {
+    absl::Status fits = CheckMetricState(evaluation_, part.metrics());
+    if (fits.ok() && !pending.ranks.empty()) fits = CheckMerge(evaluation_, part.metrics(), pending.metrics);
+    if (!fits.ok()) {
+      trouble->push_back(absl::StrCat("rank ", part.rank(), "'s part of the evaluation at clock ", part.clock(),
+                                      " is left out: ", fits.message()));
+      if (pending.ranks.empty()) pending_.erase(part.clock());
+      return std::nullopt;
+    }
+    MergeCounts(part.metrics(), &pending.metrics);
+  }
+  const auto [stored, added] = pending.ranks.emplace(part.rank(), part);
+  if (added) DropCounts(stored->second.mutable_metrics());
+
+  const auto drop_first = [&] {
+    const auto it = pending_.begin();
     std::vector<uint32_t> missing;
     for (uint32_t r = 0; r < ranks_ && missing.size() < 8; ++r) {
-      if (!it->second.contains(r)) missing.push_back(r);
+      if (!it->second.ranks.contains(r)) missing.push_back(r);
     }
-    dropped->push_back(absl::StrCat("the evaluation at clock ", it->first, " stays incomplete: ranks ",
+    trouble->push_back(absl::StrCat("the evaluation at clock ", it->first, " stays incomplete: ranks ",
                                     absl::StrJoin(missing, ", "), " did not report"));
-    return pending_.erase(it);
+    pending_.erase(it);
   };
-  if (ranks.size() < ranks_) {
-    if (pending_.size() > kMaxPending) drop(pending_.begin());
+  if (pending.ranks.size() < ranks_) {
+    const size_t most = std::clamp<size_t>(kMaxPendingBytes / (pending.metrics.SpaceUsedLong() + 1), 1, kMaxPending);
+    if (pending_.size() > most) drop_first();
     return std::nullopt;
   }
-  while (pending_.begin()->first < part.clock()) drop(pending_.begin());
+  while (pending_.begin()->first < part.clock()) drop_first();
   last_ = part.clock();
+  MetricRecord record = Merge(std::move(pending_.begin()->second));
+  record.clock = part.clock();
+  pending_.erase(pending_.begin());
+  return record;
+}
 
+MetricRecord EvaluationMerge::Merge(Pending pending) const {
   MetricRecord record;
   record.kind = MetricRecord::Kind::kEvaluation;
-  record.clock = part.clock();
   double loss = 0, weight = 0, correct = 0, regularizer = 0, train_loss = 0, train_weight = 0;
   bool classification = false;
-  for (const auto& [rank, p] : pending_.begin()->second) {
+  for (const auto& [rank, p] : pending.ranks) {
     loss += p.loss();
     weight += p.weight();
     correct += p.correct();
@@ -44,6 +65,7 @@ std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part,
     train_weight += p.train_weight();
     record.fuzzy |= p.fuzzy();
     classification |= p.classification();
+    MergeSums(p.metrics(), &pending.metrics);
   }
   record.weight = static_cast<uint64_t>(weight);
   record.loss = weight > 0 ? loss / weight : 0;
@@ -52,7 +74,8 @@ std::optional<MetricRecord> EvaluationMerge::Add(const v1::EvaluationPart& part,
     record.train_loss = train_loss / train_weight;
     if (std::isfinite(regularizer)) record.objective = *record.train_loss + regularizer;
   }
-  pending_.erase(pending_.begin());
+  record.metrics = Finish(evaluation_, std::move(pending.metrics));
+  if (const double* accuracy = record.metrics.Find("accuracy"); accuracy != nullptr) record.accuracy = *accuracy;
   return record;
 }
 
@@ -107,12 +130,13 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
                                                      "; there are ", map.placement.size()));
     }
-    const bool parameters = tensor.parameter_square_size() > 0;
-    if (tensor.block_size() != tensor.square_size() ||
-        (parameters && tensor.block_size() != tensor.parameter_square_size())) {
-      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(),
-                                                     " scalars for ", tensor.block_size(), " blocks of tensor ",
-                                                     tensor.tensor()));
+    const int blocks = tensor.block_size(), parameters = tensor.parameter_square_size(),
+              steps = tensor.step_square_size();
+    if (tensor.square_size() != blocks || (parameters != 0 && parameters != blocks) ||
+        (steps != 0 && steps != blocks)) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.square_size(), ", ",
+                                                     parameters, " and ", steps, " scalars for ", blocks,
+                                                     " blocks of tensor ", tensor.tensor()));
     }
     const std::vector<ServerId>& placement = map.placement[tensor.tensor()];
     for (int i = 0; i < tensor.block_size(); ++i) {
@@ -121,14 +145,16 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
                                                        " of tensor ", tensor.tensor(), ", which it does not hold"));
       }
-      const double parameter_square = parameters ? tensor.parameter_square(i) : 0;
-      for (const double square : {tensor.square(i), parameter_square}) {
+      const BlockScalars scalars{BlockId{TensorId(tensor.tensor()), block}, tensor.square(i),
+                                 parameters == 0 ? 0 : tensor.parameter_square(i),
+                                 steps == 0 ? 0 : tensor.step_square(i)};
+      for (const double square : {scalars.square, scalars.parameter_square, scalars.step_square}) {
         if (square >= 0) continue;
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
                                                        " of block ", block, " of tensor ", tensor.tensor(),
                                                        "; expected a number of at least 0"));
       }
-      parts->push_back({BlockId{TensorId(tensor.tensor()), block}, tensor.square(i), parameter_square});
+      parts->push_back(scalars);
     }
   }
   return absl::OkStatus();
@@ -165,12 +191,16 @@ const ScalarTotals* ScalarMerge::Totals(uint64_t clock) const {
   return it == agreed_.end() ? nullptr : &it->second;
 }
 
-std::optional<double> ScalarMerge::SquareWithin(uint64_t first, uint64_t end) const {
+const ScalarTotals* ScalarMerge::Within(uint64_t first, uint64_t end) const {
   auto it = agreed_.lower_bound(end);
-  if (it == agreed_.begin()) return std::nullopt;
+  if (it == agreed_.begin()) return nullptr;
   --it;
-  if (it->first < first) return std::nullopt;
-  return SumOfSquares(it->second);
+  return it->first < first ? nullptr : &it->second;
+}
+
+std::optional<double> ScalarMerge::Last() const {
+  if (agreed_.empty()) return std::nullopt;
+  return SumOfSquares(agreed_.rbegin()->second);
 }
 
 }  // namespace descent

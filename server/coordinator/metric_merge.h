@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/metrics/metric_state.h"
 #include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "descent/v1/coordinator.pb.h"
@@ -23,7 +24,7 @@ namespace descent {
 
 // One line of metrics.jsonl.
 struct MetricRecord {
-  enum class Kind { kTraining, kEvaluation, kRolledBack };
+  enum class Kind { kTraining, kEvaluation, kRolledBack, kDecision };
   Kind kind = Kind::kTraining;
   absl::Time time;
   uint64_t clock = 0;   // the updates of the clocks below are in it
@@ -33,31 +34,44 @@ struct MetricRecord {
   // Training.
   double rate = 0;
   double examples_per_second = 0;
-  std::optional<double> gradient_norm;  // of the window's first clock
-  std::optional<double>
-      clipped;  // share of the steps since the record before that clipping changed, where there is any
+  std::optional<double> gradient_norm;     // of one of the window's rounds, as the next
+  std::optional<double> parameter_change;  // the norm of what it changed in dense tensors
+  std::optional<double> clipped;           // share of the steps since the record before that clipping changed
   // Evaluation.
   std::optional<double> accuracy;    // of a classifier
   std::optional<double> train_loss;  // mean over all training data, where the job asks for the objective
   std::optional<double> objective;   // train_loss + regularizer, where that is known
   bool fuzzy = false;
+  MetricResults metrics;
   // RolledBack: this generation goes on from `clock`; what was recorded of later clocks is computed again.
   uint64_t generation = 0;
+  // Decision: what evaluations have led to at `clock`.
+  std::string decision, why;
 };
 
 class EvaluationMerge {
  public:
-  explicit EvaluationMerge(uint32_t ranks) : ranks_(ranks) {}
+  explicit EvaluationMerge(uint32_t ranks, v1::Evaluation evaluation = {})
+      : ranks_(ranks), evaluation_(std::move(evaluation)) {}
 
-  // Fills in clock, loss, weight, accuracy, objective, fuzzy once the last rank of that clock has reported. Evaluations
-  // come out in ascending clocks; an incomplete one that a later one overtakes is dropped and told in *dropped.
-  std::optional<MetricRecord> Add(const v1::EvaluationPart& part, std::vector<std::string>* dropped);
+  // Fills in clock, loss, weight, accuracy, objective, fuzzy, metrics once the last rank of that clock has reported.
+  // Evaluations come out in ascending clocks; an incomplete one that a later one overtakes is dropped. Told in
+  // *trouble: such, and parts that are no parts of this job's evaluation.
+  std::optional<MetricRecord> Add(const v1::EvaluationPart& part, std::vector<std::string>* trouble);
   size_t pending() const { return pending_.size(); }
 
  private:
+  struct Pending {
+    std::map<uint32_t, v1::EvaluationPart> ranks;  // what they counted is in `metrics`
+    v1::MetricState metrics;
+  };
+  MetricRecord Merge(Pending pending) const;
+
   static constexpr size_t kMaxPending = 256;
+  static constexpr size_t kMaxPendingBytes = size_t{64} << 20;  // of counts, beside those of the newest
   uint32_t ranks_;
-  std::map<uint64_t, std::map<uint32_t, v1::EvaluationPart>> pending_;  // [clock][rank]
+  v1::Evaluation evaluation_;
+  std::map<uint64_t, Pending> pending_;  // by clock
   std::optional<uint64_t> last_;
 };
 
@@ -92,9 +106,10 @@ class ScalarMerge {
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
   // Of a clock that every server with blocks has reported; null: not yet, or long ago.
   const ScalarTotals* Totals(uint64_t clock) const;
-  // The sum of squares of the newest such clock within [first, end).
-  std::optional<double> SquareWithin(uint64_t first, uint64_t end) const;
-  std::optional<double> Last() const { return SquareWithin(0, kUnbounded); }
+  // Of the newest such clock within [first, end).
+  const ScalarTotals* Within(uint64_t first, uint64_t end) const;
+  // The sum of squares of the newest.
+  std::optional<double> Last() const;
 
  private:
   static constexpr size_t kMaxKept = 64;

@@ -96,6 +96,72 @@ TEST(EvaluationMergeTest, AnIncompleteOneIsDroppedAloudWhenALaterOneIsComplete) 
   EXPECT_EQ(merge.pending(), 0u);
 }
 
+v1::EvaluationPart Scored(uint32_t rank, uint64_t clock, float positive, float negative, double error) {
+  v1::EvaluationPart part = Evaluation(rank, clock, 1, 2, 1);
+  v1::MetricState* metrics = part.mutable_metrics();
+  metrics->set_examples(2);
+  metrics->add_positive(positive);
+  metrics->add_negative(negative);
+  metrics->set_log_loss(error);
+  return part;
+}
+
+v1::Evaluation Asks() {
+  v1::Evaluation evaluation;
+  evaluation.add_metrics(v1::ROC_AUC);
+  evaluation.add_metrics(v1::LOG_LOSS);
+  evaluation.set_exact_scores(6);
+  return evaluation;
+}
+
+TEST(EvaluationMergeTest, MetricsAreOfAllRanksInRankOrderAndEachCountsOnce) {
+  const v1::EvaluationPart parts[] = {Scored(0, 4, 0.5f, 0.5f, 1e16), Scored(1, 4, 0.75f, 0.25f, 6),
+                                      Scored(2, 4, 0.125f, 0.25f, -1e16)};
+  for (const auto& order : std::vector<std::vector<uint32_t>>{{0, 0, 1, 2}, {2, 1, 2, 0}, {1, 2, 1, 0}}) {
+    EvaluationMerge merge(3, Asks());
+    std::vector<std::string> trouble;
+    std::optional<MetricRecord> record;
+    for (uint32_t r : order) record = merge.Add(parts[r], &trouble);
+    ASSERT_TRUE(record.has_value());
+    EXPECT_TRUE(trouble.empty()) << trouble[0];
+    ASSERT_NE(record->metrics.Find("roc_auc"), nullptr);
+    EXPECT_DOUBLE_EQ(*record->metrics.Find("roc_auc"), (2.5 + 3 + 0) / 9);
+    EXPECT_EQ(*record->metrics.Find("log_loss"), ((1e16 + 6) - 1e16) / 6);
+  }
+}
+
+TEST(EvaluationMergeTest, APartThatIsNoneOfThisJobsIsLeftOutAloudAndMayComeAgain) {
+  EvaluationMerge merge(2, Asks());
+  std::vector<std::string> trouble;
+  EXPECT_FALSE(merge.Add(Scored(0, 4, 0.5f, 0.5f, 1), &trouble).has_value());
+  v1::EvaluationPart bad = Scored(1, 4, 0.75f, 0.5f, 1);
+  bad.mutable_metrics()->add_confusion(3);
+  EXPECT_FALSE(merge.Add(bad, &trouble).has_value());
+  bad = Scored(1, 4, std::numeric_limits<float>::infinity(), 0.5f, 1);
+  EXPECT_FALSE(merge.Add(bad, &trouble).has_value());
+  bad = Scored(1, 4, 0.5f, 0.5f, 1);
+  for (int i = 0; i < 4; ++i) bad.mutable_metrics()->add_positive(0);
+  EXPECT_FALSE(merge.Add(bad, &trouble).has_value()) << "more than exact_scores, with those of rank 0";
+  ASSERT_EQ(trouble.size(), 3u);
+  EXPECT_THAT(trouble[0], HasSubstr("rank 1's part of the evaluation at clock 4 is left out"));
+  EXPECT_TRUE(merge.Add(Scored(1, 4, 0.75f, 0.5f, 1), &trouble).has_value());
+}
+
+TEST(EvaluationMergeTest, LargeStatesPendInSmallNumber) {
+  v1::Evaluation evaluation;
+  evaluation.add_metrics(v1::CONFUSION);
+  EvaluationMerge merge(2, evaluation);
+  std::vector<std::string> trouble;
+  v1::EvaluationPart part = Evaluation(0, 0, 1, 1, 0);
+  part.mutable_metrics()->mutable_confusion()->Resize(512 * 512, uint64_t{1} << 60);
+  for (uint64_t clock = 1; clock <= 100; ++clock) {
+    part.set_clock(clock);
+    merge.Add(part, &trouble);
+  }
+  EXPECT_LE(merge.pending(), 32u);
+  EXPECT_EQ(merge.pending() + trouble.size(), 100u);
+}
+
 TEST(EvaluationMergeTest, MemoryIsBounded) {
   EvaluationMerge merge(2);
   std::vector<std::string> dropped;
@@ -185,9 +251,10 @@ TEST(ScalarMergeTest, SumsInBlockOrderOnceEveryServerHasReported) {
     ASSERT_TRUE(merge.Add(ServerId(swap ? 0 : 1), swap ? a : b, TwoServers()).ok());
     ASSERT_NE(merge.Totals(7), nullptr);
     EXPECT_EQ(merge.Totals(7)->square[0], expected);
-    EXPECT_EQ(merge.SquareWithin(0, 8), expected);
-    EXPECT_FALSE(merge.SquareWithin(0, 7).has_value());
-    EXPECT_FALSE(merge.SquareWithin(8, 20).has_value());
+    ASSERT_NE(merge.Within(0, 8), nullptr);
+    EXPECT_EQ(merge.Within(0, 8)->square[0], expected);
+    EXPECT_EQ(merge.Within(0, 7), nullptr);
+    EXPECT_EQ(merge.Within(8, 20), nullptr);
   }
 }
 

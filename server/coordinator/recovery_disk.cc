@@ -10,7 +10,7 @@
 
 namespace descent {
 
-absl::StatusOr<RecoveryDisk::Beginning> RecoveryDisk::Begin(bool restore) {
+absl::StatusOr<RecoveryDisk::Beginning> RecoveryDisk::Begin(bool restore, std::optional<uint64_t> number) {
   Beginning beginning;
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
   if (restore) {
@@ -28,7 +28,13 @@ absl::StatusOr<RecoveryDisk::Beginning> RecoveryDisk::Begin(bool restore) {
   } else if (!absl::IsNotFound(views.status())) {
     warn_(std::string(views.status().message()));
   }
-  DESCENT_ASSIGN_OR_RETURN(NewestCut newest, folder_.FindNewestGood(options_.run, options_.job_fingerprint));
+  NewestCut newest;
+  if (number.has_value()) {
+    DESCENT_ASSIGN_OR_RETURN(newest, folder_.FindNewestGood(options_.run, options_.job_fingerprint, number));
+  }
+  if (!newest.good.has_value()) {
+    DESCENT_ASSIGN_OR_RETURN(newest, folder_.FindNewestGood(options_.run, options_.job_fingerprint));
+  }
   beginning.bad = std::move(newest.bad);
   for (const Cut& bad : beginning.bad) {
     if (!bad.committed) continue;  // a server died while it was taken
@@ -42,6 +48,9 @@ absl::StatusOr<RecoveryDisk::Beginning> RecoveryDisk::Begin(bool restore) {
   from.number = newest.good->id.number;
   for (Clock clock : layout.restart) from.clocks.push_back(clock.value);
   from.tensors = layout.tensors;
+  if (!from.state.ParseFromString(newest.good->manifest.coordinator_state())) {
+    return absl::DataLossError(absl::StrCat("the coordinator's state in ", newest.good->name, " can't be read"));
+  }
   return beginning;
 }
 
@@ -94,6 +103,10 @@ v1::CutManifest RecoveryDisk::ManifestOf(Coordinator& coordinator) const {
   manifest.set_block_elements(options_.geometry.block_elements);
   manifest.set_slots(options_.geometry.slots);
   for (const auto& [server, report] : cuts.reports()) *manifest.add_part() = report.part();
+  if (const std::optional<v1::CoordinatorState> state = coordinator.StateOfCut(); state.has_value()) {
+    state->SerializeToString(manifest.mutable_coordinator_state());
+    if (coordinator.restores_best()) manifest.set_needs_cut(state->steering().best_clock());
+  }
   return manifest;
 }
 

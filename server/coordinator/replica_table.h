@@ -105,7 +105,7 @@ class ReplicaTable {
   // The view's pair has changed: a new view, which nobody hears of before it lasts, and which begins alone.
   void GoAlone(View* view);
 
-  const Fault fault_;
+  Fault fault_;
   std::vector<View> views_;               // by server id
   std::vector<v1::ReplicaViews> before_;  // while what was adopted is not settled, newest first
   uint64_t last_view_ = 0;                // numbers are never used twice

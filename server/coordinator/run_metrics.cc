@@ -23,7 +23,7 @@ RunMetrics::RunMetrics(const v1::JobSpec* job)
     : job_(job),
       every_(job->metrics().every_rounds() > 0 ? job->metrics().every_rounds() : kDefaultEvery),
       training_(job->ranks(), every_),
-      evaluation_(job->ranks()) {}
+      evaluation_(job->ranks(), job->evaluation()) {}
 
 void RunMetrics::SetEpochs(uint64_t clocks_per_epoch, uint64_t train_rows) {
   clocks_per_epoch_ = clocks_per_epoch;
@@ -37,7 +37,7 @@ double RunMetrics::EpochOf(uint64_t clock) const {
 
 void RunMetrics::RollBack(uint64_t clock, Generation generation, absl::Time now) {
   training_ = TrainingMerge(job_->ranks(), every_);
-  evaluation_ = EvaluationMerge(job_->ranks());
+  evaluation_ = EvaluationMerge(job_->ranks(), job_->evaluation());
   scalars_ = step_scalars_ = ScalarMerge();
   MetricRecord record;
   record.kind = MetricRecord::Kind::kRolledBack;
@@ -66,10 +66,12 @@ void RunMetrics::CloseWindows(absl::Time now, const ClippedSteps& steps) {
     record.time = now;
     record.epoch = EpochOf(record.clock);
     const uint64_t first = record.clock == 0 ? 0 : (record.clock - 1) / every_ * every_;
-    record.rate = rate.At(record.clock - 1);
+    record.rate = rate_changes_.Apply(rate.At(record.clock - 1), record.clock - 1);
     if (seconds > 0) record.examples_per_second = examples / seconds;
-    const std::optional<double> square = scalars_.SquareWithin(first, record.clock);
-    if (square.has_value()) record.gradient_norm = std::sqrt(*square);
+    if (const ScalarTotals* totals = scalars_.Within(first, record.clock); totals != nullptr) {
+      record.gradient_norm = std::sqrt(SumOfSquares(*totals));
+      record.parameter_change = std::sqrt(totals->step_square);
+    }
     record.clipped = clipped;
     last_training_ = record;
     records_.push_back(std::move(record));
@@ -84,8 +86,15 @@ std::vector<std::string> RunMetrics::AddEvaluation(const v1::EvaluationPart& par
     record->epoch = EpochOf(record->clock);
     last_evaluation_ = record;
     records_.push_back(*std::move(record));
+    ++evaluations_;
   }
   return dropped;
+}
+
+void RunMetrics::AddDecision(MetricRecord record, absl::Time now) {
+  record.time = now;
+  record.epoch = EpochOf(record.clock);
+  records_.push_back(std::move(record));
 }
 
 std::string RunMetrics::EvaluationText() const {
@@ -94,6 +103,9 @@ std::string RunMetrics::EvaluationText() const {
   std::string line = absl::StrFormat("clock %d, epoch %.4g: loss %.6g", e.clock, e.epoch, e.loss);
   if (e.accuracy.has_value()) absl::StrAppendFormat(&line, ", accuracy %.4f", *e.accuracy);
   if (e.objective.has_value()) absl::StrAppendFormat(&line, ", objective %.10g", *e.objective);
+  for (const auto& [name, value] : e.metrics.values) {
+    if (name != "accuracy") absl::StrAppendFormat(&line, ", %s %.5g", name, value);
+  }
   if (e.fuzzy) absl::StrAppend(&line, " (of a moving model)");
   return line;
 }

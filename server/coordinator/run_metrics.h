@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/job/rate_changes.h"
 #include "descent/v1/coordinator.pb.h"
 #include "descent/v1/job.pb.h"
 #include "server/coordinator/member_table.h"
@@ -38,11 +39,16 @@ class RunMetrics {
   void AddTraining(const v1::TrainingPart& part) { training_.Add(part); }
   // The rank has reported all it will.
   void Done(Rank rank) { training_.Done(rank); }
-  // Makes records of the windows that every rank has gone past; those of one call share the time since the last, and the
-  // steps since then.
+  // Makes records of the windows that every rank has gone past; those of one call share the time since the last, and
+  // the steps since then.
   void CloseWindows(absl::Time now, const ClippedSteps& steps = {});
   // Makes a record of an evaluation that this part completes. Returns what was dropped for it, a sentence each.
   std::vector<std::string> AddEvaluation(const v1::EvaluationPart& part, absl::Time now);
+  uint64_t evaluations() const { return evaluations_; }  // completed so far
+  // What evaluations have led to: one more record.
+  void AddDecision(MetricRecord record, absl::Time now);
+  // By what the schedule's rate is multiplied.
+  RateChanges& rate_changes() { return rate_changes_; }
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
   ScalarMerge& step_scalars() { return step_scalars_; }  // that steps wait for
@@ -61,6 +67,8 @@ class RunMetrics {
   EvaluationMerge evaluation_;
   ScalarMerge scalars_, step_scalars_;
   ClippedSteps steps_told_;  // as of the last record
+  RateChanges rate_changes_;
+  uint64_t evaluations_ = 0;
   absl::Time told_;
   std::optional<MetricRecord> last_training_, last_evaluation_;
   std::vector<MetricRecord> records_;

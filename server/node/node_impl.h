@@ -139,7 +139,8 @@ class NodeImpl final : public ServerNode {
   std::vector<Rank> LeftOut(Clock clock) const;
   void Fail(absl::Status cause);
   bool WantsScalars(Clock clock) const {
-    return options_.scalars_every > 0 && clock.value % options_.scalars_every == 0;
+    return (options_.scalars_every > 0 && clock.value % options_.scalars_every == 0) ||
+           (options_.scalars_before > 0 && (clock.value + 1) % options_.scalars_before == 0);
   }
   // Steps the engine and carries out all that follows.
   void Run(const Event& event, absl::Time now);
@@ -191,7 +192,7 @@ class NodeImpl final : public ServerNode {
   std::vector<std::pair<uint64_t, double>> totals_;  // [clock % size]: (clock + 1, total weight)
   std::vector<double> push_weight_;                  // PUSH: weight of each rank's clock in progress
   std::vector<LastRpc> last_rpc_;                    // [rank]
-  std::vector<double> squares_[2];                   // [clock % 2][dense block], where scalars are asked for
+  std::vector<BlockSquare> squares_[2];              // [clock % 2][dense block], where scalars are asked for
   ReadVector read_;                                  // of the push under way
   std::vector<uint32_t> place_;                      // [dense block] among those of the model
   std::vector<BlockScalars> measured_;               // of the round in progress

@@ -211,6 +211,24 @@ absl::Status NodeImpl::StorePart(uint32_t block, Rank rank, uint32_t span, Clock
   return sparse ? store_->HoldSparse(id, rank, span, keys, payload) : store_->Hold(id, rank, span, payload);
 }
 
+// In the order of the elements.
+double SquaredDistance(const Payload& a, const Payload& b) {
+  PayloadReader from(a), to(b);
+  double sum = 0;
+  for (size_t left = a.size(); left > 0;) {
+    float before[256], after[256];
+    const size_t bytes = std::min(left, sizeof(before));
+    from.CopyTo(before, bytes);
+    to.CopyTo(after, bytes);
+    for (size_t i = 0; i < bytes / sizeof(float); ++i) {
+      const double step = static_cast<double>(after[i]) - before[i];
+      sum += step * step;
+    }
+    left -= bytes;
+  }
+  return sum;
+}
+
 double NodeImpl::TotalWeight(Clock clock) {
   auto& [key, total] = totals_[clock.value % totals_.size()];
   if (key != clock.value + 1) {
@@ -227,13 +245,18 @@ void NodeImpl::Commit(const CommitBlock& commit) {
   const BlockId id = index_.id(commit.block);
   double square = 0;
   const bool scalars = WantsScalars(commit.clock);
+  const absl::StatusOr<Payload> before = scalars ? store_->Read(id, std::nullopt) : Payload();
   if (absl::Status status = store_->Commit(id, TotalWeight(commit.clock), scalars ? &square : nullptr); !status.ok()) {
     Fail(absl::FailedPreconditionError(
         absl::StrCat(status.message(), " (the round of clock ", commit.clock.value, ")")));
     return;
   }
   if (order_ != nullptr) order_->OnRound(commit.block, commit.clock, LeftOut(commit.clock));
-  if (scalars) squares_[commit.clock.value % 2][commit.block] = square;
+  if (scalars) {
+    const absl::StatusOr<Payload> after = store_->Read(id, std::nullopt);
+    const double step = before.ok() && after.ok() ? SquaredDistance(*before, *after) : 0;
+    squares_[commit.clock.value % 2][commit.block] = {id, square, step};
+  }
   Feed(&later_dense_[commit.block], commit.clock.value + 1);
   engine_.Step(BlockCommitted{commit.block}, &actions_);
 }
@@ -284,9 +307,7 @@ absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
 void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
   std::vector<BlockSquare> squares;
   const bool scalars = WantsScalars(clock);
-  if (scalars) {
-    for (uint32_t b = 0; b < index_.dense(); ++b) squares.push_back({index_.id(b), squares_[clock.value % 2][b]});
-  }
+  if (scalars) squares = squares_[clock.value % 2];
   if (index_.slots() > 0) {
     // Said here too: on a server without dense blocks and held slots no Commit says it.
     if (TotalWeight(clock) == 0) store_->SkipStep(clock);
@@ -299,7 +320,7 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
         return;
       }
       AfterSlotStep(slot);
-      if (scalars) squares.push_back({id, square});
+      if (scalars) squares.push_back({id, square, 0});
     }
     store_->AdvanceSlots(clock.value + 1);
     if (order_ != nullptr) order_->OnSlotsRound(clock, LeftOut(clock));

@@ -40,7 +40,7 @@ NodeImpl::NodeImpl(ServerNodeOptions options, std::unique_ptr<BlockStore> store,
       totals_(2),
       push_weight_(options_.store.ranks, 0.0),
       last_rpc_(options_.store.ranks) {
-  for (auto& squares : squares_) squares.assign(index_.dense(), 0.0);
+  for (auto& squares : squares_) squares.resize(index_.dense());
   if (options_.record_order) {
     order_ =
         std::make_unique<OrderLog>(options_.store.ranks, index_.dense(), index_.slots(), options_.store.apply_push);

@@ -37,9 +37,10 @@ struct ServerNodeOptions {
   std::vector<StalenessChange> changes = {};
   // PUSH: each push with a weight says what it was computed from, and the store is told which version that was.
   bool tells_reads = false;
-  uint32_t backup_ranks = 0;   // SYNC: a round closes without so many ranks (server/core/engine.h)
-  uint64_t full_every = 0;     // but not those divisible by this; 0: all
-  uint64_t scalars_every = 0;  // ROUND: report the global scalars of clocks divisible by this; 0: never
+  uint32_t backup_ranks = 0;    // SYNC: a round closes without so many ranks (server/core/engine.h)
+  uint64_t full_every = 0;      // but not those divisible by this; 0: all
+  uint64_t scalars_every = 0;   // ROUND: report the global scalars of clocks divisible by this; 0: never
+  uint64_t scalars_before = 0;  // and of the clocks before those divisible by this
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
@@ -71,7 +72,8 @@ struct ServerNodeStats {
 
 struct BlockSquare {
   BlockId id;
-  double square = 0;
+  double square = 0;  // of the mean gradient
+  double step = 0;    // of what the round changed in the parameters; of dense blocks
 };
 
 class ServerNode {
@@ -83,7 +85,7 @@ class ServerNode {
     virtual void Send(ConnectionId to, Reply reply) = 0;
     // The job can't go on (a non-finite gradient, ...). The text names who and what.
     virtual void Fail(absl::Status cause) = 0;
-    // Per block of this server, in (tensor, block) order: the squared norm of the mean gradient of `clock`.
+    // Per block of this server, in (tensor, block) order: squared norms of the round of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
     // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`,
     // in (tensor, block) order. Steps wait for ServerNode::Agreed.

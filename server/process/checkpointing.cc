@@ -37,10 +37,10 @@ Checkpointing::Checkpointing(std::string folder, const v1::JobSpec& job, RunId r
             [log](std::string what) { log->Log(absl::StrCat("warning: ", what)); }),
       numerics_(ComputeNumericsFingerprint("")) {}
 
-absl::StatusOr<RecoveryDisk::Beginning> Checkpointing::Begin(bool restore) {
+absl::StatusOr<RecoveryDisk::Beginning> Checkpointing::Begin(bool restore, std::optional<uint64_t> number) {
   DESCENT_RETURN_IF_ERROR(storage_->MakeFolder(""));
   DESCENT_RETURN_IF_ERROR(lock_.Take());
-  absl::StatusOr<RecoveryDisk::Beginning> beginning = disk_.Begin(restore);
+  absl::StatusOr<RecoveryDisk::Beginning> beginning = disk_.Begin(restore, number);
   if (!restore && absl::IsFailedPrecondition(beginning.status())) {
     return absl::FailedPreconditionError(
         absl::StrCat("the checkpoint folder ", root_, ": ", beginning.status().message(), "; name another folder"));
@@ -64,11 +64,14 @@ void Checkpointing::Tend(CoordinatorHost* host) {
   KeepViews(host);
   struct View {
     bool wants_generation;
+    std::optional<uint64_t> number;
     CutSchedule::Stage stage;
   };
-  const View view = host->With([](Coordinator& c, absl::Time) { return View{c.wants_generation(), c.cuts().stage()}; });
+  const View view = host->With([](Coordinator& c, absl::Time) {
+    return View{c.wants_generation(), c.wants_cut(), c.cuts().stage()};
+  });
   if (view.wants_generation) {
-    absl::StatusOr<RecoveryDisk::Beginning> beginning = Begin(/*restore=*/true);
+    absl::StatusOr<RecoveryDisk::Beginning> beginning = Begin(/*restore=*/true, view.number);
     if (!beginning.ok()) {
       // The disk may come back; a run that can't be recovered for long ends by its time-out.
       log_->Log(absl::StrCat("warning: no new generation yet: ", beginning.status().message()));
@@ -100,11 +103,14 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
 void Checkpointing::Commit(CoordinatorHost* host) {
   v1::CutManifest manifest;
   std::optional<double> metric;
-  host->With([&](Coordinator& c, absl::Time now) {
+  const bool known = host->With([&](Coordinator& c, absl::Time now) {
+    if (!c.StateOfCut().has_value()) return false;
     manifest = disk_.ManifestOf(c);
     manifest.set_created_unix_micros(absl::ToUnixMicros(now));
     metric = c.last_validation_loss();
+    return true;
   });
+  if (!known) return;  // what belongs to the cut is on its way
   manifest.set_job_text(JobText(job_));
   manifest.mutable_numerics()->set_build(numerics_.build);
   manifest.mutable_numerics()->set_instruction_set(numerics_.instruction_set);

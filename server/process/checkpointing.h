@@ -25,7 +25,7 @@ class Checkpointing {
 
   // RecoveryDisk::Begin, in a folder that no living coordinator of another run has. FAILED_PRECONDITION: the folder is
   // another run's.
-  absl::StatusOr<RecoveryDisk::Beginning> Begin(bool restore);
+  absl::StatusOr<RecoveryDisk::Beginning> Begin(bool restore, std::optional<uint64_t> number = std::nullopt);
 
   // Whatever the coordinator waits for: a generation, a cut's folder, its manifest. Called a few times a second.
   void Tend(CoordinatorHost* host);

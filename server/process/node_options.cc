@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -37,7 +38,8 @@ std::function<float(Clock)> AverageWeightOf(const v1::Averaging& averaging, uint
 
 }  // namespace
 
-absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
+                                            std::shared_ptr<const RateChanges> changes) {
   const Consistency consistency = ConsistencyOf(job);
   StoreOptions store;
   store.geometry = GeometryOf(job);
@@ -45,8 +47,10 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   store.ranks = job.ranks();
   DESCENT_ASSIGN_OR_RETURN(store.rule, UpdateRule::Make(job.optimizer()));
   const uint64_t steps_per_round = consistency.apply_push ? std::max<uint64_t>(1, job.ranks()) : 1;
-  store.rate = [schedule = LearningRateSchedule(job, clocks_per_epoch), steps_per_round](Clock step) {
-    return schedule.At(step.value / steps_per_round);
+  store.rate = [schedule = LearningRateSchedule(job, clocks_per_epoch), steps_per_round,
+                changes = std::move(changes)](Clock step) {
+    const uint64_t clock = step.value / steps_per_round;
+    return changes == nullptr ? schedule.At(clock) : changes->Apply(schedule.At(clock), clock);
   };
   if (job.has_momentum_schedule()) {
     store.momentum = [schedule = LearningRateSchedule(job.momentum_schedule(), job, clocks_per_epoch),
@@ -64,9 +68,10 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
+  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order() ||
+               job.stopping().early().restore_best();
   store.staleness_aware_rate = consistency.staleness_aware_rate;
   store.compensation = static_cast<float>(consistency.compensation);
-  store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order();
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;
@@ -74,7 +79,8 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   return store;
 }
 
-absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch) {
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
+                                                std::shared_ptr<const RateChanges> changes) {
   ServerNodeOptions options;
   const Consistency consistency = ConsistencyOf(job);
   options.staleness = consistency.staleness;
@@ -88,7 +94,7 @@ absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t
   options.scalars_every = job.metrics().every_rounds();
   options.record_order = job.record_order();
   options.encoding = EncodingOf(job);
-  DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch));
+  DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch, std::move(changes)));
   return options;
 }
 

@@ -3,9 +3,11 @@
 #define DESCENT_SERVER_PROCESS_NODE_OPTIONS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/job/rate_changes.h"
 #include "descent/v1/job.pb.h"
 #include "server/node/server_node.h"
 
@@ -16,9 +18,12 @@ namespace descent {
 //
 // Under PUSH a block's step is counted in pushes, of which each rank makes one a round: as many as there are ranks have
 // the rate of one round of the schedule.
-absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch);
+// `changes`, unless null: what is decided of the rate on the way.
+absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
+                                            std::shared_ptr<const RateChanges> changes = nullptr);
 // The same for a node around such a store; the envelope is the caller's.
-absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch);
+absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
+                                                std::shared_ptr<const RateChanges> changes = nullptr);
 
 // How many pushes of a job of so many clocks are recorded in order: none, or all. For StoreOptions.
 uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks);

@@ -19,6 +19,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+void AddMetrics(const MetricRecord& record, Json* json) {
+  if (record.accuracy.has_value()) (*json)["accuracy"] = *record.accuracy;
+  Json metrics;
+  for (const auto& [name, value] : record.metrics.values) {
+    if (name != "accuracy") metrics[name] = value;
+  }
+  for (const auto& [name, values] : record.metrics.per_class) metrics[name] = values;
+  if (!record.metrics.confusion.empty()) metrics["confusion"] = record.metrics.confusion;
+  for (const ReliabilityBin& bin : record.metrics.reliability) {
+    metrics["reliability"].push_back({{"begin", bin.begin},
+                                      {"end", bin.end},
+                                      {"examples", bin.examples},
+                                      {"confidence", bin.confidence},
+                                      {"accuracy", bin.accuracy}});
+  }
+  if (!metrics.is_null()) (*json)["metrics"] = std::move(metrics);
+}
+
 double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
 
 }  // namespace
@@ -79,6 +97,15 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["time"] = UnixSeconds(record.time);
     return Write(line.dump() + "\n");
   }
+  if (record.kind == MetricRecord::Kind::kDecision) {
+    line["kind"] = "decision";
+    line["clock"] = record.clock;
+    line["epoch"] = record.epoch;
+    line["decision"] = record.decision;
+    line["why"] = record.why;
+    line["time"] = UnixSeconds(record.time);
+    return Write(line.dump() + "\n");
+  }
   line["kind"] = training ? "training" : "evaluation";
   line["clock"] = record.clock;
   line["epoch"] = record.epoch;
@@ -88,9 +115,10 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["rate"] = record.rate;
     line["examples_per_second"] = record.examples_per_second;
     if (record.gradient_norm.has_value()) line["gradient_norm"] = *record.gradient_norm;
+    if (record.parameter_change.has_value()) line["parameter_change"] = *record.parameter_change;
     if (record.clipped.has_value()) line["clipped"] = *record.clipped;
   } else {
-    if (record.accuracy.has_value()) line["accuracy"] = *record.accuracy;
+    AddMetrics(record, &line);
     if (record.train_loss.has_value()) line["train_loss"] = *record.train_loss;
     if (record.objective.has_value()) line["objective"] = *record.objective;
     line["snapshot"] = absl::StrCat("clock ", record.clock);
@@ -119,6 +147,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
   json["job"] = status.job();
   json["result"] = v1::Phase_Name(status.phase());
   if (!status.first_cause().empty()) json["first_cause"] = status.first_cause();
+  if (!status.end_reason().empty()) json["ended_by"] = status.end_reason();
   json["clocks"] = status.round();
   if (status.clocks_per_epoch() > 0) {
     json["epochs"] = static_cast<double>(status.round()) / static_cast<double>(status.clocks_per_epoch());
@@ -127,7 +156,7 @@ absl::Status RunDirectory::WriteSummary(const v1::StatusReply& status, const Run
   if (summary.evaluation.has_value()) {
     json["evaluated_at_clock"] = summary.evaluation->clock;
     json["loss"] = summary.evaluation->loss;
-    if (summary.evaluation->accuracy.has_value()) json["accuracy"] = *summary.evaluation->accuracy;
+    AddMetrics(*summary.evaluation, &json);
   }
   if (summary.objective.has_value()) json["objective"] = *summary.objective;
   if (status.has_clipped()) json["clipped"] = status.clipped();

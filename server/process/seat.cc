@@ -36,13 +36,18 @@ Seat::~Seat() {
 }
 
 absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
-  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options, NodeOptionsOf(context_->job.job(), news.clocks_per_epoch()));
+  DESCENT_ASSIGN_OR_RETURN(ServerNodeOptions options,
+                           NodeOptionsOf(context_->job.job(), news.clocks_per_epoch(), context_->rate_changes));
   options.envelope.job = context_->job.job_fingerprint();
   options.envelope.run = RunId(context_->registration.run());
   options.envelope.generation = Generation(news.generation());
   options.envelope.map_epoch = news.map().epoch();
   if (options.backup_ranks > 0) {
     options.full_every = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
+  }
+  const v1::Stopping& stopping = context_->job.job().stopping();
+  if (stopping.has_gradient_norm() || stopping.has_parameter_change()) {
+    options.scalars_before = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
   }
   StoreOptions& store = options.store;
   DESCENT_ASSIGN_OR_RETURN(store.tensors, SpecsFromMessage(news.tensors()));

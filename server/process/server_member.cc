@@ -18,6 +18,7 @@ namespace descent {
 namespace {
 
 constexpr absl::Duration kKnock = absl::Milliseconds(200);
+constexpr size_t kMostUntold = 64;  // clocks' norms
 
 // What a coordinator or a disk that is slow, busy, or being replaced answers.
 bool Passes(const absl::Status& status) {
@@ -109,6 +110,7 @@ v1::HeartbeatRequest ServerMember::Beat() {
   beat.set_generation(told ? generation_ : 0);
   beat.set_ready(ready());
   for (const auto& [server, seat] : seats_) seat->Report(&beat);
+  beat.set_rate_changes(context_->rate_changes->size());
   return beat;
 }
 
@@ -173,6 +175,17 @@ absl::Status ServerMember::TendSeats(const v1::HeartbeatReply& news) {
   return absl::OkStatus();
 }
 
+bool ServerMember::TakeRates(const v1::HeartbeatReply& news) {
+  // Another generation may have decided otherwise so far: its list comes whole while this server is not ready.
+  if (news.rate_change().empty() && news.generation() == rates_of_) return false;
+  rates_of_ = news.generation();
+  RateChanges::List list;
+  for (const v1::RateChange& change : news.rate_change()) list.emplace_back(change.clock(), change.factor());
+  const bool more = list.size() > context_->rate_changes->size();
+  context_->rate_changes->Set(std::move(list));
+  return more;
+}
+
 void ServerMember::SpeakOfSteps() {
   const v1::JobSpec& job = context_->job.job();
   if (!NeedsScalars(job)) return;
@@ -201,10 +214,17 @@ void ServerMember::SendScalars() {
         }
         tensor->add_block(square.id.index);
         tensor->add_square(square.square);
+        tensor->add_step_square(square.step);
       }
-      control_->AgreeScalars(partials).IgnoreError();  // a norm that is not told is missing in one record
+      untold_.push_back(std::move(partials));
     }
   }
+  // Rules that end training may wait for them: what does not arrive is told again, while the generation lasts.
+  const auto arrives = [this](const v1::ScalarPartials& partials) {
+    return partials.generation() != generation_ || !Passes(control_->AgreeScalars(partials).status());
+  };
+  while (!untold_.empty() && arrives(untold_.front())) untold_.pop_front();
+  while (untold_.size() > kMostUntold) untold_.pop_front();
 }
 
 void ServerMember::TellFailures() {
@@ -261,7 +281,9 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
         continue;
       }
       pause = absl::Milliseconds(std::max<uint32_t>(1, news->next_ms()));
+      const bool rates = TakeRates(*news);
       DESCENT_RETURN_IF_ERROR(TendSeats(*news));
+      if (rates) continue;  // ranks wait for every server to say that it knows
     } else if (absl::Now() - heard > patience) {
       return absl::UnavailableError(absl::StrCat(
           "no word from the coordinator for ", absl::FormatDuration(absl::Trunc(absl::Now() - heard, absl::Seconds(1))),

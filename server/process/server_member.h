@@ -7,6 +7,7 @@
 #define DESCENT_SERVER_PROCESS_SERVER_MEMBER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -56,6 +57,8 @@ class ServerMember {
   absl::Status TendSeats(const v1::HeartbeatReply& news);
   absl::StatusOr<std::unique_ptr<Seat>> MakeSeat(const v1::Seat& want);
   bool ready() const;
+  // True: there are some to be confirmed.
+  bool TakeRates(const v1::HeartbeatReply& news);
   void SendScalars();
   void SpeakOfSteps();
   // A failure of a node, told once.
@@ -69,6 +72,8 @@ class ServerMember {
   std::unique_ptr<SeatContext> context_;
   std::vector<std::unique_ptr<Storage>> storages_;  // of earlier registrations
   uint64_t generation_ = 0;                         // that the seats are of, or are being made for
+  uint64_t rates_of_ = 0;                           // the generation that told the changes of the rate
+  std::deque<v1::ScalarPartials> untold_;           // norms that have not arrived yet
   bool failure_told_ = false;
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };

@@ -27,8 +27,7 @@ DenseBlock::DenseBlock(const TensorContext* context, uint32_t index)
 absl::Status DenseBlock::Init() {
   FloatBuffer first = context_->pool->Take(elements_);
   if (first == nullptr) return NoMemory(*context_, elements_);
-  InitialDense(context_->seed, context_->id, context_->spec.initializer, begin_,
-               absl::MakeSpan(first.get(), elements_));
+  InitialDense(context_->seed, context_->id, context_->spec, begin_, absl::MakeSpan(first.get(), elements_));
   versions_.push_back(std::move(first));
   if (context_->average_weight != nullptr) averages_.push_back(versions_.back());
   const int states = context_->trainable ? context_->rule->state_slots() : 0;

@@ -95,7 +95,7 @@ TEST(DenseStore, RoundsGiveTheBitsOfAPlainProgram) {
     const StoreOptions options = Options(Adam(), kRanks);
     const size_t n = Size(*store, id);
     std::vector<float> w(n), m(n, 0), v(n, 0);
-    InitialDense(3, id.tensor, options.tensors[id.tensor.value].initializer, options.geometry.block_begin(id.index),
+    InitialDense(3, id.tensor, options.tensors[id.tensor.value], options.geometry.block_begin(id.index),
                  absl::MakeSpan(w));
     EXPECT_EQ(Floats(*store->Read(id, std::nullopt)), w);
     for (uint64_t clock = 0; clock < 4; ++clock) {

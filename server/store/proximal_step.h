@@ -17,7 +17,8 @@
 //
 //   w_g = max(0, 1 - k / ||w'_g||) w'_g,   k = c lambda / (1 + c l2)      (Parikh & Boyd 2014, section 6.5.1)
 //
-// where c must be the same for all of a group, so that it goes with SGD and momentum alone. gradient_shape.h has the pass.
+// where c must be the same for all of a group, so that it goes with SGD and momentum alone. gradient_shape.h has the
+// pass.
 //
 // Internal to update_rule.cc. Thread-safe: stateless.
 #ifndef DESCENT_SERVER_STORE_PROXIMAL_STEP_H_

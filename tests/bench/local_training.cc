@@ -68,8 +68,7 @@ int Run(const std::string& path, const std::vector<std::string>& set, uint32_t t
   LayOut(tensors, &parameters);
   std::vector<std::vector<AlignedFloats>> state((*rule)->state_slots());
   for (size_t t = 0; t < tensors.size(); ++t) {
-    InitialDense(job->seed(), TensorId(t), tensors[t].initializer, 0,
-                 absl::MakeSpan(parameters.dense[t], tensors[t].elements()));
+    InitialDense(job->seed(), TensorId(t), tensors[t], 0, absl::MakeSpan(parameters.dense[t], tensors[t].elements()));
     for (size_t s = 0; s < state.size(); ++s) {
       state[s].emplace_back().Resize(tensors[t].elements());
       std::fill_n(state[s][t].data(), tensors[t].elements(), (*rule)->initial_state(static_cast<int>(s)));

@@ -72,6 +72,46 @@ class OptimaTest(ClusterTest):
                              sets=("consistency.mode=BOUNDED", "consistency.staleness=4")).summary
         self.assertLessEqual(summary["loss"], 0.405)
 
+    def test_fashion_convolution(self):
+        self.need(IMAGES)
+        if LONG:
+            summary = self.train("fashion_convolution.textproto").summary
+            self.assertGreaterEqual(summary["accuracy"], 0.91)
+        else:
+            summary = self.train("fashion_convolution.textproto", sets=("epochs=1",)).summary
+            self.assertGreaterEqual(summary["accuracy"], 0.85)
+
+    def test_fashion_autoencoder(self):
+        self.need(IMAGES)
+        summary = self.train("fashion_autoencoder.textproto", sets=() if LONG else ("epochs=1",)).summary
+        self.assertLess(summary["loss"], 8 if LONG else 12)
+
+    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
+    def test_fashion_rows(self):
+        self.need(IMAGES)
+        self.assertGreaterEqual(self.train("fashion_rows.textproto").summary["accuracy"], 0.86)
+
+    def test_a9a_by_other_models(self):
+        for example, accuracy in (("a9a_svm.textproto", 0.846), ("a9a_pairs.textproto", 0.846),
+                                  ("a9a_wide_deep.textproto", 0.846)):
+            summary = self.train(example, SHARED / "a9a").summary
+            self.assertGreater(summary["accuracy"], accuracy, example)
+
+    def test_diamonds(self):
+        source = self.need(SHARED / "regression" / "diamonds.csv")
+        subprocess.run([SOURCE / "examples" / "diamonds_data.py", source, self.folder], check=True)
+        huber = self.train("diamonds.textproto", self.folder)
+        squared = self.train("diamonds.textproto", self.folder, sets=("model={ linear {} }",))
+        def error(result):
+            predicted = self.command("descent", "predict", "--model", result.run_dir / "model", "--data",
+                                     self.folder / "diamonds.test.csv").stdout.split()
+            label = [float(line.rsplit(",", 1)[1]) for line in
+                     (self.folder / "diamonds.test.csv").read_text().splitlines()[1:]]
+            return (sum((float(p) - y) ** 2 for p, y in zip(predicted, label)) / len(label)) ** 0.5
+        with_huber, without = error(huber), error(squared)
+        print(f"diamonds: RMSE of log(price) {with_huber:.4f} with Huber loss, {without:.4f} without")
+        self.assertLess(with_huber, without)
+
     def test_power_plant(self):
         source = self.need(SHARED / "regression" / "CCPP.csv")
         subprocess.run([SOURCE / "examples" / "power_plant_data.py", source, self.folder], check=True)

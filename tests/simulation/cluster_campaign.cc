@@ -12,12 +12,10 @@ const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults() {
       {"uncommitted-restored", ClusterFault::kUncommittedRestored},
       {"zombie-stays", ClusterFault::kZombieStays},
       {"cut-attempt-kept", ClusterFault::kCutAttemptKept},
-      {"old-parts-taken", ClusterFault::kOldPartsTaken},
       {"ack-before-replicate", ClusterFault::kAckBeforeReplicate},
       {"synced-too-soon", ClusterFault::kSyncedTooSoon},
       {"views-not-lasting", ClusterFault::kViewsNotLasting},
       {"goes-alone-unasked", ClusterFault::kGoesAloneUnasked},
-      {"before-forgotten", ClusterFault::kBeforeForgotten},
       {"given-up-promoted", ClusterFault::kGivenUpPromoted},
   };
   return *faults;

@@ -1,6 +1,7 @@
 #include "tests/simulation/cluster_coordinator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -262,9 +263,11 @@ void ClusterCoordinator::Drain() {
       alone_.reset();
     }
     if (absl::StartsWith(line.text, "gone: worker")) worker_gone_ = cluster_->net.now();
-    // Somebody's lease is over, without a fault that was dealt.
-    if (stop_.has_value() && !coordinator_->ended() && absl::StartsWith(line.text, "gone: ")) {
-      stop_->calm = stop_->calm && stop_->death && !absl::StartsWith(line.text, "gone: worker");
+    // Somebody's lease is over, with no fault that was dealt but the network's losses.
+    const bool goes_on = !coordinator_->ended() || coordinator_->phase() == v1::FAILED;
+    if (stop_.has_value() && goes_on && absl::StartsWith(line.text, "gone: ")) {
+      const bool dealt = stop_->death && !std::exchange(stop_->gone, true);
+      stop_->calm = stop_->calm && dealt && !absl::StartsWith(line.text, "gone: worker");
     }
   }
   coordinator_->DrainRecords();
@@ -286,7 +289,6 @@ void ClusterCoordinator::KeepViews() {
     });
     return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());
   }
-  if (cluster_->fault == ClusterFault::kBeforeForgotten) wanted->views.clear_before();
   kept_change_ = wanted->change;
   const absl::Status kept = disk_->KeepViews(wanted->views);
   if (kept.ok()) return c.ViewsLasting(wanted->change, wanted->news, cluster_->net.now());

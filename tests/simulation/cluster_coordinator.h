@@ -98,6 +98,7 @@ class ClusterCoordinator {
     bool joining = false;      // a backup was, when it was asked
     bool trained = false;      // it ran then
     bool death = false;        // of a server, meanwhile
+    bool gone = false;         // and the coordinator has missed it
     std::optional<CutId> cut;  // demanded, and committed
     std::string lacks;         // WhatCutLacks, of that
   };

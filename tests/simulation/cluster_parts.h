@@ -58,9 +58,7 @@ struct Cluster {
     return fault == ClusterFault::kAckBeforeReplicate ? ReplicaFault::kAckBeforeReplicate : ReplicaFault::kNone;
   }
   CutSchedule::Fault cut_fault() const {
-    return fault == ClusterFault::kCutAttemptKept  ? CutSchedule::Fault::kAttemptKept
-           : fault == ClusterFault::kOldPartsTaken ? CutSchedule::Fault::kOldPartsTaken
-                                                   : CutSchedule::Fault::kNone;
+    return fault == ClusterFault::kCutAttemptKept ? CutSchedule::Fault::kAttemptKept : CutSchedule::Fault::kNone;
   }
   ReplicaTable::Fault table_fault() const {
     return fault == ClusterFault::kGivenUpPromoted ? ReplicaTable::Fault::kGivenUpPromoted : ReplicaTable::Fault::kNone;

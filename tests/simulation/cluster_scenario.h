@@ -21,13 +21,11 @@ enum class ClusterFault : uint8_t {
   kUncommittedRestored,   // a run goes on from the newest folder of a cut, committed or not
   kZombieStays,           // a server that is told that nobody knows it does not register again
   kCutAttemptKept,        // a cut that is ordered again is not told from the order before
-  kOldPartsTaken,         // a part of an order that was taken back counts for the next
   // With replicas:
   kAckBeforeReplicate,  // a primary's replies do not wait for its backup
   kSyncedTooSoon,       // a primary says that its backup is synced as soon as it has one
   kViewsNotLasting,     // a promotion is heard of some time before it is on the disk
   kGoesAloneUnasked,    // a primary that does not reach its backup goes on without, before the coordinator says so
-  kBeforeForgotten,     // a coordinator that adopts does not keep the views that it adopts by
   kGivenUpPromoted,     // a backup that was given up stays the one to take over
 };
 

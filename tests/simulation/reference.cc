@@ -35,7 +35,7 @@ void Step(const std::vector<Sum>& of_rank, float scale, absl::Span<float> parame
 uint64_t ReferenceHash(const Job& job) {
   const std::vector<TensorSpec> specs = job.tensors();
   std::vector<float> ledger(specs[kLedger].elements()), values(specs[kValues].elements());
-  InitialDense(job.number, TensorId(kValues), specs[kValues].initializer, 0, absl::MakeSpan(values));
+  InitialDense(job.number, TensorId(kValues), specs[kValues], 0, absl::MakeSpan(values));
   std::map<uint64_t, std::vector<float>> counts;
   for (uint64_t key = 0; job.sparse && key < kKeys; ++key) counts[key].resize(kDim);
   std::vector<std::vector<float>> version = {values};

@@ -122,7 +122,7 @@ class Memory {
     for (uint32_t t = 0; t < setup.specs.size(); ++t) {
       if (setup.specs[t].sparse) continue;
       dense[t].resize(setup.specs[t].elements());
-      InitialDense(kSeed, TensorId(t), setup.specs[t].initializer, 0, absl::MakeSpan(dense[t]));
+      InitialDense(kSeed, TensorId(t), setup.specs[t], 0, absl::MakeSpan(dense[t]));
     }
   }
   std::vector<float>& Row(uint32_t t, uint64_t key) {
@@ -354,7 +354,7 @@ TEST(ParameterClientTest, ThreadsShareOneClientUnderLosses) {
     std::vector<float> w(400);
     ASSERT_TRUE(client->Wait(client->Exchange(std::nullopt, Pull(0, kClocks + 2, {w.data()})), Soon()).ok());
     std::vector<float> start(400);
-    InitialDense(kSeed, TensorId(0), setup.specs[0].initializer, 0, absl::MakeSpan(start));
+    InitialDense(kSeed, TensorId(0), setup.specs[0], 0, absl::MakeSpan(start));
     for (size_t e = 0; e < w.size(); ++e) EXPECT_NEAR(w[e], start[e] + kClocks * setup.ranks, 1e-3);
     for (uint32_t r = 0; r < setup.ranks; ++r) {
       const absl::StatusOr<Clock> expected = client->ExpectedClock(Rank(r), Soon());

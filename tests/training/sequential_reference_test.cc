@@ -352,7 +352,7 @@ State Sequential(const Problem& problem) {
       continue;
     }
     std::vector<float> values(tensors[t].elements());
-    InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t].initializer, 0, absl::MakeSpan(values));
+    InitialDense(kSeed, TensorId(static_cast<uint32_t>(t)), tensors[t], 0, absl::MakeSpan(values));
     for (float v : values) state.dense[t].push_back({v, {}, v});
   }
   std::vector<State> versions = {state};  // version v has the updates of clocks < v

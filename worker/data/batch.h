@@ -41,8 +41,11 @@ class AlignedFloats {
 // entries [row_begin[i], row_begin[i + 1]) of `column` and `value`, columns ascending and unique within a row.
 // With `keys` not empty (a model whose weights are a sparse table), a column is an index into `keys`, which are unique
 // and in the order (slot, key); without, it is the feature itself.
+// `rank` and `clock` say where in a run a training batch stands: what a model draws at random is a function of them.
 struct Batch {
   size_t rows = 0;
+  uint32_t rank = 0;
+  uint64_t clock = 0;
   uint64_t features = 0;
   bool sparse = false;
   AlignedFloats dense;
@@ -50,7 +53,8 @@ struct Batch {
   std::vector<uint32_t> column;
   std::vector<float> value;
   std::vector<uint64_t> keys;
-  std::vector<float> label;  // a number; -1/+1 and 0/1 are stored as 0/1; a class as its index
+  std::vector<float> label;   // a number; -1/+1 and 0/1 are stored as 0/1; a class as its index
+  std::vector<float> weight;  // what each example's loss is multiplied by; empty: 1
 };
 
 }  // namespace descent

@@ -1,4 +1,5 @@
-// CSV whose columns are numbers: one is the label, some are left out, the rest are the features in their order.
+// CSV whose columns are numbers: one is the label, one may be the weight, some are left out, the rest are the features
+// in their order.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -116,11 +117,20 @@ class CsvParser {
     if (!spec_.label().empty()) DESCENT_RETURN_IF_ERROR(Find("csv.label", spec_.label(), &label_));
     std::vector<bool> skip(columns_, false);
     skip[label_] = true;
+    weighted_ = !spec_.weight().empty();
+    if (weighted_) {
+      DESCENT_RETURN_IF_ERROR(Find("csv.weight", spec_.weight(), &weight_));
+      if (weight_ == label_) {
+        return absl::InvalidArgumentError(absl::StrCat("csv.weight: ", ColumnName(weight_), " is the label"));
+      }
+      skip[weight_] = true;
+    }
     for (const std::string& name : spec_.ignore()) {
       size_t column;
       DESCENT_RETURN_IF_ERROR(Find("csv.ignore", name, &column));
-      if (column == label_) {
-        return absl::InvalidArgumentError(absl::StrCat("csv.ignore: ", ColumnName(column), " is the label"));
+      if (column == label_ || (weighted_ && column == weight_)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("csv.ignore: ", ColumnName(column), column == label_ ? " is the label" : " is csv.weight"));
       }
       skip[column] = true;
     }
@@ -128,7 +138,7 @@ class CsvParser {
       if (!skip[c]) features_.push_back(c);
     }
     if (features_.empty()) return absl::InvalidArgumentError(absl::StrCat(file_, ": no column is left for features"));
-    cutter_->Begin({ShardKind::kDense, features_.size(), 1});
+    cutter_->Begin({ShardKind::kDense, features_.size(), 1, weighted_});
     return absl::OkStatus();
   }
 
@@ -185,7 +195,14 @@ class CsvParser {
     DESCENT_RETURN_IF_ERROR(Label(fields[label_], &label));
     float* to = cutter_->builder().AddDense();
     for (const size_t column : features_) DESCENT_RETURN_IF_ERROR(Cell(fields[column], column, to++));
-    return cutter_->EndRow(label);
+    float weight = 1;
+    if (weighted_) {
+      DESCENT_RETURN_IF_ERROR(Cell(fields[weight_], weight_, &weight));
+      if (weight < 0) {
+        return Error(absl::StrCat(ColumnName(weight_), ": ", Trimmed(fields[weight_]), ": a weight is not below 0"));
+      }
+    }
+    return cutter_->EndRow(label, weight);
   }
 
   const v1::Csv& spec_;
@@ -199,6 +216,8 @@ class CsvParser {
   size_t columns_ = 0;  // 0: nothing read yet
   std::vector<std::string> names_;
   size_t label_ = 0;
+  bool weighted_ = false;
+  size_t weight_ = 0;
   std::vector<size_t> features_;
 };
 

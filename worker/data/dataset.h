@@ -27,6 +27,7 @@ enum class LabelKind {
   kNumber,  // any finite number
   kBinary,  // -1/+1 or 0/1, stored as 0/1
   kClass,   // 0 .. classes - 1
+  kCount,   // a finite number from 0
 };
 
 struct DatasetOptions {

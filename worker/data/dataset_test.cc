@@ -163,6 +163,32 @@ TEST_F(DatasetTest, CsvLabels) {
   EXPECT_EQ(Contents("csv { path: 'b.csv' header: true label: 'x' }"), "1: 1; 2: 100");
 }
 
+TEST_F(DatasetTest, CsvWeights) {
+  Write("a.csv", "x,w,y\n1,0.5,2\n3,0,4\n5,7,6\n");
+  EXPECT_EQ(Contents("csv { path: 'a.csv' header: true weight: 'w' }"), "2: 1; 4: 3; 6: 5");
+  for (int again = 0; again < 2; ++again) {  // made, then from the cache
+    auto data = Open("csv { path: 'a.csv' header: true weight: 'w' }");
+    ASSERT_TRUE(data.ok()) << data.status();
+    Batch batch;
+    const std::vector<uint64_t> rows = {2, 0, 1};
+    ASSERT_TRUE((*data)->Read(rows, &batch).ok());
+    EXPECT_EQ(batch.weight, (std::vector<float>{7, 0.5, 0}));
+    EXPECT_EQ(batch.label, (std::vector<float>{6, 2, 4}));
+  }
+  auto plain = Open("csv { path: 'a.csv' header: true ignore: 'w' }");
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  Batch batch;
+  batch.weight = {1};
+  const std::vector<uint64_t> rows = {2};
+  ASSERT_TRUE((*plain)->Read(rows, &batch).ok());
+  EXPECT_TRUE(batch.weight.empty());
+  Write("b.csv", "1,-0.5,2\n");
+  EXPECT_THAT(std::string(Open("csv { path: 'b.csv' weight: '1' }").status().message()),
+              ::testing::HasSubstr("b.csv:1: column 1: -0.5: a weight is not below 0"));
+  EXPECT_THAT(std::string(Open("csv { path: 'b.csv' weight: '2' }").status().message()),
+              ::testing::HasSubstr("csv.weight: column 2 is the label"));
+}
+
 TEST_F(DatasetTest, SeveralCsvFilesHaveAHeaderEach) {
   Write("a.csv", "x,y\n1,2\n");
   Write("b.csv", "x,y\n3,4\n");

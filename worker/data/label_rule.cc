@@ -18,6 +18,9 @@ std::string LabelRule::Refusal(absl::string_view text) const {
     case LabelKind::kClass:
       absl::StrAppend(&refusal, "a class from 0 to ", classes_ - 1);
       break;
+    case LabelKind::kCount:
+      absl::StrAppend(&refusal, "a number from 0, for a count");
+      break;
   }
   return refusal;
 }

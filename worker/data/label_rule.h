@@ -22,6 +22,8 @@ class LabelRule {
     switch (kind_) {
       case LabelKind::kNumber:
         return std::isfinite(*stored);
+      case LabelKind::kCount:
+        return std::isfinite(*stored) && number >= 0;
       case LabelKind::kBinary:
         if (number == 1) return true;
         if (number == 0 && !minus_) return zero_ = true;

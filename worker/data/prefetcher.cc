@@ -115,6 +115,8 @@ void Prefetcher::Run() {
     plan_->Rows(key.first, key.second, &rows);
     std::unique_ptr<Batch> fresh = pool_->Take();
     absl::Status status = dataset_->Read(rows, fresh.get());
+    fresh->rank = key.first.value;
+    fresh->clock = key.second.value;
     std::shared_ptr<const Batch> batch(
         fresh.release(), [pool = pool_](const Batch* b) { pool->Give(std::unique_ptr<Batch>(const_cast<Batch*>(b))); });
 

@@ -21,6 +21,7 @@ size_t BeginSparse(absl::Span<const RowAt> rows, Batch* batch) {
   batch->dense.Resize(0);
   batch->keys.clear();
   batch->label.resize(rows.size());
+  batch->weight.clear();
   batch->row_begin.resize(rows.size() + 1);
   batch->row_begin[0] = 0;
   uint64_t entries = 0;
@@ -146,10 +147,12 @@ void AssembleDense(absl::Span<const RowAt> rows, uint64_t features, Batch* batch
   batch->value.clear();
   batch->keys.clear();
   batch->label.resize(rows.size());
+  batch->weight.clear();
   batch->dense.Resize(rows.size() * features);
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto [shard, row] = rows[i];
     batch->label[i] = shard->label()[row];
+    if (!shard->weight().empty()) batch->weight.push_back(shard->weight()[row]);
     float* to = batch->dense.data() + i * features;
     if (shard->kind() == ShardKind::kDense) {
       std::memcpy(to, shard->dense() + row * features, features * sizeof(float));

@@ -20,7 +20,13 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[8] = {'D', 'S', 'H', 'A', 'R', 'D', '0', '1'};
 constexpr size_t kAlignment = 64;
-enum Section { kLabel, kRowBegin, kColumn, kValue, kSections };
+enum Section {
+  kLabel,
+  kRowBegin,
+  kColumn,
+  kValue,
+  kSections
+};  // kLabel: the labels, then the weights if there are any
 
 struct Header {
   char magic[8];
@@ -88,7 +94,8 @@ uint64_t Shard::features() const { return HeaderOf(image_.get()).features; }
 bool Shard::wide() const { return HeaderOf(image_.get()).wide != 0; }
 bool Shard::unit_values() const { return HeaderOf(image_.get()).unit != 0; }
 
-absl::Span<const float> Shard::label() const { return SectionOf<float>(image_.get(), kLabel); }
+absl::Span<const float> Shard::label() const { return SectionOf<float>(image_.get(), kLabel).subspan(0, rows()); }
+absl::Span<const float> Shard::weight() const { return SectionOf<float>(image_.get(), kLabel).subspan(rows()); }
 absl::Span<const uint32_t> Shard::row_begin() const { return SectionOf<uint32_t>(image_.get(), kRowBegin); }
 absl::Span<const uint32_t> Shard::column() const { return SectionOf<uint32_t>(image_.get(), kColumn); }
 absl::Span<const uint64_t> Shard::wide_column() const { return SectionOf<uint64_t>(image_.get(), kColumn); }
@@ -103,6 +110,8 @@ void ShardBuilder::Widen() {
 }
 
 std::shared_ptr<const Shard> ShardBuilder::Finish(uint64_t dataset, uint32_t index) {
+  const uint32_t rows = this->rows();
+  label_.insert(label_.end(), weight_.begin(), weight_.end());
   const void* from[kSections] = {label_.data(), row_begin_.data(), nullptr, nullptr};
   size_t bytes[kSections] = {label_.size() * sizeof(float), 0, 0, 0};
   switch (shape_.kind) {
@@ -128,7 +137,7 @@ std::shared_ptr<const Shard> ShardBuilder::Finish(uint64_t dataset, uint32_t ind
   header.dataset = dataset;
   header.features = shape_.features;
   header.kind = shape_.kind;
-  header.rows = rows();
+  header.rows = rows;
   header.scale = shape_.scale;
   header.wide = wide_;
   header.unit = unit_;
@@ -151,6 +160,7 @@ std::shared_ptr<const Shard> ShardBuilder::Finish(uint64_t dataset, uint32_t ind
   header.crc = ExtendCrc32c(0, image.get() + kCrcBegin, size - kCrcBegin);
   std::memcpy(image.get(), &header, sizeof(header));
   label_.clear();
+  weight_.clear();
   row_begin_.assign(1, 0);
   column_.clear();
   wide_column_.clear();

@@ -26,6 +26,7 @@ struct ShardShape {
   ShardKind kind = ShardKind::kSparse;
   uint64_t features = 0;  // kDense, kBytes: columns
   float scale = 1;        // kBytes
+  bool weighted = false;  // rows have weights
 };
 
 class Shard {
@@ -42,6 +43,7 @@ class Shard {
   uint64_t features() const;
 
   absl::Span<const float> label() const;
+  absl::Span<const float> weight() const;        // empty: rows have none
   absl::Span<const uint32_t> row_begin() const;  // kSparse: rows + 1
   bool wide() const;                             // kSparse: columns are in wide_column
   absl::Span<const uint32_t> column() const;
@@ -91,9 +93,10 @@ class ShardBuilder {
     bytes_.resize(bytes_.size() + shape_.features);
     return bytes_.data() + bytes_.size() - shape_.features;
   }
-  void EndRow(float label) {
+  void EndRow(float label, float weight) {
     if (shape_.kind == ShardKind::kSparse) row_begin_.push_back(static_cast<uint32_t>(value_.size()));
     label_.push_back(label);
+    if (shape_.weighted) weight_.push_back(weight);
   }
   uint32_t rows() const { return static_cast<uint32_t>(label_.size()); }
   uint64_t entries() const { return value_.size(); }
@@ -106,6 +109,7 @@ class ShardBuilder {
 
   const ShardShape shape_;
   std::vector<float> label_;
+  std::vector<float> weight_;
   std::vector<uint32_t> row_begin_;
   std::vector<uint32_t> column_;
   std::vector<uint64_t> wide_column_;

@@ -33,8 +33,8 @@ class ShardCutter {
         std::min<uint64_t>(shard_rows_, std::max<uint64_t>(1, kDenseBytes / (shape.features * width))));
   }
   ShardBuilder& builder() { return *builder_; }
-  absl::Status EndRow(float label) {
-    builder_->EndRow(label);
+  absl::Status EndRow(float label, float weight = 1) {
+    builder_->EndRow(label, weight);
     ++rows_;
     if (builder_->rows() < shard_rows_ && builder_->entries() < kEntries) return absl::OkStatus();
     return Flush();

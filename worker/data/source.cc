@@ -105,6 +105,7 @@ std::string DescribeParse(const v1::Dataset& spec, const DatasetOptions& options
       // With lengths, so that no name can look like two.
       absl::StrAppend(&text, " csv label=", csv.label().size(), ":", csv.label(), " header=", csv.header(),
                       " delimiter=", csv.delimiter(), " log=", csv.log_label());
+      if (!csv.weight().empty()) absl::StrAppend(&text, " weight=", csv.weight().size(), ":", csv.weight());
       for (const std::string& name : csv.ignore()) absl::StrAppend(&text, " ignore=", name.size(), ":", name);
       const std::map<std::string, int32_t> sorted(csv.label_map().begin(), csv.label_map().end());
       for (const auto& [name, label] : sorted) absl::StrAppend(&text, " map=", name.size(), ":", name, "=", label);

@@ -11,6 +11,8 @@ namespace {
 
 constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call and a pause take
 constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
+constexpr absl::Duration kAskToBegin = absl::Milliseconds(10);
+constexpr size_t kMostEvaluation = size_t{1} << 20;  // bytes of a beat; a part that is larger goes alone
 
 // A coordinator that is away may come back.
 bool Passes(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
@@ -73,15 +75,21 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
   beat.set_generation(built_.value_or(era_).generation);
   beat.set_ready(placement_.has_value());
   beat.set_moves(era_.moves);
+  size_t bytes = 0;
+  for (const auto& part : evaluation_) {
+    bytes += part.ByteSizeLong();
+    if (bytes > kMostEvaluation && beat.evaluation_size() > 0) break;
+    *beat.add_evaluation() = part;
+  }
+  const bool all_told = static_cast<size_t>(beat.evaluation_size()) == evaluation_.size();
   for (const auto& [rank, progress] : progress_) {
     v1::RankProgress* out = beat.add_progress();
     out->set_rank(rank.value);
     out->set_clock(progress.clock);
     out->set_examples(progress.examples);
-    out->set_done(progress.done);
+    out->set_done(progress.done && all_told);
   }
   for (const auto& part : training_) *beat.add_training() = part;
-  for (const auto& part : evaluation_) *beat.add_evaluation() = part;
   return beat;
 }
 
@@ -93,6 +101,7 @@ void ControlLink::Enter(Era era) {
   progress_.clear();
   training_.clear();
   evaluation_.clear();
+  begin_below_.reset();
   run_stops_ = false;  // unless it says so again: a coordinator that was started again may not know of it
 }
 
@@ -108,6 +117,7 @@ void ControlLink::TakeNews(const v1::HeartbeatReply& reply) {
   }
   run_stops_ |= reply.stop();
   if (reply.clocks() > 0) clocks_ = reply.clocks();
+  begin_below_ = reply.has_begin_below() ? std::optional(reply.begin_below()) : std::nullopt;
   if (!placement_.has_value() && reply.phase() >= v1::RUNNING && reply.has_map()) placement_ = reply;
   // With nothing to compute there is nothing to build: a new generation is taken up to say that its ranks rest.
   const bool rests = resting_ && run_stops_;
@@ -166,6 +176,7 @@ void ControlLink::Loop() {
           if (!reply->unknown_member()) {
             training_.erase(training_.begin(), training_.begin() + beat.training_size());
             evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
+            urgent_ |= !evaluation_.empty();
           }
           TakeNews(*reply);
         }
@@ -201,8 +212,11 @@ void ControlLink::Loop() {
     }
     if (!line.empty()) calls_.log(line);
     MutexLock lock(&mu_);
-    const absl::Time next = time_->Now() + pause;
-    while (!end_ && !urgent_ && time_->Now() < next) changed_.WaitUntil(&mu_, next);
+    const absl::Time beat_at = time_->Now();
+    const auto next = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return beat_at + (awaits_begin_ ? std::min(pause, kAskToBegin) : pause);
+    };
+    while (!end_ && !urgent_ && time_->Now() < next()) changed_.WaitUntil(&mu_, next());
   }
 }
 
@@ -299,6 +313,22 @@ void ControlLink::WaitForChange(absl::Time deadline) {
   }
 }
 
+bool ControlLink::AwaitBegin(Clock clock, absl::Time deadline) {
+  MutexLock lock(&mu_);
+  const auto may = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !begin_below_.has_value() || clock.value < *begin_below_;
+  };
+  if (may()) return true;
+  awaits_begin_ = true;
+  changed_.SignalAll();  // ask more often
+  const std::vector<LeasedRank> before = VisibleLeases();
+  while (!may() && VisibleLeases() == before && StateLocked().ok() && time_->Now() < deadline) {
+    changed_.WaitUntil(&mu_, deadline);
+  }
+  awaits_begin_ = false;
+  return may() && StateLocked().ok();
+}
+
 void ControlLink::Pause(absl::Time until) {
   MutexLock lock(&mu_);
   while (time_->Now() < until) changed_.WaitUntil(&mu_, until);
@@ -366,6 +396,7 @@ void ControlLink::Evaluated(const RankEvaluation& evaluation) {
   part.set_regularizer(evaluation.regularizer);
   part.set_fuzzy(evaluation.fuzzy);
   part.set_classification(evaluation.classification);
+  if (evaluation.metrics.has_value()) *part.mutable_metrics() = *evaluation.metrics;
   MutexLock lock(&mu_);
   if (!SameGeneration()) return;
   evaluation_.push_back(part);

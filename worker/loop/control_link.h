@@ -77,6 +77,7 @@ class ControlLink final : public TrainerControl {
   // FAILED_PRECONDITION: the run has failed, or this worker was refused. UNAVAILABLE: no word for give_up_after.
   absl::Status State() override;
   void WaitForChange(absl::Time deadline) override;
+  bool AwaitBegin(Clock clock, absl::Time deadline) override;
   void Pause(absl::Time until) override;
   std::vector<std::string> MovedServers() override;
   void Completed(Rank rank, Clock clock, const BatchResult& batch) override;
@@ -136,6 +137,8 @@ class ControlLink final : public TrainerControl {
   bool resting_ ABSL_GUARDED_BY(mu_) = false;                         // no rank is at work here
   std::optional<v1::HeartbeatReply> placement_ ABSL_GUARDED_BY(mu_);  // the news with this era's tensors and map
   uint64_t clocks_ ABSL_GUARDED_BY(mu_) = 0;
+  std::optional<uint64_t> begin_below_ ABSL_GUARDED_BY(mu_);  // no clock from here on begins yet
+  bool awaits_begin_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status lost_ ABSL_GUARDED_BY(mu_);
   std::map<Rank, Progress> progress_ ABSL_GUARDED_BY(mu_);
   std::vector<v1::TrainingPart> training_ ABSL_GUARDED_BY(mu_);      // not yet told

@@ -204,6 +204,53 @@ TEST_F(ControlLinkTest, ServersThatHaveMovedAreNamedUntilThatIsTakenUp) {
   EXPECT_THAT(link->MovedServers(), ElementsAre("a:1"));
 }
 
+TEST_F(ControlLinkTest, NoClockBeginsBeforeItMay) {
+  v1::HeartbeatReply held = Running({0});
+  held.set_begin_below(5);
+  script_.Answer(absl::OkStatus(), held);
+  auto link = Link();
+  ASSERT_TRUE(link->Start().ok());
+  ASSERT_TRUE(link->AwaitRunning().ok());
+  EXPECT_TRUE(link->AwaitBegin(Clock(4), absl::Now()));
+  EXPECT_FALSE(link->AwaitBegin(Clock(5), absl::Now()));
+  held.set_begin_below(10);
+  script_.Answer(absl::OkStatus(), held);
+  EXPECT_TRUE(link->AwaitBegin(Clock(5), absl::Now() + absl::Seconds(30)));
+  EXPECT_FALSE(link->AwaitBegin(Clock(10), absl::Now()));
+  // Whoever waits hears of the end, and of leases that have changed.
+  script_.Answer(absl::OkStatus(), [&] {
+    v1::HeartbeatReply more = held;
+    *more.add_leases() = more.leases(0);
+    more.mutable_leases(1)->set_rank(1);
+    return more;
+  }());
+  const absl::Time begin = absl::Now();
+  EXPECT_FALSE(link->AwaitBegin(Clock(10), begin + absl::Seconds(30)));
+  held.set_stop(true);
+  script_.Answer(absl::OkStatus(), held);
+  while (link->State().ok()) EXPECT_FALSE(link->AwaitBegin(Clock(10), begin + absl::Seconds(30)));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(30));
+}
+
+TEST_F(ControlLinkTest, LargeEvaluationsGoInSeveralBeatsAndTheEndIsToldWithTheLast) {
+  auto link = RunningLink();
+  script_.Answer(absl::UnavailableError("away"));
+  RankEvaluation evaluation;
+  evaluation.clock = Clock(12);
+  evaluation.metrics.emplace().mutable_positive()->Resize(150000, 0.5f);
+  for (uint32_t rank = 0; rank < 3; ++rank) {
+    evaluation.rank = Rank(rank);
+    link->Evaluated(evaluation);
+  }
+  link->Done(Rank(0));
+  const auto first = script_.WaitForBeat([](const auto& b) { return b.evaluation_size() == 1; });
+  EXPECT_FALSE(first.progress(0).done());
+  script_.Answer(absl::OkStatus(), Running({0}));
+  const auto last =
+      script_.WaitForBeat([](const auto& b) { return b.evaluation_size() == 1 && b.evaluation(0).rank() == 2; });
+  EXPECT_TRUE(last.progress(0).done());
+}
+
 TEST_F(ControlLinkTest, LossIsToldInWholeWindowsAndOnce) {
   script_.Answer(absl::OkStatus(), Running({0}));
   auto link = Link();

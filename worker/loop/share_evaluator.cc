@@ -32,7 +32,7 @@ ShareEvaluator::ShareEvaluator(Model<float>* model, const std::vector<TensorSpec
 }
 
 absl::StatusOr<BatchResult> ShareEvaluator::Evaluate(const Dataset& data, Rank rank, Clock read,
-                                                     const std::vector<const float*>& dense) {
+                                                     const std::vector<const float*>& dense, MetricObserver* metrics) {
   const auto first_of = [&](uint64_t r) { return data.rows() / ranks_ * r + data.rows() % ranks_ * r / ranks_; };
   uint64_t at = first_of(rank.value);
   const uint64_t end = first_of(uint64_t{rank.value} + 1);
@@ -65,6 +65,10 @@ absl::StatusOr<BatchResult> ShareEvaluator::Evaluate(const Dataset& data, Rank r
       }
     }
     Add(model_->Evaluate(now->batch, parameters), &total);
+    if (metrics != nullptr) {
+      model_->Predict(now->batch, parameters, &predicted_);
+      metrics->Add(now->batch.label, predicted_);
+    }
     DESCENT_RETURN_IF_ERROR(reads_.still_wanted());
   }
   return total;

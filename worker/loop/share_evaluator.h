@@ -16,6 +16,7 @@
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
 #include "worker/data/dataset.h"
+#include "worker/metrics/metric_observer.h"
 #include "worker/models/model.h"
 
 namespace descent {
@@ -33,9 +34,10 @@ class ShareEvaluator {
                  Reads reads);
 
   // Sums over the share of `rank`, on `dense` (per tensor) and on rows of tables as of `read`. What was asked for may
-  // still arrive after an error, until the connection is gone: keep the evaluator until then.
+  // still arrive after an error, until the connection is gone: keep the evaluator until then. `metrics`, unless null,
+  // is shown what is predicted of each example.
   absl::StatusOr<BatchResult> Evaluate(const Dataset& data, Rank rank, Clock read,
-                                       const std::vector<const float*>& dense);
+                                       const std::vector<const float*>& dense, MetricObserver* metrics = nullptr);
 
  private:
   struct Reading {  // a batch, and the rows of tables that it needs
@@ -50,6 +52,7 @@ class ShareEvaluator {
   const Reads reads_;
   const bool has_tables_;
   Reading readings_[2];
+  std::vector<float> predicted_;
 };
 
 // What the job adds to the mean loss, over tensors that decay; NaN where tables are among them: no worker sees all

@@ -316,6 +316,8 @@ class Trainer::Impl {
       }
       return absl::OkStatus();
     }
+    // Without leave: back to where leases and state are looked at.
+    if (!control_->AwaitBegin(clock, time_->Now() + kWaitSlice)) return absl::OkStatus();
     return Compute(clock, group);
   }
 
@@ -521,12 +523,19 @@ class Trainer::Impl {
     evaluation.clock = clock;
     evaluation.classification = model_->classifier();
     evaluation.fuzzy = options_.consistency.apply_push && !ReadsAll(clock);
+    const Dataset* judged = validation_ != nullptr ? validation_ : train_;
+    std::optional<MetricObserver> metrics;
+    if (judged != nullptr && WantsMetrics(options_.metrics)) {
+      metrics.emplace(options_.metrics, PredictionOf(*model_), judged->rows());
+    }
+    const auto observer = [&](const Dataset* data) { return metrics && data == judged ? &*metrics : nullptr; };
     if (validation_ != nullptr) {
-      DESCENT_ASSIGN_OR_RETURN(evaluation.validation, Share(*validation_, rank, clock));
+      DESCENT_ASSIGN_OR_RETURN(evaluation.validation, Share(*validation_, rank, clock, observer(validation_)));
     }
     if (options_.objective && train_ != nullptr) {
-      DESCENT_ASSIGN_OR_RETURN(evaluation.train, Share(*train_, rank, clock));
+      DESCENT_ASSIGN_OR_RETURN(evaluation.train, Share(*train_, rank, clock, observer(train_)));
     }
+    if (metrics) evaluation.metrics = metrics->Take();
     if (train_ == nullptr && validation_ == nullptr) {  // a model without data is its own objective
       DESCENT_ASSIGN_OR_RETURN(std::shared_ptr<const Batch> batch, batches_->Get(rank, clock));
       evaluation.validation = model_->Evaluate(*batch, Evaluated());
@@ -537,8 +546,8 @@ class Trainer::Impl {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<BatchResult> Share(const Dataset& data, Rank rank, Clock clock) {
-    return evaluator_.Evaluate(data, rank, ReadClock(clock), Evaluated());
+  absl::StatusOr<BatchResult> Share(const Dataset& data, Rank rank, Clock clock, MetricObserver* metrics) {
+    return evaluator_.Evaluate(data, rank, ReadClock(clock), Evaluated(), metrics);
   }
 
   std::unique_ptr<GradientSum> Acquire() {

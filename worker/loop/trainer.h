@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@
 #include "common/base/time_source.h"
 #include "common/job/job.h"
 #include "common/job/optimizer_spec.h"
+#include "descent/v1/coordinator.pb.h"
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
 #include "worker/data/dataset.h"
@@ -47,6 +49,8 @@ struct RankEvaluation {
   double regularizer = 0;  // lambda/2 ||w||^2, from rank 0 alone; NaN where tables have a part in it
   bool fuzzy = false;      // under PUSH others went on while it read
   bool classification = false;
+  // Of the validation data, or without any of the training data; where the job asks for more than loss and accuracy.
+  std::optional<v1::MetricState> metrics;
 };
 
 // What the loop asks of the coordinator's side. Thread-safe.
@@ -59,6 +63,9 @@ class TrainerControl {
   virtual absl::Status State() = 0;
   // Returns when leases or state have changed, or at the deadline.
   virtual void WaitForChange(absl::Time deadline) = 0;
+  // Whether this clock may begin; else returns when it may, when leases or state have changed, or at the deadline: what
+  // an evaluation leads to is decided before the next clock (server/coordinator/steering.h).
+  virtual bool AwaitBegin(Clock /*clock*/, absl::Time /*deadline*/) { return true; }
   // Returns at `until`, whatever changes.
   virtual void Pause(absl::Time until) = 0;
   // Where servers have changed hands within the generation since the loop was made: all addresses. Else empty.
@@ -106,6 +113,7 @@ struct TrainerOptions {
   uint64_t evaluate_every = 0;  // clocks; 0: at the end alone
   bool evaluate = false;
   bool objective = false;
+  v1::Evaluation metrics;  // which, if any
   uint32_t evaluation_batch = 1024;
   Penalty penalty;            // of the objective
   bool rounded = false;       // gradients are rounded on the wire, each rank's by itself

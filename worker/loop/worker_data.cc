@@ -8,8 +8,10 @@
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
 #include "common/job/job.h"
+#include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
 #include "worker/data/prefetcher.h"
+#include "worker/metrics/metric_observer.h"
 
 namespace descent {
 namespace {
@@ -37,6 +39,26 @@ class PrefetchedSource final : public BatchSource {
  private:
   Prefetcher prefetcher_;
 };
+
+// N / (classes x N_k); 1 for a class that no example has. A pass over the data.
+absl::StatusOr<std::vector<double>> BalancedWeights(const Dataset& data, uint32_t classes) {
+  constexpr uint64_t kStep = 8192;
+  std::vector<uint64_t> count(classes), rows;
+  Batch batch;
+  for (uint64_t begin = 0; begin < data.rows(); begin += kStep) {
+    rows.clear();
+    for (uint64_t r = begin; r < std::min(begin + kStep, data.rows()); ++r) rows.push_back(r);
+    DESCENT_RETURN_IF_ERROR(data.Read(rows, &batch));
+    for (const float label : batch.label) ++count[static_cast<size_t>(label)];
+  }
+  std::vector<double> weights(classes, 1);
+  for (uint32_t k = 0; k < classes; ++k) {
+    if (count[k] > 0) {
+      weights[k] = static_cast<double>(data.rows()) / (static_cast<double>(classes) * static_cast<double>(count[k]));
+    }
+  }
+  return weights;
+}
 
 }  // namespace
 
@@ -69,6 +91,8 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   if (job.model().has_custom()) {
     input.options = {job.model().custom().options().begin(), job.model().custom().options().end()};
   }
+  input.seed = job.seed();
+  input.frozen = {job.frozen().begin(), job.frozen().end()};
   if (!needs.data) {
     DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
     out.batches = std::make_unique<NoDataSource>();
@@ -93,7 +117,15 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   }
   input.features = out.train->features();
   input.sparse = out.train->sparse();
+  if (job.class_weights().balanced()) {
+    DESCENT_ASSIGN_OR_RETURN(input.class_weights, BalancedWeights(*out.train, ClassesOf(job.model())));
+  } else {
+    input.class_weights = {job.class_weights().weight().begin(), job.class_weights().weight().end()};
+  }
   DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+  if (const absl::Status fit = CheckMetrics(job.evaluation(), PredictionOf(*out.model)); !fit.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("evaluation: ", fit.message()));
+  }
 
   BatchPlanOptions plan;
   plan.seed = job.seed();

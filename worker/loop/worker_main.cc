@@ -103,6 +103,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.clocks = news.clocks();
   options.evaluate_every = EvaluateEvery(job.evaluation(), news.clocks_per_epoch());
   options.objective = job.evaluation().objective();
+  options.metrics = job.evaluation();
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
   options.penalty = PenaltyOf(job);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -27,19 +28,16 @@ struct Derivative {
 template <typename T>
 class Coordinate {
  public:
-  Coordinate(Model<T>* model, const Batch& batch, absl::Span<const T* const> parameters, T* x)
-      : model_(model), batch_(batch), parameters_(parameters), x_(x), at_(*x) {}
+  Coordinate(const std::function<double()>& loss, T* x) : loss_(loss), x_(x), at_(*x) {}
   ~Coordinate() { *x_ = at_; }
   T at() const { return at_; }
   double Loss(T x) {
     *x_ = x;
-    return model_->Evaluate(batch_, parameters_).loss;
+    return loss_();
   }
 
  private:
-  Model<T>* const model_;
-  const Batch& batch_;
-  const absl::Span<const T* const> parameters_;
+  const std::function<double()>& loss_;
   T* const x_;
   const T at_;
 };
@@ -105,7 +103,17 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
   }
   GradientCheckReport report;
   const BatchResult with_gradient = model->Gradient(batch, value_pointers, absl::MakeConstSpan(gradient_pointers));
-  const double here = model->Evaluate(batch, value_pointers).loss;
+  std::vector<AlignedBuffer<T>> unused(specs.size());
+  std::vector<T*> unused_pointers;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    unused[i].Resize(parameters[i].size());
+    unused_pointers.push_back(unused[i].data());
+  }
+  const std::function<double()> loss = [&] {
+    return options.loss_of_gradient ? model->Gradient(batch, value_pointers, absl::MakeConstSpan(unused_pointers)).loss
+                                    : model->Evaluate(batch, value_pointers).loss;
+  };
+  const double here = loss();
   const double epsilon = std::numeric_limits<T>::epsilon();
   const double noise = epsilon * std::max(1.0, std::fabs(here));
   if (!(std::fabs(with_gradient.loss - here) <= 8 * noise)) {
@@ -131,7 +139,7 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
         finite = false;
         continue;
       }
-      Coordinate<T> f(model, batch, value_pointers, values[i].data() + j);
+      Coordinate<T> f(loss, values[i].data() + j);
       double h = step * std::max(1.0, std::fabs(double{values[i][j]}));
       Derivative d;
       // Smaller steps may leave out a kink that lies near, not at, the point.
@@ -179,7 +187,7 @@ GradientCheckReport CheckGradientAtRandom(Model<T>* model, const Batch& batch, u
       }
     } else {
       initial.resize(spec.elements());
-      InitialDense(seed, TensorId(i), spec.initializer, 0, absl::MakeSpan(initial));
+      InitialDense(seed, TensorId(i), spec, 0, absl::MakeSpan(initial));
     }
     const RandomStream stream(seed, Purpose::kTest, 0, i);
     std::vector<T> values(initial.begin(), initial.end());

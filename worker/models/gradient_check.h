@@ -31,6 +31,8 @@ struct GradientCheckOptions {
   double step = 0;              // first h, relative to max(1, |x|); 0: 1e-3 in double, 1e-2 in float
   uint64_t coordinates = 2000;  // of each tensor at most, spread evenly
   double most_skipped = 0.05;   // a greater share of kinks fails the check: it would show nothing
+  // Differences are taken of the loss that Gradient returns: of a model with random masks, that of Evaluate is another.
+  bool loss_of_gradient = false;
 };
 
 struct GradientCheckReport {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/data/dataset.h"
@@ -23,6 +24,9 @@ struct ModelInput {
   uint64_t features = 0;
   bool sparse = false;
   std::map<std::string, std::string> options;  // of model { custom { options { } } }
+  std::vector<double> class_weights;           // what an example's loss is multiplied by; empty: all 1
+  uint64_t seed = 0;                           // of the job: random masks are functions of it
+  std::vector<std::string> frozen;             // names of tensors that stay as they begin
 };
 
 // Makes a user's model. INVALID_ARGUMENT for options it can't serve.

@@ -110,14 +110,33 @@ TEST_P(ModelBits, AreAFunctionOfBatchAndParameters) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, ModelBits,
-    ::testing::Values(Case{"Linear", "linear {}", BatchForm::kDense, 0},
-                      Case{"LogisticDense", "logistic {}", BatchForm::kDense, 2},
-                      Case{"LogisticTable", "logistic { sparse_table: true }", BatchForm::kTable, 2},
-                      Case{"Softmax", "softmax { classes: 10 }", BatchForm::kDense, 10},
-                      Case{"SoftmaxSparse", "softmax { classes: 10 }", BatchForm::kSparse, 10},
-                      Case{"MlpRelu", "mlp { hidden: 67 hidden: 30 classes: 10 }", BatchForm::kDense, 10},
-                      Case{"MlpTanh", "mlp { hidden: 67 classes: 10 activation: TANH }", BatchForm::kDense, 10},
-                      Case{"MlpSparse", "mlp { hidden: 40 classes: 10 activation: SIGMOID }", BatchForm::kSparse, 10}),
+    ::testing::Values(
+        Case{"Linear", "linear {}", BatchForm::kDense, 0}, Case{"LogisticDense", "logistic {}", BatchForm::kDense, 2},
+        Case{"LogisticTable", "logistic { sparse_table: true }", BatchForm::kTable, 2},
+        Case{"Softmax", "softmax { classes: 10 }", BatchForm::kDense, 10},
+        Case{"SoftmaxSparse", "softmax { classes: 10 }", BatchForm::kSparse, 10},
+        Case{"MlpRelu", "mlp { hidden: 67 hidden: 30 classes: 10 }", BatchForm::kDense, 10},
+        Case{"MlpTanh", "mlp { hidden: 67 classes: 10 activation: TANH }", BatchForm::kDense, 10},
+        Case{"MlpSparse", "mlp { hidden: 40 classes: 10 activation: SIGMOID }", BatchForm::kSparse, 10},
+        Case{"Huber", "linear { loss { huber {} } }", BatchForm::kDense, 0},
+        Case{"PoissonTable", "poisson { sparse_table: true }", BatchForm::kTable, 5},
+        Case{"Svm", "svm {}", BatchForm::kSparse, 2},
+        Case{"Focal", "softmax { classes: 10 focal_gamma: 2 }", BatchForm::kDense, 10},
+        Case{"FocalLogistic", "logistic { focal_gamma: 2 }", BatchForm::kDense, 2},
+        Case{"MachineDense", "factorization_machine { dim: 5 }", BatchForm::kDense, 2},
+        Case{"MachineTable", "factorization_machine { dim: 5 sparse_table: true }", BatchForm::kTable, 2},
+        Case{"MlpOneOutput", "mlp { hidden: 67 activation: GELU loss { logistic {} } }", BatchForm::kDense, 2},
+        Case{"MlpElu", "mlp { hidden: 33 hidden: 33 classes: 3 activation: ELU residual: true }", BatchForm::kDense, 3},
+        Case{"MlpNorm", "mlp { hidden: 35 activation: SOFTPLUS layer_norm: true loss { squared {} } }",
+             BatchForm::kSparse, 0},
+        Case{"Autoencoder", "autoencoder { hidden: 9 activation: LEAKY_RELU }", BatchForm::kDense, 0},
+        Case{"Gru", "recurrent { steps: 131 units: 9 classes: 3 }", BatchForm::kDense, 3},
+        Case{"Lstm", "recurrent { cell: LSTM steps: 1 units: 9 classes: 3 }", BatchForm::kSparse, 3},
+        Case{"WideDeep", "wide_deep { embedding: 7 deep { hidden: 11 } }", BatchForm::kTable, 2},
+        Case{"Convolution",
+             "convolution { height: 1 width: 131 layer { filters: 5 kernel: 7 pool: MAX_POOL } "
+             "layer { filters: 3 kernel: 3 padding: 1 } top { hidden: 9 classes: 4 } }",
+             BatchForm::kDense, 4}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(ModelsTest, FormsOfOneInputAgree) {
@@ -185,9 +204,31 @@ TEST(ModelsTest, QuadraticByHand) {
 
 TEST(ModelsTest, NanInTheParametersShowsInTheGradient) {
   for (const char* text :
-       {"mlp { hidden: 8 classes: 3 activation: RELU }", "mlp { hidden: 8 classes: 3 activation: TANH }",
-        "mlp { hidden: 8 classes: 3 activation: SIGMOID }", "softmax { classes: 3 }", "logistic {}"}) {
-    const uint32_t classes = std::string(text) == "logistic {}" ? 2 : 3;
+       {"mlp { hidden: 8 classes: 3 activation: RELU }",
+        "mlp { hidden: 8 classes: 3 activation: TANH }",
+        "mlp { hidden: 8 classes: 3 activation: SIGMOID }",
+        "mlp { hidden: 8 classes: 3 activation: LEAKY_RELU }",
+        "mlp { hidden: 8 classes: 3 activation: ELU }",
+        "mlp { hidden: 8 classes: 3 activation: GELU }",
+        "mlp { hidden: 8 classes: 3 activation: SOFTPLUS layer_norm: true }",
+        "softmax { classes: 3 }",
+        "softmax { classes: 3 focal_gamma: 2 }",
+        "logistic {}",
+        "logistic { focal_gamma: 2 }",
+        "svm {}",
+        "svm { squared_hinge: true }",
+        "poisson {}",
+        "linear {}",
+        "linear { loss { absolute {} } }",
+        "linear { loss { quantile { tau: 0.3 } } }",
+        "linear { loss { huber {} } }",
+        "linear { loss { epsilon_insensitive {} } }",
+        "factorization_machine { dim: 2 }",
+        "autoencoder { hidden: 3 }",
+        "convolution { height: 4 width: 5 layer { filters: 2 kernel: 2 pool: MAX_POOL } top { classes: 3 } }",
+        "recurrent { steps: 5 units: 3 classes: 3 }",
+        "recurrent { cell: LSTM steps: 5 units: 3 classes: 3 }"}) {
+    const uint32_t classes = std::string(text).find("classes: 3") == std::string::npos ? 2 : 3;
     const Batch batch = MakeBatch(BatchForm::kDense, 9, 20, classes);
     auto model = Make<float>(text, 20, false);
     std::vector<AlignedBuffer<float>> memory;
@@ -243,7 +284,7 @@ TEST(ModelsTest, WhatCannotBeMadeIsRefused) {
   EXPECT_THAT(why("mlp { classes: 3 hidden: 4 hidden: 0 }", 3, false), HasSubstr("model.mlp.hidden[1]"));
   EXPECT_THAT(why("logistic { sparse_table: true }", 3, false), HasSubstr("needs sparse data"));
   EXPECT_THAT(why("linear {}", 0, true), HasSubstr("number of features"));
-  EXPECT_THAT(why("", 3, false), HasSubstr("none is set"));
+  EXPECT_THAT(why("", 3, false), HasSubstr("model: missing"));
   EXPECT_THAT(why("custom { name: \"ours\" }", 3, false), AllOf(HasSubstr("\"ours\""), HasSubstr("mine, yours")));
 }
 

@@ -13,17 +13,18 @@
 #include "common/base/status_macros.h"
 #include "common/tensor/initial_value.h"
 #include "descent/v1/job.pb.h"
+#include "worker/metrics/metric_observer.h"
 #include "worker/models/internal/aligned_buffer.h"
 
 namespace descent {
 namespace {
 
-absl::StatusOr<v1::ModelSpec> SpecOf(const SavedModel& model) {
+absl::StatusOr<v1::JobSpec> JobOf(const SavedModel& model) {
   v1::JobSpec job;
   if (!google::protobuf::TextFormat::ParseFromString(model.description().job_text, &job)) {
     return absl::InvalidArgumentError("model.json: the job in it can't be parsed");
   }
-  return job.model();
+  return job;
 }
 
 void AppendNumber(float value, std::string* line) {
@@ -94,8 +95,8 @@ void AppendLine(const float* y, size_t n, bool classifier, bool probabilities, s
 }  // namespace
 
 absl::Status SetDatasetOptions(const SavedModel& model, DatasetOptions* options) {
-  DESCENT_ASSIGN_OR_RETURN(const v1::ModelSpec spec, SpecOf(model));
-  DESCENT_ASSIGN_OR_RETURN(const ModelNeeds needs, NeedsOf(spec));
+  DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec job, JobOf(model));
+  DESCENT_ASSIGN_OR_RETURN(const ModelNeeds needs, NeedsOf(job.model()));
   if (!needs.data) return absl::InvalidArgumentError("the model takes no data: there is nothing to predict");
   options->labels = needs.labels;
   options->classes = needs.classes;
@@ -107,7 +108,8 @@ absl::Status SetDatasetOptions(const SavedModel& model, DatasetOptions* options)
 absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream& out, const PredictOptions& options,
                      PredictSummary* summary) {
   const ModelDescription& d = saved.description();
-  DESCENT_ASSIGN_OR_RETURN(const v1::ModelSpec spec, SpecOf(saved));
+  DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec job, JobOf(saved));
+  const v1::ModelSpec& spec = job.model();
   DESCENT_ASSIGN_OR_RETURN(const ModelNeeds needs, NeedsOf(spec));
   if (!needs.data) return absl::InvalidArgumentError("the model takes no data: there is nothing to predict");
   if (!needs.keys && data.features() != d.features) {
@@ -141,6 +143,7 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
   std::string text;
   const uint64_t step = std::max<uint32_t>(1, options.batch_size);
   const size_t n = model->outputs();
+  MetricObserver metrics(job.evaluation(), PredictionOf(*model), data.rows());
   for (uint64_t begin = 0; begin < data.rows(); begin += step) {
     const uint64_t end = std::min(data.rows(), begin + step);
     rows.clear();
@@ -154,6 +157,7 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
       total.correct += result.correct;
     }
     model->Predict(batch, values, &y);
+    if (options.metrics) metrics.Add(batch.label, y);
     text.clear();
     for (size_t r = 0; r < batch.rows; ++r) {
       AppendLine(y.data() + r * n, n, model->classifier(), options.probabilities, &text);
@@ -165,6 +169,8 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
   if (total.weight > 0) {
     summary->loss = total.loss / total.weight;
     summary->accuracy = total.correct / total.weight;
+    summary->metrics = Finish(job.evaluation(), metrics.Take());
+    if (const double* accuracy = summary->metrics.Find("accuracy"); accuracy != nullptr) summary->accuracy = *accuracy;
   }
   return absl::OkStatus();
 }

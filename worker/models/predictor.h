@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/metrics/metric_state.h"
 #include "common/saved_model/saved_model.h"
 #include "worker/data/dataset.h"
 #include "worker/models/model_factory.h"
@@ -23,8 +24,9 @@ struct PredictOptions {
 struct PredictSummary {
   uint64_t rows = 0;
   bool classifier = false;
-  double loss = 0;      // mean
-  double accuracy = 0;  // of a classifier
+  double loss = 0;        // mean
+  double accuracy = 0;    // of a classifier
+  MetricResults metrics;  // as the model's job asks for
 };
 
 // How data for this model must be opened: fills labels, classes, keys and geometry; the rest stays the caller's.

@@ -52,6 +52,13 @@ void MultiplyTransposedLeft(const T* a, const T* b, T* c, size_t m, size_t k, si
 }
 
 template <typename T>
+void AddTransposedLeft(const T* a, const T* b, T* c, size_t m, size_t k, size_t n) {
+  Prepare(a, b, c);
+  if (k == 0) return;
+  Out<T>(c, m, n).noalias() += In<T>(a, k, m).transpose() * In<T>(b, k, n);
+}
+
+template <typename T>
 void MultiplyTransposedRight(const T* a, const T* b, T* c, size_t m, size_t k, size_t n) {
   Prepare(a, b, c);
   if (m == 0) return;
@@ -62,6 +69,8 @@ template void MultiplyAdd(const float*, const float*, float*, size_t, size_t, si
 template void MultiplyAdd(const double*, const double*, double*, size_t, size_t, size_t);
 template void MultiplyTransposedLeft(const float*, const float*, float*, size_t, size_t, size_t);
 template void MultiplyTransposedLeft(const double*, const double*, double*, size_t, size_t, size_t);
+template void AddTransposedLeft(const float*, const float*, float*, size_t, size_t, size_t);
+template void AddTransposedLeft(const double*, const double*, double*, size_t, size_t, size_t);
 template void MultiplyTransposedRight(const float*, const float*, float*, size_t, size_t, size_t);
 template void MultiplyTransposedRight(const double*, const double*, double*, size_t, size_t, size_t);
 

@@ -15,6 +15,9 @@ void MultiplyAdd(const T* a, const T* b, T* c, size_t m, size_t k, size_t n);
 // c [m x n] = a [k x m]^T * b [k x n]
 template <typename T>
 void MultiplyTransposedLeft(const T* a, const T* b, T* c, size_t m, size_t k, size_t n);
+// c [m x n] += a [k x m]^T * b [k x n]
+template <typename T>
+void AddTransposedLeft(const T* a, const T* b, T* c, size_t m, size_t k, size_t n);
 // c [m x n] = a [m x k] * b [n x k]^T
 template <typename T>
 void MultiplyTransposedRight(const T* a, const T* b, T* c, size_t m, size_t k, size_t n);

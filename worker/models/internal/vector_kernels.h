@@ -82,6 +82,13 @@ inline void WeightedRowSum(const T* __restrict x, const T* __restrict c, size_t 
   for (; r < rows; ++r) Axpy(c[r], x + r * columns, out, columns);
 }
 
+// z[row] = bias + sum over k of x[row][k] * w[k]; no bias where it is null.
+template <typename T>
+inline void DenseForward(const T* x, const T* w, size_t rows, size_t columns, const T* bias, T* z) {
+  const T b = bias != nullptr ? *bias : T(0);
+  for (size_t r = 0; r < rows; ++r) z[r] = Dot(x + r * columns, w, columns) + b;
+}
+
 // z[row][k] = bias[k] + sum over the row's entries of value * w[column][k]; no bias where it is null.
 template <typename T>
 inline void SparseForward(const Batch& batch, const T* __restrict w, size_t outputs, const T* bias, T* __restrict z) {

@@ -1,0 +1,123 @@
+#include "common/job/stopping_spec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/job/evaluation_spec.h"
+#include "common/job/job.h"
+
+namespace descent {
+namespace {
+
+// What a model of two classes has covers what all others have.
+constexpr Prediction kTwoClasses{true, 2};
+
+void CheckMetric(const v1::JobSpec& job, const std::string& path, const std::string& metric, JobErrors* errors) {
+  const std::vector<NamedMetric> named =
+      NamedMetrics(job.evaluation(), PredictionOf(job.model()).value_or(kTwoClasses));
+  if (std::any_of(named.begin(), named.end(), [&](const NamedMetric& n) { return n.name == metric; })) return;
+  errors->Error(path, "`", metric, "` is none of what is evaluated: ",
+                absl::StrJoin(named, ", ", [](std::string* out, const NamedMetric& n) { out->append(n.name); }));
+}
+
+bool SparseTable(const v1::ModelSpec& model) {
+  return model.linear().sparse_table() || model.logistic().sparse_table() || model.softmax().sparse_table();
+}
+
+void CheckNorms(const v1::JobSpec& job, absl::string_view path, JobErrors* errors) {
+  if (ConsistencyOf(job).apply_push) errors->Error(path, "is of rounds: with apply PUSH there are none");
+  if (job.replicas() > 0) errors->Error(path, "does not go with replicas: a backup that takes over has no norms");
+}
+
+void CheckEarly(const v1::JobSpec& job, JobErrors* errors) {
+  const v1::EarlyStopping& early = job.stopping().early();
+  CheckMetric(job, "stopping.early.metric", early.metric(), errors);
+  errors->Range<uint64_t>("stopping.early.patience", early.patience(), 1, 1000000);
+  errors->Positive("stopping.early.min_change", early.min_change(), /*or_zero=*/true);
+  const Consistency consistency = ConsistencyOf(job);
+  if (early.restore_best() && (consistency.apply_push || consistency.staleness > 0)) {
+    errors->Error("stopping.early.restore_best",
+                  "is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+  }
+}
+
+void CheckPlateau(const v1::JobSpec& job, JobErrors* errors) {
+  const v1::ReduceOnPlateau& plateau = job.reduce_on_plateau();
+  CheckMetric(job, "reduce_on_plateau.metric", plateau.metric(), errors);
+  if (!(plateau.factor() > 0 && plateau.factor() <= 0.99) && std::isfinite(plateau.factor())) {
+    errors->Error("reduce_on_plateau.factor", plateau.factor(), " is not above 0 and at most 0.99");
+  }
+  if (!(plateau.min_factor() >= 1e-30 && plateau.min_factor() < 1) && std::isfinite(plateau.min_factor())) {
+    errors->Error("reduce_on_plateau.min_factor", plateau.min_factor(), " is not from 1e-30 to below 1");
+  }
+  errors->Range<uint64_t>("reduce_on_plateau.patience", plateau.patience(), 1, 1000000);
+  errors->Range<uint64_t>("reduce_on_plateau.cooldown", plateau.cooldown(), 0, 1000000);
+  errors->Positive("reduce_on_plateau.min_change", plateau.min_change(), /*or_zero=*/true);
+  if (ConsistencyOf(job).apply_push) {
+    errors->Error("reduce_on_plateau", "is of rounds: with apply PUSH the clock of a step depends on timing");
+  }
+  if (job.record_order()) errors->Error("reduce_on_plateau", "does not go with record_order: a replay has no evaluations");
+  if (job.optimizer().has_ftrl()) errors->Error("reduce_on_plateau", "ftrl takes a constant rate, its alpha");
+}
+
+}  // namespace
+
+bool StopsByEvaluations(const v1::Stopping& stopping) {
+  return stopping.has_loss_change() || stopping.has_parameter_change() || stopping.has_gradient_norm() ||
+         stopping.has_early() || stopping.target_size() > 0;
+}
+
+bool MoreIsBetter(const v1::Evaluation& evaluation, absl::string_view metric) {
+  for (const NamedMetric& named : NamedMetrics(evaluation, kTwoClasses)) {
+    if (named.name == metric) return named.more_is_better;
+  }
+  return false;
+}
+
+void ResolveStopping(v1::JobSpec* job) {
+  if (job->has_stopping()) {
+    v1::Stopping* stopping = job->mutable_stopping();
+    if (stopping->evaluations() == 0) stopping->set_evaluations(1);
+    if (stopping->has_early() && stopping->early().metric().empty()) stopping->mutable_early()->set_metric("loss");
+  }
+  if (!job->has_reduce_on_plateau()) return;
+  v1::ReduceOnPlateau* plateau = job->mutable_reduce_on_plateau();
+  if (plateau->metric().empty()) plateau->set_metric("loss");
+  if (!plateau->has_factor()) plateau->set_factor(0.1);
+  if (plateau->min_factor() == 0) plateau->set_min_factor(1e-4);
+}
+
+void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
+  const v1::Stopping& stopping = job.stopping();
+  const bool watched = StopsByEvaluations(stopping) || job.has_reduce_on_plateau();
+  if (watched && job.evaluation().every_case() == v1::Evaluation::EVERY_NOT_SET) {
+    errors->Error(job.has_reduce_on_plateau() ? "reduce_on_plateau" : "stopping",
+                  "looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");
+  }
+  if (job.has_stopping()) {
+    errors->Positive("stopping.seconds", stopping.seconds(), /*or_zero=*/true);
+    errors->Range<uint64_t>("stopping.evaluations", stopping.evaluations(), 1, 1000000);
+    if (stopping.has_loss_change()) errors->Positive("stopping.loss_change", stopping.loss_change());
+  }
+  if (stopping.has_parameter_change()) {
+    errors->Positive("stopping.parameter_change", stopping.parameter_change());
+    CheckNorms(job, "stopping.parameter_change", errors);
+    if (SparseTable(job.model())) {
+      errors->Error("stopping.parameter_change", "is of dense tensors: rows of a table move without a round of theirs");
+    }
+  }
+  if (stopping.has_gradient_norm()) {
+    errors->Positive("stopping.gradient_norm", stopping.gradient_norm());
+    CheckNorms(job, "stopping.gradient_norm", errors);
+  }
+  if (stopping.has_early()) CheckEarly(job, errors);
+  for (int i = 0; i < stopping.target_size(); ++i) {
+    CheckMetric(job, absl::StrCat("stopping.target[", i, "].metric"), stopping.target(i).metric(), errors);
+  }
+  if (job.has_reduce_on_plateau()) CheckPlateau(job, errors);
+}
+
+}  // namespace descent

@@ -1,0 +1,119 @@
+// What evaluations lead to (steering.h), carried out: cuts of best models ordered, training ended, the best model gone
+// back to.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/job/job.h"
+#include "server/coordinator/coordinator.h"
+
+namespace descent {
+
+void Coordinator::Steer() {
+  if (phase_ != v1::RUNNING || stopping()) return;
+  if (back_to_best_.has_value()) {
+    // It is evaluated once more, as what the run ends with; nothing else is to be decided.
+    if (metrics_.evaluations() > evaluations_before_best_) EndTraining(std::move(end_reason_));
+    return;
+  }
+  TakeNorms(steering_.wants_norms());
+  uint64_t known = kUnbounded;
+  for (const auto& [id, member] : members_) {
+    if (member.is_server) known = std::min<uint64_t>(known, member.rate_changes);
+  }
+  for (const MetricRecord& record : steering_.Step(cuts_.last(), known)) {
+    log_.Info(absl::StrCat("decided at clock ", record.clock, ": ", record.decision, ": ", record.why));
+    metrics_.AddDecision(record, now_);
+    TellRates();
+  }
+  const double most = options_.job.stopping().seconds();
+  if (!steering_.stop().empty()) {
+    EndTraining(steering_.stop());
+  } else if (most > 0 && TrainedSeconds() >= most) {
+    EndTraining(absl::StrCat("the time is over: ", most, " s"));
+  } else if (const std::optional<uint64_t> cut = steering_.wants_cut(); cut.has_value() && cuts_.demand_met()) {
+    cuts_.Demand(*cut, now_);  // again if it has failed: without it the best model could not be gone back to
+  }
+}
+
+void Coordinator::TellRates() {
+  RateChanges::List list;
+  for (const v1::RateChange& change : steering_.state().rate_change())
+    list.emplace_back(change.clock(), change.factor());
+  metrics_.rate_changes().Set(std::move(list));
+}
+
+void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
+  if (!clock.has_value()) return;
+  const ScalarTotals* agreed = metrics_.scalars().Totals(*clock);
+  if (agreed == nullptr) return;
+  v1::ScalarSquares squares;
+  squares.set_clock(*clock);
+  squares.set_gradient(SumOfSquares(*agreed));
+  squares.set_step(agreed->step_square);
+  steering_.Agreed(squares);
+}
+
+double Coordinator::TrainedSeconds() const {
+  const double before = options_.restore.has_value() ? options_.restore->state.steering().seconds() : 0;
+  return before + (running_since_ > created_ ? absl::ToDoubleSeconds(now_ - running_since_) : 0);
+}
+
+std::optional<uint64_t> Coordinator::BeginBelow() const {
+  if (back_to_best_.has_value()) return back_to_best_;
+  return steering_.begin_below(EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_));
+}
+
+void Coordinator::EndTraining(std::string reason) {
+  end_reason_ = std::move(reason);
+  ended_by_rule_ = true;
+  stop_.Ask(now_);
+  log_.Info(absl::StrCat("training ends: ", end_reason_));
+}
+
+bool Coordinator::GoBackToBest() {
+  if (stopping() && !ended_by_rule_) {
+    end_reason_ = "a request to stop";
+    return false;
+  }
+  if (end_reason_.empty()) end_reason_ = absl::StrCat("the length is reached: ", clocks_, " clocks");
+  const uint64_t best = steering_.best_clock();
+  const bool stands = best == 0 || best == round() || best == best_lost_;
+  if (!steering_.restores_best() || back_to_best_.has_value() || stands) return false;
+  log_.Info(absl::StrCat("going back to the best model, that of clock ", best));
+  back_to_best_ = best;
+  ForgetEnd();
+  replication_.Halt();
+  RollBack("back to the best model");
+  return true;
+}
+
+void Coordinator::ForgetEnd() {
+  stop_.Withdraw();
+  ended_by_rule_ = false;
+}
+
+void Coordinator::RestoreSteering() {
+  steering_.Begin(restore_.has_value() ? restore_->state : v1::CoordinatorState());
+  TellRates();
+  evaluations_before_best_ = metrics_.evaluations();
+  if (!back_to_best_.has_value()) {
+    end_reason_.clear();
+    return;
+  }
+  if (restore_.has_value() && restore_->number == *back_to_best_) return;
+  log_.Warning(absl::StrCat("the checkpoint of the best model, of clock ", *back_to_best_,
+                            ", can't be used; training goes on to its end, and that is saved"));
+  best_lost_ = *std::exchange(back_to_best_, std::nullopt);
+  end_reason_.clear();
+}
+
+std::optional<v1::CoordinatorState> Coordinator::StateOfCut() {
+  const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_), cut = cuts_.number();
+  if (steering_.needs_norms() && every > 0 && cut > 0 && cut % every == 0) TakeNorms(cut - 1);
+  std::optional<v1::CoordinatorState> state = steering_.StateOf(cut, every);
+  if (state.has_value()) state->mutable_steering()->set_seconds(TrainedSeconds());
+  return state;
+}
+
+}  // namespace descent

@@ -1,0 +1,248 @@
+// What the coordinator does about what evaluations lead to, and what becomes of that when somebody dies.
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/coordinator/coordinator_test_cluster.h"
+
+namespace descent {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Two ranks on one worker, evaluated every 10 of 100 clocks.
+CoordinatorOptions Early() {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.job.mutable_evaluation()->set_every_rounds(10);
+  v1::EarlyStopping* early = options.job.mutable_stopping()->mutable_early();
+  early->set_metric("loss");
+  early->set_patience(1);
+  early->set_restore_best(true);
+  options.cuts.on_demand = true;
+  return options;
+}
+CoordinatorOptions Plateau() {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.job.mutable_evaluation()->set_every_rounds(10);
+  v1::ReduceOnPlateau* plateau = options.job.mutable_reduce_on_plateau();
+  plateau->set_metric("loss");
+  plateau->set_patience(1);
+  plateau->set_factor(0.5);
+  plateau->set_min_factor(1e-4);
+  return options;
+}
+
+// Both ranks have come to the clock and evaluated there.
+v1::HeartbeatReply Evaluate(TestCluster* t, uint64_t clock, double loss) {
+  v1::HeartbeatRequest beat = t->Beat(t->worker[0]);
+  for (uint32_t rank = 0; rank < 2; ++rank) {
+    v1::RankProgress* progress = beat.add_progress();
+    progress->set_rank(rank);
+    progress->set_clock(clock);
+    v1::EvaluationPart* part = beat.add_evaluation();
+    part->set_rank(rank);
+    part->set_clock(clock);
+    part->set_loss(loss);
+    part->set_weight(1);
+  }
+  return t->Send(beat);
+}
+
+// The owner, the server and the disk do what the cut that is wanted takes.
+v1::CoordinatorState TakeCut(TestCluster* t, uint64_t number) {
+  t->c->Tick(t->now);
+  EXPECT_EQ(t->c->cuts().stage(), CutSchedule::Stage::kPreparing) << t->Log();
+  EXPECT_EQ(t->c->cuts().number(), number);
+  t->c->cuts().Prepared(absl::OkStatus(), t->now);
+  v1::CutReport report;
+  report.set_number(number);
+  report.set_attempt(t->c->cuts().attempt());
+  t->c->cuts().Report(ServerId(0), report, t->now);
+  EXPECT_EQ(t->c->cuts().stage(), CutSchedule::Stage::kCommitting);
+  const std::optional<v1::CoordinatorState> state = t->c->StateOfCut();
+  EXPECT_TRUE(state.has_value());
+  t->c->cuts().Committed(absl::OkStatus(), t->now);
+  return state.value_or(v1::CoordinatorState());
+}
+
+RestoreFrom CutAt(uint64_t clock, const TestCluster& t, const v1::CoordinatorState& state) {
+  return {absl::StrCat("cut-", clock), clock, {clock, clock}, t.c->specs(), state};
+}
+
+TEST(CoordinatorSteeringTest, TheBestModelIsCutThenGoneBackToAndSaved) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 10u);
+  EXPECT_EQ(Evaluate(&t, 10, 5).begin_below(), 10u) << "not before there is a cut";
+  const v1::CoordinatorState state = TakeCut(&t, 10);
+  EXPECT_EQ(state.steering().clock(), 0u) << "what comes of the evaluation at its own clock is decided again";
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  Evaluate(&t, 20, 6);
+  EXPECT_TRUE(t.Send(t.worker[0]).stop());
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 20}, {1, 20}}, true).phase(), v1::PLACING) << t.Log();
+  ASSERT_TRUE(t.c->wants_generation());
+  EXPECT_EQ(t.c->wants_cut(), 10u);
+
+  t.c->BeginGeneration(Generation(2), CutAt(10, t, state), t.now);
+  t.Run(absl::Seconds(2));
+  ASSERT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 10u);
+  EXPECT_FALSE(t.Send(t.worker[0]).stop());
+  Evaluate(&t, 10, 5);
+  EXPECT_TRUE(t.Send(t.worker[0]).stop());
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 10}, {1, 10}}, true).phase(), v1::SAVING);
+  t.c->SaveFinished(absl::OkStatus(), "/m", "", "", t.now);
+  EXPECT_EQ(t.c->phase(), v1::FINISHED);
+  const v1::StatusReply status = t.c->Status(t.now);
+  EXPECT_EQ(status.end_reason(), "loss was no better in 1 evaluations than 5 at clock 10");
+  EXPECT_EQ(status.recoveries(), 0u);
+  EXPECT_EQ(status.round(), 10u);
+}
+
+TEST(CoordinatorSteeringTest, TheBestOfARunThatReachesItsLengthIsGoneBackTo) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  TakeCut(&t, 10);
+  Evaluate(&t, 100, 6);
+  t.Progress(t.worker[0], {{0, 100}, {1, 100}}, true);
+  EXPECT_EQ(t.c->wants_cut(), 10u);
+  EXPECT_EQ(t.c->phase(), v1::PLACING);
+}
+
+TEST(CoordinatorSteeringTest, ALastModelThatIsTheBestStands) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 100, 6);
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 100}, {1, 100}}, true).phase(), v1::SAVING);
+  EXPECT_EQ(t.c->Status(t.now).end_reason(), "the length is reached: 100 clocks");
+}
+
+TEST(CoordinatorSteeringTest, ABestModelWhoseCutIsLostIsToldAndTheLastIsSaved) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  const v1::CoordinatorState state = TakeCut(&t, 10);
+  Evaluate(&t, 20, 6);
+  t.Progress(t.worker[0], {{0, 20}, {1, 20}}, true);
+  ASSERT_EQ(t.c->wants_cut(), 10u);
+  t.c->BeginGeneration(Generation(2), std::nullopt, t.now);
+  EXPECT_FALSE(t.c->wants_cut().has_value());
+  EXPECT_THAT(t.Log(), HasSubstr("the checkpoint of the best model, of clock 10, can't be used"));
+  t.Run(absl::Seconds(2));
+  Evaluate(&t, 10, 5);
+  TakeCut(&t, 10);
+  Evaluate(&t, 20, 6);
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 20}, {1, 20}}, true).phase(), v1::SAVING);
+}
+
+TEST(CoordinatorSteeringTest, AServerThatDiesAfterTheDecisionFailsNothing) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  const v1::CoordinatorState state = TakeCut(&t, 10);
+  Evaluate(&t, 20, 6);
+  EXPECT_TRUE(t.c->stopping());
+  t.Kill(t.server[0]);
+  t.c->ReportFailure(FailureReportOf("server", "s0", 100, false, "signal 9"), t.now);
+  ASSERT_EQ(t.c->phase(), v1::PLACING) << t.Log();
+  EXPECT_FALSE(t.c->stopping());
+  EXPECT_FALSE(t.c->wants_cut().has_value());
+  t.c->BeginGeneration(Generation(2), CutAt(10, t, state), t.now);
+  t.AddServer("s0", 300);
+  t.Run(absl::Seconds(2));
+  ASSERT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+  // All of it again, to the same end; the cut is there.
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 10u);
+  Evaluate(&t, 10, 5);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  Evaluate(&t, 20, 6);
+  EXPECT_TRUE(t.c->stopping());
+}
+
+TEST(CoordinatorSteeringTest, ARateIsKnownToEveryServerBeforeItsClockBegins) {
+  TestCluster t(Plateau());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  EXPECT_EQ(Evaluate(&t, 20, 5).begin_below(), 20u);
+  v1::HeartbeatReply reply = t.Send(t.server[0]);
+  ASSERT_EQ(reply.rate_change_size(), 1);
+  EXPECT_EQ(reply.rate_change(0).clock(), 20u);
+  EXPECT_EQ(reply.rate_change(0).factor(), 0.5);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  v1::HeartbeatRequest beat = t.Beat(t.server[0]);
+  beat.set_rate_changes(1);
+  EXPECT_EQ(t.Send(beat).rate_change_size(), 0) << "it knows";
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 30u);
+  // A server in the place of a dead one is told all of it with its placement.
+  t.Kill(t.server[0]);
+  t.c->ReportFailure(FailureReportOf("server", "s0", 100, false, "signal 9"), t.now);
+  v1::CoordinatorState state;
+  state.mutable_steering()->set_clock(20);
+  *state.mutable_steering()->add_rate_change() = reply.rate_change(0);
+  t.c->BeginGeneration(Generation(2), CutAt(25, t, state), t.now);
+  const uint64_t fresh = t.AddServer("s0", 300);
+  reply = t.Send(fresh);
+  ASSERT_TRUE(reply.has_map());
+  EXPECT_EQ(reply.rate_change_size(), 1);
+  std::vector<MetricRecord> decisions;
+  for (MetricRecord& record : t.c->DrainRecords()) {
+    if (record.kind == MetricRecord::Kind::kDecision) decisions.push_back(std::move(record));
+  }
+  ASSERT_EQ(decisions.size(), 1u);
+  EXPECT_EQ(decisions[0].clock, 20u);
+  EXPECT_EQ(decisions[0].decision, "rate");
+}
+
+TEST(CoordinatorSteeringTest, ACoordinatorInThePlaceOfADeadOneDecidesTheSame) {
+  v1::CoordinatorState state;
+  state.mutable_steering()->set_clock(10);
+  state.mutable_steering()->set_best(5);
+  state.mutable_steering()->set_best_clock(10);
+  CoordinatorOptions options = Early();
+  options.resumed = true;
+  options.generation = Generation(2);
+  TestCluster t(Early());
+  t.Start(1, 1);
+  options.restore = CutAt(15, t, state);
+  TestCluster second(std::move(options));
+  second.server.push_back(second.AddServer("s0", 100));
+  second.worker.push_back(second.AddWorker("w0", 200));
+  second.Run(absl::Seconds(2));
+  ASSERT_EQ(second.c->phase(), v1::RUNNING) << second.Log();
+  EXPECT_EQ(second.Send(second.worker[0]).begin_below(), 20u);
+  Evaluate(&second, 20, 6);
+  EXPECT_TRUE(second.c->stopping());
+  second.Progress(second.worker[0], {{0, 20}, {1, 20}}, true);
+  EXPECT_EQ(second.c->wants_cut(), 10u);
+}
+
+TEST(CoordinatorSteeringTest, TimeEndsTrainingAndDeathsDoNotProlongIt) {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.job.mutable_stopping()->set_seconds(60);
+  TestCluster t(std::move(options));
+  t.Start(1, 1);
+  t.Run(absl::Seconds(55));
+  EXPECT_FALSE(t.c->stopping());
+  EXPECT_NEAR(t.c->StateOfCut()->steering().seconds(), 55, 2);
+  t.Run(absl::Seconds(6));
+  EXPECT_TRUE(t.c->stopping());
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 7}, {1, 7}}, true).phase(), v1::SAVING);
+  t.c->SaveFinished(absl::OkStatus(), "/m", "", "", t.now);
+  EXPECT_EQ(t.c->phase(), v1::FINISHED);
+  EXPECT_EQ(t.c->Status(t.now).end_reason(), "the time is over: 60 s");
+}
+
+TEST(CoordinatorSteeringTest, WhoIsAskedToStopGoesBackToNothing) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  TakeCut(&t, 10);
+  v1::StopRequest stop;
+  stop.set_signal(15);
+  t.c->Stop(stop, t.now);
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 15}, {1, 15}}, true).phase(), v1::SAVING);
+  EXPECT_EQ(t.c->Status(t.now).end_reason(), "a request to stop");
+}
+
+}  // namespace
+}  // namespace descent

@@ -1,0 +1,118 @@
+"""Metrics of an evaluation: what they are of, on any number of processes, and when workers die."""
+import json
+import os
+import re
+import signal
+import unittest
+
+import numpy
+
+from harness import ClusterTest, write_csv
+
+TWO = """
+name: "two"
+seed: 5
+ranks: 5
+batch_size: 8
+epochs: 6
+data {{
+  train {{ csv {{ path: "train.csv" label: "y" header: true }} }}
+  validation {{ csv {{ path: "valid.csv" label: "y" header: true }} }}
+}}
+model {{ {model} }}
+learning_rate {{ constant: 0.1 }}
+evaluation {{ every_epochs: 1 batch_size: 32 {evaluation} }}
+"""
+ALL_OF_CLASSES = ("metrics: CONFUSION metrics: PRECISION metrics: RECALL metrics: F1 metrics: TOP_K top_k: 1 metrics: ROC_AUC "
+                  "metrics: PR_AUC metrics: LOG_LOSS metrics: CALIBRATION calibration_bins: 5 tune_threshold: true")
+
+
+class MetricsTest(ClusterTest):
+    def setUp(self):
+        super().setUp()
+        write_csv(self.folder / "train.csv", 400, 8)
+        write_csv(self.folder / "valid.csv", 203, 8)  # no multiple of the ranks
+
+    def evaluations(self, run_dir):
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in m.items() if k != "time"} for m in lines if m["kind"] == "evaluation"]
+
+    def scores(self, result):
+        """Probabilities of class 1 and labels of the validation data, as `descent predict` has them."""
+        told = self.command("descent", "predict", "--model", result.run_dir / "model", "--data", self.folder / "valid.csv",
+                            "--probabilities")
+        self.assertEqual(told.returncode, 0, told.stdout)
+        lines = [line.split() for line in told.stdout.splitlines() if not line.startswith("descent")]
+        labels = [int(line.rsplit(",", 1)[1]) for line in (self.folder / "valid.csv").read_text().splitlines()[1:]]
+        return numpy.array([float(line[2]) for line in lines]), numpy.array(labels), told.stdout
+
+    def test_two_classes_by_their_definitions(self):
+        result = self.succeed(self.job(TWO.format(model="logistic {}", evaluation=ALL_OF_CLASSES)), servers=2, workers=2)
+        metrics = result.summary["metrics"]
+        p, y, told = self.scores(result)
+        self.assertEqual(len(p), 203)
+        wins = (p[y == 1][:, None] > p[y == 0]).mean() + 0.5 * (p[y == 1][:, None] == p[y == 0]).mean()
+        self.assertAlmostEqual(metrics["roc_auc"], wins, places=12)
+        precision = [(y[p >= s] == 1).mean() for s in p[y == 1]]
+        self.assertAlmostEqual(metrics["pr_auc"], numpy.mean(precision), places=12)
+        predicted = p > 0.5
+        counts = [[int(((y == a) & (predicted == b)).sum()) for b in (0, 1)] for a in (0, 1)]
+        self.assertEqual(metrics["confusion"], counts)
+        self.assertAlmostEqual(metrics["precision"], counts[1][1] / (counts[0][1] + counts[1][1]), places=12)
+        self.assertAlmostEqual(metrics["recall"], counts[1][1] / (counts[1][0] + counts[1][1]), places=12)
+        self.assertAlmostEqual(metrics["top_1_accuracy"], result.summary["accuracy"], places=12)
+        loss = -numpy.log(numpy.where(y == 1, p, 1 - p)).mean()
+        self.assertAlmostEqual(metrics["log_loss"], loss, places=6)
+        self.assertAlmostEqual(metrics["log_loss"], result.summary["loss"], places=5)
+        bins = numpy.minimum((p * 5).astype(int), 4)
+        gap = sum(abs(p[bins == b].sum() - y[bins == b].sum()) for b in range(5)) / len(y)
+        self.assertAlmostEqual(metrics["calibration_error"], gap, places=6)
+        self.assertEqual([b["examples"] for b in metrics["reliability"]], [int((bins == b).sum()) for b in range(5)])
+        best = max(2 * (y[p >= t] == 1).sum() / ((p >= t).sum() + (y == 1).sum()) for t in p)
+        self.assertAlmostEqual(metrics["tuned_f1"], best, places=12)
+        self.assertIn(f"roc_auc {metrics['roc_auc']:.6g}", result.output)
+        # On the same data predict measures the same.
+        for name in ("roc_auc", "pr_auc", "f1_macro", "tuned_threshold"):
+            found = re.search(rf"\b{name} ([0-9.e-]+)", told)
+            self.assertIsNotNone(found, told)
+            self.assertAlmostEqual(float(found[1]), metrics[name], delta=1e-5)
+
+    def test_numbers_by_their_definitions(self):
+        result = self.succeed(self.job(TWO.format(model="linear {}", evaluation="metrics: RMSE metrics: MAE metrics: R2")),
+                              servers=2, workers=2)
+        told = self.command("descent", "predict", "--model", result.run_dir / "model", "--data", self.folder / "valid.csv")
+        p = numpy.array([float(line) for line in told.stdout.splitlines() if not line.startswith("descent")])
+        y = numpy.array([float(line.rsplit(",", 1)[1]) for line in (self.folder / "valid.csv").read_text().splitlines()[1:]])
+        metrics = result.summary["metrics"]
+        self.assertAlmostEqual(metrics["rmse"], numpy.sqrt(((p - y) ** 2).mean()), places=6)
+        self.assertAlmostEqual(metrics["mae"], abs(p - y).mean(), places=6)
+        self.assertAlmostEqual(metrics["r2"], 1 - ((p - y) ** 2).sum() / ((y - y.mean()) ** 2).sum(), places=6)
+
+    def test_the_same_for_any_number_of_processes_and_under_a_kill(self):
+        job = self.job(TWO.format(model="mlp { hidden: 8 classes: 2 }", evaluation=ALL_OF_CLASSES + " exact_scores: 100"))
+        first = self.evaluations(self.succeed(job).run_dir)
+        self.assertEqual(len(first), 6)
+        self.assertGreater(first[-1]["metrics"]["roc_auc"], 0.8)
+        self.assertIn("roc_auc_error", first[-1]["metrics"])
+        self.assertEqual(self.evaluations(self.succeed(job, servers=3, workers=4).run_dir), first)
+
+        run_dir = self.folder / "killed"
+        process = self.start("descent", "run", job, "--servers", 2, "--workers", 2, "--run-dir", run_dir,
+                             *self.slow_worker(10))
+        log = run_dir / "metrics.jsonl"
+        self.wait_for(lambda: log.exists() and '"evaluation"' in log.read_text(), process)
+        found = re.search(r"worker \d+ on host \S+ \(pid (\d+)\)", "".join(
+            p.read_text() for p in (run_dir / "logs").glob("*.log")))
+        self.assertIsNotNone(found)
+        os.kill(int(found[1]), signal.SIGKILL)
+        self.assertEqual(process.wait(120), 0, process.log())
+        self.assertEqual(self.evaluations(run_dir), first)
+
+    def test_what_the_model_can_not_give_is_refused(self):
+        wrong = self.command("descent", "validate", self.job(TWO.format(model="linear {}", evaluation="metrics: ROC_AUC")))
+        self.assertEqual(wrong.returncode, 2)
+        self.assertIn("evaluation: ROC_AUC is of two classes; the model predicts a number", wrong.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
