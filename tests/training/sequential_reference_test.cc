@@ -100,7 +100,7 @@ struct Problem {
   WireEncoding encoding = WireEncoding::kF32;
 
   std::unique_ptr<Model<float>> Make() const {
-    auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}}, {});
+    auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}, {}, 0, {}}, {});
     EXPECT_TRUE(made.ok()) << made.status();
     return std::move(*made);
   }
@@ -552,6 +552,7 @@ void ExpectSameBits(const Problem& problem, const Shapes& shapes = {{1, 1}, {2, 
 
 Problem Mlp() {
   Problem problem;
+  problem.geometry = {24, 16};  // whole rows of every layer in each block, as a group lasso wants
   problem.model.mutable_mlp()->add_hidden(12);
   problem.model.mutable_mlp()->add_hidden(8);
   problem.model.mutable_mlp()->set_classes(3);
