@@ -177,8 +177,8 @@ struct Cell {
     if (l2 != 0 && rule.has_proximal()) {
       const auto threshold = size * static_cast<float>(rule.proximal().l1());
       const float rest = w > threshold ? w - threshold : w < -threshold ? w + threshold : 0;
-      w = std::max(rest / (1 + size * static_cast<float>(rule.proximal().l2())),
-                   static_cast<float>(rule.proximal().lower()));
+      w = rest / (1 + size * static_cast<float>(rule.proximal().l2()));
+      if (rule.proximal().has_lower()) w = std::max(w, static_cast<float>(rule.proximal().lower()));
     }
   }
 
