@@ -269,6 +269,9 @@ void Step(const Problem& problem, const std::vector<TensorSpec>& tensors, uint64
     return bound > 0 ? std::min(std::max(d, -bound), bound) : d;
   };
   sum->dense.resize(tensors.size());
+  const Gradient raw = *sum;
+  // Only multiplied, a gradient is multiplied once, by both factors.
+  const bool once = problem.clip.value == 0 && problem.noise == 0;
   std::vector<double> square(tensors.size(), 0), parameters(tensors.size(), 0);
   for (size_t t = 0; t < tensors.size(); ++t) {
     std::map<uint32_t, std::vector<float>> of_block, w_of_block;
@@ -321,14 +324,17 @@ void Step(const Problem& problem, const std::vector<TensorSpec>& tensors, uint64
     if (tensors[t].sparse) {
       for (auto& [key, row] : state->rows) {
         const auto g = sum->rows.find(key);
-        for (size_t i = 0; i < row.size(); ++i) step(g == sum->rows.end() ? 0 : g->second[i] * by, &row[i]);
+        for (size_t i = 0; i < row.size(); ++i) {
+          const bool named = g != sum->rows.end();
+          step(!named ? 0 : once ? raw.rows.at(key)[i] * (scale * by) : g->second[i] * by, &row[i]);
+        }
         if (l2 != 0) Shrink(rule, &row);
       }
       continue;
     }
     const RandomStream noise(kSeed, Purpose::kGradientNoise, clock, static_cast<uint32_t>(t));
     for (size_t i = 0; i < state->dense[t].size(); ++i) {
-      float d = sum->dense[t][i] * by;
+      float d = once ? raw.dense[t][i] * (scale * by) : sum->dense[t][i] * by;
       if (problem.noise > 0) d += problem.noise * static_cast<float>(noise.Normal(i));
       step(d, &state->dense[t][i]);
     }
