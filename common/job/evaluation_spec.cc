@@ -4,22 +4,16 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/job/model_spec.h"
 
 namespace descent {
 
 std::optional<Prediction> PredictionOf(const v1::ModelSpec& model) {
-  switch (model.kind_case()) {
-    case v1::ModelSpec::kLinear:
-      return Prediction{false, 0};
-    case v1::ModelSpec::kLogistic:
-      return Prediction{true, 2};
-    case v1::ModelSpec::kSoftmax:
-      return Prediction{true, model.softmax().classes()};
-    case v1::ModelSpec::kMlp:
-      return Prediction{true, model.mlp().classes()};
-    default:
-      return std::nullopt;
-  }
+  const uint32_t classes = ClassesOf(model);
+  if (classes > 0) return Prediction{true, classes};
+  // What is not set has no number of classes either.
+  const bool number = LossOf(model).kind_case() != v1::Loss::KIND_NOT_SET && !LossOf(model).has_softmax();
+  return number && !model.has_autoencoder() ? std::optional(Prediction{false, 0}) : std::nullopt;
 }
 
 void ResolveEvaluationMetrics(v1::Evaluation* evaluation) {
@@ -35,6 +29,8 @@ void CheckEvaluationMetrics(const v1::JobSpec& job, JobErrors* errors) {
   if (evaluation.every_case() == v1::Evaluation::EVERY_NOT_SET || !data) {
     errors->Error("evaluation.metrics", "nothing is evaluated on data");
   }
+  if (job.model().has_autoencoder())
+    errors->Error("evaluation.metrics", "are of labels, which an autoencoder has none of");
   if (const std::optional<Prediction> prediction = PredictionOf(job.model()); prediction.has_value()) {
     if (const absl::Status fit = CheckMetrics(evaluation, *prediction); !fit.ok()) {
       errors->Error("evaluation", fit.message());

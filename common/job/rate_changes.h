@@ -1,5 +1,5 @@
-// By what the schedule's rate is multiplied, as decided on the way (reduce_on_plateau). One thread sets it, the one that
-// steps asks: a change is set before any step of its clock is made. Thread-safe.
+// By what the schedule's rate is multiplied, as decided on the way (reduce_on_plateau). One thread sets it, the one
+// that steps asks: a change is set before any step of its clock is made. Thread-safe.
 #ifndef DESCENT_COMMON_JOB_RATE_CHANGES_H_
 #define DESCENT_COMMON_JOB_RATE_CHANGES_H_
 
