@@ -9,11 +9,9 @@
 namespace descent {
 
 std::optional<Prediction> PredictionOf(const v1::ModelSpec& model) {
+  if (!ReadsData(model) || model.has_custom() || model.kind_case() == v1::ModelSpec::KIND_NOT_SET) return std::nullopt;
   const uint32_t classes = ClassesOf(model);
-  if (classes > 0) return Prediction{true, classes};
-  // What is not set has no number of classes either.
-  const bool number = LossOf(model).kind_case() != v1::Loss::KIND_NOT_SET && !LossOf(model).has_softmax();
-  return number && !model.has_autoencoder() ? std::optional(Prediction{false, 0}) : std::nullopt;
+  return Prediction{classes > 0, classes};
 }
 
 void ResolveEvaluationMetrics(v1::Evaluation* evaluation) {
@@ -29,9 +27,9 @@ void CheckEvaluationMetrics(const v1::JobSpec& job, JobErrors* errors) {
   if (evaluation.every_case() == v1::Evaluation::EVERY_NOT_SET || !data) {
     errors->Error("evaluation.metrics", "nothing is evaluated on data");
   }
-  if (job.model().has_autoencoder())
-    errors->Error("evaluation.metrics", "are of labels, which an autoencoder has none of");
-  if (const std::optional<Prediction> prediction = PredictionOf(job.model()); prediction.has_value()) {
+  if (job.model().has_autoencoder()) {
+    errors->Error("evaluation", "metrics are of labels, but an autoencoder's target is its input");
+  } else if (const std::optional<Prediction> prediction = PredictionOf(job.model()); prediction.has_value()) {
     if (const absl::Status fit = CheckMetrics(evaluation, *prediction); !fit.ok()) {
       errors->Error("evaluation", fit.message());
     }

@@ -467,6 +467,13 @@ TEST(ValidateJob, Metrics) {
             "evaluation.exact_scores: is for areas under curves and tune_threshold\n"
             "evaluation.calibration_bins: is for the metric CALIBRATION\n"
             "evaluation.threshold: 2 is no probability");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { huber {} } }", {"evaluation.metrics=RMSE,MAE"}), "");
+  EXPECT_EQ(ModelError("mlp { hidden: 3 loss { logistic {} } }", {"evaluation.metrics=ROC_AUC"}), "");
+  EXPECT_EQ(ModelError("svm {}", {"evaluation.metrics=ROC_AUC,PRECISION"}), "");
+  EXPECT_EQ(ModelError("poisson {}", {"evaluation.metrics=F1"}),
+            "evaluation: F1 is of at most 512 classes; the model predicts a number");
+  EXPECT_EQ(ModelError("autoencoder { hidden: 3 }", {"evaluation.metrics=RMSE"}),
+            "evaluation: metrics are of labels, but an autoencoder's target is its input");
   EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=F1,F1"}), "evaluation.metrics: F1 is there twice");
   EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=TOP_K", "evaluation.top_k=0"}),
             "evaluation.top_k[0]: 0 is not from 1 to 65536");

@@ -434,7 +434,6 @@ absl::Status Decode(const Payload& bytes, Reply* out) {
     }
     PushAck& to = out->ack.emplace();
     to.outcome = static_cast<Outcome>(from.outcome());
-    to.encoding = static_cast<WireEncoding>(from.encoding());
     to.rank = Rank(from.rank());
     to.span = from.span() == 0 ? 1 : from.span();
     to.clock = Clock(from.clock());

@@ -394,7 +394,7 @@ TEST(CodecTest, UnknownKindsAreRefusedByName) {
   message.mutable_push()->set_kind(v1::DELTA);
   Request out;
   EXPECT_EQ(Decode(Whole(message.SerializeAsString()), &out).message(),
-            "push of rank 6: expected kind 0 (GRADIENT), encoding 0 (F32), came 1, 0");
+            "push of rank 6: expected kind 0 (GRADIENT), encoding 0 to 2, came 1, 0");
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ class Reference {
     ResolveOptimizer(&spec_);
     for (uint32_t t = 0; t < 2; ++t) {
       std::vector<float> start(tensors[t].elements());
-      InitialDense(kSeed, TensorId(t), tensors[t].initializer, 0, absl::MakeSpan(start));
+      InitialDense(kSeed, TensorId(t), tensors[t], 0, absl::MakeSpan(start));
       for (float w : start) cells_[t].push_back({w, 0, 0, w});
     }
   }

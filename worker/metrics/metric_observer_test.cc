@@ -72,7 +72,7 @@ v1::Evaluation Asks(std::initializer_list<v1::EvaluationMetric> metrics) {
   v1::Evaluation evaluation;
   for (const v1::EvaluationMetric metric : metrics) evaluation.add_metrics(metric);
   evaluation.set_exact_scores(100);
-  evaluation.set_calibration_bins(3);
+  evaluation.set_calibration_bins(4);
   evaluation.add_top_k(2);
   return evaluation;
 }
@@ -136,11 +136,11 @@ TEST(MetricObserverTest, TwoClassesAgreeWithScikitLearn) {
   ExpectEach(results, "recall_per_class", {0.6111111111111112, 0.6363636363636364});
   // log_loss of float32 probabilities, some of which are 0 or 1; it computes in float32.
   EXPECT_NEAR(Of(results, "log_loss"), 0.97300624847412109, 2e-7);
-  // calibration_curve(n_bins=3); no score lies on an edge.
-  const double accuracy[] = {0.2727272727272727, 0.4666666666666667, 0.8571428571428571};
-  const double confidence[] = {0.1272727291692387, 0.5, 0.8642857074737549};
-  ASSERT_EQ(results.reliability.size(), 3u);
-  for (int b = 0; b < 3; ++b) {
+  // calibration_curve(n_bins=4)
+  const double accuracy[] = {0.3, 0.5555555555555556, 0.5454545454545454, 0.8};
+  const double confidence[] = {0.11000000089406967, 0.41111110978656346, 0.6363636363636364, 0.9199999928474426};
+  ASSERT_EQ(results.reliability.size(), 4u);
+  for (int b = 0; b < 4; ++b) {
     EXPECT_NEAR(results.reliability[b].accuracy, accuracy[b], 1e-14);
     EXPECT_NEAR(results.reliability[b].confidence, confidence[b], 1e-7);
   }

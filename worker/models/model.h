@@ -1,8 +1,8 @@
 // A model: its tensors, and the loss and gradient of a batch. Implement this to train a model of your own
 // (examples/custom_model); worker/models/gradient_check.h tests a gradient against differences.
 //
-// A model is a pure function of (batch, parameters): it keeps no state from call to call but scratch memory, draws no
-// random numbers, and its results are the same bits for the same bits in. One thread calls it at a time.
+// A model is a pure function of (batch, parameters), what it draws at random one of (seed, batch.rank, batch.clock): it
+// keeps no state but scratch memory, and the same bits in give the same bits out. One thread calls it at a time.
 #ifndef DESCENT_WORKER_MODELS_MODEL_H_
 #define DESCENT_WORKER_MODELS_MODEL_H_
 
@@ -20,7 +20,7 @@ namespace descent {
 
 // Sums over the examples of a batch.
 struct BatchResult {
-  double loss = 0;
+  double loss = 0;     // each example's times its weight, where there are weights
   double weight = 0;   // examples
   double correct = 0;  // of a classifier: examples whose most likely class is their label
 };
