@@ -34,7 +34,7 @@ class ModelsTest(ClusterTest):
     def predict(self, result, *args):
         process = self.command("descent", "predict", "--model", result.run_dir / "model", *args)
         self.assertEqual(process.returncode, 0, process.stdout)
-        return process.stdout.splitlines()
+        return [line for line in process.stdout.splitlines() if not line.startswith("descent:")]
 
     def write_numbers(self, rows=400):
         """y = 1 + 2 a - b + noise, whose noise is far off in one row of ten; weight 0 where it is."""
@@ -166,7 +166,7 @@ class ModelsTest(ClusterTest):
                             more='frozen: "layer1/weights" frozen: "layer1/bias"')
         self.assertGreater(result.summary["accuracy"], 0.9)  # random features suffice
         import numpy
-        model = numpy.load(result.run_dir / "model" / "parameters.npz")
+        model = numpy.load(result.run_dir / "model" / "model.npz")
         self.assertFalse(model["layer1/bias"].any())
         self.assertTrue(model["layer2/bias"].any())
         refused = self.descent_run(self.job(JOB.format(
