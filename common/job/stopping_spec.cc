@@ -59,7 +59,8 @@ void CheckPlateau(const v1::JobSpec& job, JobErrors* errors) {
   if (ConsistencyOf(job).apply_push) {
     errors->Error("reduce_on_plateau", "is of rounds: with apply PUSH the clock of a step depends on timing");
   }
-  if (job.record_order()) errors->Error("reduce_on_plateau", "does not go with record_order: a replay has no evaluations");
+  if (job.record_order())
+    errors->Error("reduce_on_plateau", "does not go with record_order: a replay has no evaluations");
   if (job.optimizer().has_ftrl()) errors->Error("reduce_on_plateau", "ftrl takes a constant rate, its alpha");
 }
 

@@ -126,7 +126,7 @@ class GenerationChange : public ::testing::Test {
   GenerationChange() {
     v1::ModelSpec spec;
     spec.mutable_quadratic()->set_dim(40);
-    auto made = MakeModel<float>(spec, {0, false, {}}, {});
+    auto made = MakeModel<float>(spec, {0, false, {}, {}, 0, {}}, {});
     EXPECT_TRUE(made.ok()) << made.status();
     model_ = *std::move(made);
     map_ = MakePartitionMap(model_->tensors(), geometry_, kServers);

@@ -50,7 +50,7 @@ struct Problem {
       spec.mutable_mlp()->add_hidden(10);
       spec.mutable_mlp()->set_classes(3);
     }
-    auto made = MakeModel<float>(spec, {sparse ? 0u : kFeatures, sparse, {}}, {});
+    auto made = MakeModel<float>(spec, {sparse ? 0u : kFeatures, sparse, {}, {}, 0, {}}, {});
     EXPECT_TRUE(made.ok()) << made.status();
     return *std::move(made);
   }

@@ -100,7 +100,7 @@ struct Problem {
   WireEncoding encoding = WireEncoding::kF32;
 
   std::unique_ptr<Model<float>> Make() const {
-    auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}}, {});
+    auto made = MakeModel<float>(model, {sparse ? 0u : 17u, sparse, {}, {}, 0, {}}, {});
     EXPECT_TRUE(made.ok()) << made.status();
     return std::move(*made);
   }
@@ -586,8 +586,11 @@ TEST(SequentialReference, MlpUnderEveryRule) {
   for (const char* rule : kRules) {
     SCOPED_TRACE(rule);
     problem.optimizer = Rule(rule);
+    // A group, a row, lies in one block.
+    problem.geometry.block_elements = problem.optimizer.proximal().group_lasso() > 0 ? 24 : 32;
     ExpectSameBits(problem, {{2, 3}});
   }
+  problem = Mlp();
   problem.optimizer = Rule("adam {}");
   ExpectSameBits(problem);
 }
