@@ -1,5 +1,5 @@
-// RateChanges between the thread that hears of them and the one that steps: a change is set before any step of its clock
-// is made. Thread-safe.
+// RateChanges between the thread that hears of them and the one that steps: a change is set before any step of its
+// clock is made. Thread-safe.
 #ifndef DESCENT_COMMON_JOB_SHARED_RATE_CHANGES_H_
 #define DESCENT_COMMON_JOB_SHARED_RATE_CHANGES_H_
 
