@@ -66,7 +66,8 @@ std::vector<std::string> RunReport(const RunEnd& end) {
     if (rate->get<double>() > 0) absl::StrAppend(&lines.back(), ", ", Rate(rate->get<double>()), " examples/s");
   }
   if (const std::string metrics = Metrics(summary); !metrics.empty()) lines.push_back(metrics);
-  if (const std::string reason = text_of("ended_by"); !reason.empty()) lines.push_back(absl::StrCat("ended by ", reason));
+  if (const std::string reason = text_of("ended_by"); !reason.empty())
+    lines.push_back(absl::StrCat("ended by ", reason));
   if (Exists(end.run_dir + "/model")) {
     lines.push_back(absl::StrCat("model ", end.run_dir, "/model"));
     std::string hash = text_of("parameters_sha256");

@@ -69,7 +69,8 @@ TEST(OverrideJob, Messages) {
   EXPECT_EQ(ErrorOf("consistency.mode=SYNCH"), "--set consistency.mode: unknown value `SYNCH`; did you mean `SYNC`?");
   EXPECT_EQ(ErrorOf("consistency=SYNC"),
             "--set consistency: is a group of fields: set one of them (mode, staleness, apply, reduce, unbounded, "
-            "allow_mixed_numerics, backup_ranks, late), or all with { ... }");
+            "allow_mixed_numerics, backup_ranks, late, staleness_aware_rate, delay_compensation, change), or all with "
+            "{ ... }");
   EXPECT_EQ(ErrorOf("model.mlp.hidden[3]=1"),
             "--set model.mlp.hidden[3]: has 0 elements: expected an index from 0 to 0, got `3`");
   EXPECT_EQ(ErrorOf("model.mlp.hidden=1,x"),

@@ -1,6 +1,7 @@
 #include <string>
 
 #include "common/job/job.h"
+#include "common/job/model_spec.h"
 #include "gtest/gtest.h"
 
 namespace descent {
@@ -143,6 +144,10 @@ TEST(ResolveJob, Models) {
   EXPECT_EQ(convolution.layer(0).stride(), 1u);
   EXPECT_EQ(convolution.layer(0).pool_size(), 2u);
   EXPECT_EQ(convolution.layer(1).pool_size(), 0u);
+  // What a saved model says of its data, whose first tensor has a row for each number that a layer reads at a time.
+  EXPECT_EQ(FeaturesOf(Resolved("model { convolution { height: 4 width: 3 } }").model(), 2), 12u);
+  EXPECT_EQ(FeaturesOf(Resolved("model { recurrent { steps: 5 } }").model(), 2), 10u);
+  EXPECT_EQ(FeaturesOf(Resolved("model { linear {} }").model(), 2), 2u);
 }
 
 TEST(ResolveJob, RanksFollowTheWorkersUnlessSaid) {

@@ -276,6 +276,13 @@ uint32_t ClassesOf(const v1::ModelSpec& model) {
   }
 }
 
+uint64_t FeaturesOf(const v1::ModelSpec& model, uint64_t first_rows) {
+  if (model.has_recurrent()) return model.recurrent().steps() * first_rows;
+  if (!model.has_convolution()) return first_rows;
+  const v1::Convolution& images = model.convolution();
+  return uint64_t{images.height()} * images.width() * images.channels();
+}
+
 void ResolveModel(v1::ModelSpec* model) {
   switch (model->kind_case()) {
     case v1::ModelSpec::kLinear:

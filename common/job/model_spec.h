@@ -15,6 +15,10 @@ v1::Loss LossOf(const v1::ModelSpec& model);  // not set: none that Loss could n
 uint32_t ClassesOf(
     const v1::ModelSpec& model);  // that labels name; 0: labels are numbers, or the custom model's affair
 
+// Features of the data of a resolved model whose first tensor is dense and has so many rows: of a layer that reads a
+// patch or a step at a time these are fewer.
+uint64_t FeaturesOf(const v1::ModelSpec& model, uint64_t first_rows);
+
 // Writes every default out.
 void ResolveModel(v1::ModelSpec* model);
 

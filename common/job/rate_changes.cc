@@ -5,7 +5,6 @@
 namespace descent {
 
 float RateChanges::Apply(float rate, uint64_t clock) const {
-  MutexLock lock(&mu_);
   const auto after = std::upper_bound(list_.begin(), list_.end(), clock,
                                       [](uint64_t at, const auto& change) { return at < change.first; });
   if (after == list_.begin()) return rate;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/job/evaluation_spec.h"
 #include "common/job/job.h"
+#include "common/job/model_spec.h"
 
 namespace descent {
 namespace {
@@ -21,10 +22,6 @@ void CheckMetric(const v1::JobSpec& job, const std::string& path, const std::str
   if (std::any_of(named.begin(), named.end(), [&](const NamedMetric& n) { return n.name == metric; })) return;
   errors->Error(path, "`", metric, "` is none of what is evaluated: ",
                 absl::StrJoin(named, ", ", [](std::string* out, const NamedMetric& n) { out->append(n.name); }));
-}
-
-bool SparseTable(const v1::ModelSpec& model) {
-  return model.linear().sparse_table() || model.logistic().sparse_table() || model.softmax().sparse_table();
 }
 
 void CheckNorms(const v1::JobSpec& job, absl::string_view path, JobErrors* errors) {
@@ -59,7 +56,8 @@ void CheckPlateau(const v1::JobSpec& job, JobErrors* errors) {
   if (ConsistencyOf(job).apply_push) {
     errors->Error("reduce_on_plateau", "is of rounds: with apply PUSH the clock of a step depends on timing");
   }
-  if (job.record_order()) errors->Error("reduce_on_plateau", "does not go with record_order: a replay has no evaluations");
+  if (job.record_order())
+    errors->Error("reduce_on_plateau", "does not go with record_order: a replay has no evaluations");
   if (job.optimizer().has_ftrl()) errors->Error("reduce_on_plateau", "ftrl takes a constant rate, its alpha");
 }
 
@@ -105,7 +103,7 @@ void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
   if (stopping.has_parameter_change()) {
     errors->Positive("stopping.parameter_change", stopping.parameter_change());
     CheckNorms(job, "stopping.parameter_change", errors);
-    if (SparseTable(job.model())) {
+    if (HasTable(job.model())) {
       errors->Error("stopping.parameter_change", "is of dense tensors: rows of a table move without a round of theirs");
     }
   }

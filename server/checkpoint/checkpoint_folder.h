@@ -90,10 +90,10 @@ class CheckpointFolder {
   absl::StatusOr<NewestCut> FindNewestGood(std::optional<RunId> run, std::optional<uint64_t> job_fingerprint,
                                            std::optional<uint64_t> number = std::nullopt);
 
-  // Removes good cuts beyond the last and the best to be kept and those that they need (CutManifest.needs_cut), but never
-  // the newest whose bytes are good: it reads them
-  // to know (once; it remembers). Removes folders that were never committed. Damaged cuts stay for people to look at.
-  // Returns the names removed; the first error, after it has tried the others.
+  // Removes good cuts beyond the last and the best to be kept and those that they need (CutManifest.needs_cut), but
+  // never the newest whose bytes are good: it reads them to know (once; it remembers). Removes folders that were never
+  // committed. Damaged cuts stay for people to look at. Returns the names removed; the first error, after it has tried
+  // the others.
   absl::StatusOr<std::vector<std::string>> Prune(const PruneOptions& options);
 
  private:

@@ -31,7 +31,7 @@ class CutSchedule {
   // Seeded bugs, for tests alone.
   enum class Fault : uint8_t {
     kNone,
-    kAttemptKept,    // the same cut ordered again is the same order
+    kAttemptKept,  // the same cut ordered again is the same order
   };
   struct Options {
     uint64_t every_rounds = 0;                    // 0: not by rounds

@@ -267,7 +267,7 @@ TEST(ScalarMergeTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{0, -1}}), map).message(), HasSubstr("at least 0"));
   v1::ScalarPartials ragged = Partials(1, {{0, 1}});
   ragged.mutable_tensor(0)->add_block(2);
-  EXPECT_THAT(merge.Add(ServerId(0), ragged, map).message(), HasSubstr("1 scalars for 2 blocks"));
+  EXPECT_THAT(merge.Add(ServerId(0), ragged, map).message(), HasSubstr("1, 0 and 0 scalars for 2 blocks"));
   v1::ScalarPartials unknown = Partials(1, {{0, 1}});
   unknown.mutable_tensor(0)->set_tensor(4);
   EXPECT_THAT(merge.Add(ServerId(0), unknown, map).message(), HasSubstr("tensor 4"));

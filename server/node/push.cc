@@ -36,6 +36,24 @@ Outcome ToOutcome(Rejection why) {
   return Outcome::kRefused;
 }
 
+// In the order of the elements.
+double SquaredDistance(const Payload& a, const Payload& b) {
+  PayloadReader from(a), to(b);
+  double sum = 0;
+  for (size_t left = a.size(); left > 0;) {
+    float before[256], after[256];
+    const size_t bytes = std::min(left, sizeof(before));
+    from.CopyTo(before, bytes);
+    to.CopyTo(after, bytes);
+    for (size_t i = 0; i < bytes / sizeof(float); ++i) {
+      const double step = static_cast<double>(after[i]) - before[i];
+      sum += step * step;
+    }
+    left -= bytes;
+  }
+  return sum;
+}
+
 }  // namespace
 
 void NodeImpl::HandlePush(Connection* c, const Request& request, absl::Time now) {
@@ -209,24 +227,6 @@ absl::Status NodeImpl::StorePart(uint32_t block, Rank rank, uint32_t span, Clock
     return status;
   }
   return sparse ? store_->HoldSparse(id, rank, span, keys, payload) : store_->Hold(id, rank, span, payload);
-}
-
-// In the order of the elements.
-double SquaredDistance(const Payload& a, const Payload& b) {
-  PayloadReader from(a), to(b);
-  double sum = 0;
-  for (size_t left = a.size(); left > 0;) {
-    float before[256], after[256];
-    const size_t bytes = std::min(left, sizeof(before));
-    from.CopyTo(before, bytes);
-    to.CopyTo(after, bytes);
-    for (size_t i = 0; i < bytes / sizeof(float); ++i) {
-      const double step = static_cast<double>(after[i]) - before[i];
-      sum += step * step;
-    }
-    left -= bytes;
-  }
-  return sum;
 }
 
 double NodeImpl::TotalWeight(Clock clock) {

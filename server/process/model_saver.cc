@@ -11,6 +11,8 @@
 #include "absl/time/clock.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
+#include "common/job/loss_spec.h"
+#include "common/job/model_spec.h"
 #include "common/net/grpc_channel.h"
 #include "common/saved_model/canonical_hash.h"
 #include "common/saved_model/model_writer.h"
@@ -172,10 +174,6 @@ class Saver {
   SavedModelInfo info_;
 };
 
-uint32_t ClassesOf(const v1::ModelSpec& model) {
-  return model.has_softmax() ? model.softmax().classes() : model.has_mlp() ? model.mlp().classes() : 0;
-}
-
 }  // namespace
 
 absl::StatusOr<SavedModelInfo> SaveModel(const SaveModelRequest& request) {
@@ -185,10 +183,12 @@ absl::StatusOr<SavedModelInfo> SaveModel(const SaveModelRequest& request) {
   description.seed = request.job.seed();
   description.slots = GeometryOf(request.job).slots;
   description.sparse = request.job.data().train().has_libsvm();
-  description.classes = ClassesOf(request.job.model());
+  const v1::ModelSpec& model = request.job.model();
+  if (LabelOf(LossOf(model)) == LossLabel::kClass) description.classes = ClassesOf(model);
   description.clock = request.clock;
-  // Of every built-in model that reads data the first tensor has a row per feature.
-  if (!request.tensors.empty() && !request.tensors[0].sparse) description.features = request.tensors[0].shape[0];
+  if (!request.tensors.empty() && !request.tensors[0].sparse) {
+    description.features = FeaturesOf(model, request.tensors[0].shape[0]);
+  }
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<ModelWriter> writer,
                            ModelWriter::Begin(request.directory, std::move(description)));
   return Saver(request, writer.get()).Run();

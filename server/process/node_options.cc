@@ -39,7 +39,7 @@ std::function<float(Clock)> AverageWeightOf(const v1::Averaging& averaging, uint
 }  // namespace
 
 absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
-                                            std::shared_ptr<const RateChanges> changes) {
+                                            std::shared_ptr<const SharedRateChanges> changes) {
   const Consistency consistency = ConsistencyOf(job);
   StoreOptions store;
   store.geometry = GeometryOf(job);
@@ -80,7 +80,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
 }
 
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
-                                                std::shared_ptr<const RateChanges> changes) {
+                                                std::shared_ptr<const SharedRateChanges> changes) {
   ServerNodeOptions options;
   const Consistency consistency = ConsistencyOf(job);
   options.staleness = consistency.staleness;

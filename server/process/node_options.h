@@ -7,7 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "common/job/rate_changes.h"
+#include "common/job/shared_rate_changes.h"
 #include "descent/v1/job.pb.h"
 #include "server/node/server_node.h"
 
@@ -20,10 +20,10 @@ namespace descent {
 // the rate of one round of the schedule.
 // `changes`, unless null: what is decided of the rate on the way.
 absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
-                                            std::shared_ptr<const RateChanges> changes = nullptr);
+                                            std::shared_ptr<const SharedRateChanges> changes = nullptr);
 // The same for a node around such a store; the envelope is the caller's.
 absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t clocks_per_epoch,
-                                                std::shared_ptr<const RateChanges> changes = nullptr);
+                                                std::shared_ptr<const SharedRateChanges> changes = nullptr);
 
 // How many pushes of a job of so many clocks are recorded in order: none, or all. For StoreOptions.
 uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks);

@@ -17,7 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/log.h"
-#include "common/job/rate_changes.h"
+#include "common/job/shared_rate_changes.h"
 #include "common/storage/storage.h"
 #include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
@@ -40,7 +40,7 @@ struct SeatContext {
   std::unique_ptr<Storage> storage;  // the checkpoint folder
   const Logger* log = nullptr;
   bool replicated = false;
-  std::shared_ptr<RateChanges> rate_changes = std::make_shared<RateChanges>();
+  std::shared_ptr<SharedRateChanges> rate_changes = std::make_shared<SharedRateChanges>();
 };
 
 class Seat {

@@ -593,8 +593,11 @@ TEST(SequentialReference, MlpUnderEveryRule) {
   for (const char* rule : kRules) {
     SCOPED_TRACE(rule);
     problem.optimizer = Rule(rule);
+    // A group, a row, lies in one block.
+    problem.geometry.block_elements = problem.optimizer.proximal().group_lasso() > 0 ? 24 : 32;
     ExpectSameBits(problem, {{2, 3}});
   }
+  problem = Mlp();
   problem.optimizer = Rule("adam {}");
   ExpectSameBits(problem);
 }

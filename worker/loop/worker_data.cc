@@ -123,6 +123,10 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
     input.class_weights = {job.class_weights().weight().begin(), job.class_weights().weight().end()};
   }
   DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+  if (WantsMetrics(job.evaluation()) && !out.model->classifier() && out.model->outputs() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("evaluation.metrics: are of one number, the model predicts ", out.model->outputs()));
+  }
   if (const absl::Status fit = CheckMetrics(job.evaluation(), PredictionOf(*out.model)); !fit.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("evaluation: ", fit.message()));
   }

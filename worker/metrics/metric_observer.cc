@@ -114,7 +114,8 @@ void MetricObserver::AddClass(uint32_t label, const float* outputs, size_t n) {
 
 void MetricObserver::AddConfidence(float confidence, bool came_true) {
   const int bins = state_.reliability_count_size();
-  const double at = static_cast<double>(confidence) * bins;
+  // A bin has its upper limit, not its lower (Guo et al., 2017, section 2).
+  const double at = std::ceil(static_cast<double>(confidence) * bins) - 1;
   const int bin = at > 0 ? static_cast<int>(std::min(at, static_cast<double>(bins - 1))) : 0;
   ++(*state_.mutable_reliability_count())[bin];
   (*state_.mutable_reliability_confidence())[bin] += confidence;
