@@ -4,9 +4,12 @@
 #ifndef DESCENT_COMMON_TENSOR_GLOBAL_SCALARS_H_
 #define DESCENT_COMMON_TENSOR_GLOBAL_SCALARS_H_
 
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
 
@@ -36,6 +39,18 @@ inline ScalarTotals AddInBlockOrder(Clock clock, size_t tensors, absl::Span<cons
     totals.step_square += part.step_square;
   }
   return totals;
+}
+
+// INVALID_ARGUMENT unless there is a number of at least 0 for each of so many tensors.
+inline absl::Status CheckTotals(const ScalarTotals& totals, size_t tensors) {
+  bool good = totals.square.size() == tensors && totals.parameter_square.size() == tensors;
+  for (const auto* squares : {&totals.square, &totals.parameter_square}) {
+    for (double square : *squares) good &= square >= 0 && std::isfinite(square);
+  }
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("scalars of clock ", totals.clock.value, ": expected sums of squares of ", tensors, " tensors, got ",
+                   totals.square.size(), " and ", totals.parameter_square.size(), " numbers, or some that are none"));
 }
 
 // Of all tensors together.

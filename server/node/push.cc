@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "common/wire/read_vector.h"
 #include "server/node/node_impl.h"
 
@@ -287,16 +288,7 @@ void NodeImpl::ReduceHeldSlots(Clock clock) {
 }
 
 absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
-  const size_t tensors = options_.store.tensors.size();
-  bool good = totals.square.size() == tensors && totals.parameter_square.size() == tensors;
-  for (const auto* squares : {&totals.square, &totals.parameter_square}) {
-    for (double square : *squares) good &= square >= 0 && std::isfinite(square);
-  }
-  if (!good) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "scalars of clock ", totals.clock.value, ": expected sums of squares of ", tensors, " tensors, got ",
-        totals.square.size(), " and ", totals.parameter_square.size(), " numbers, or some that are none"));
-  }
+  DESCENT_RETURN_IF_ERROR(CheckTotals(totals, options_.store.tensors.size()));
   if (!engine_.awaits_scalars() || totals.clock.value != engine_.round()) return absl::OkStatus();
   store_->Agree(totals);
   Run(ScalarsAgreed{totals.clock}, now);
