@@ -84,7 +84,8 @@ class OptimaTest(ClusterTest):
     def test_fashion_autoencoder(self):
         self.need(IMAGES)
         summary = self.train("fashion_autoencoder.textproto", sets=() if LONG else ("epochs=1",)).summary
-        self.assertLess(summary["loss"], 8 if LONG else 12)
+        # The mean image leaves 34.0, 16 principal components 8.0.
+        self.assertLess(summary["loss"], 9 if LONG else 17)
 
     @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
     def test_fashion_rows(self):
