@@ -43,13 +43,13 @@ float FromFp16(uint16_t x) {
 template <uint16_t (*kTo)(float)>
 void Encode(size_t n, const float* in, void* out) {
   const UnalignedFloat* from = in;
-  auto* to = static_cast<UnalignedHalf*>(out);
+  UnalignedHalf* to = static_cast<UnalignedHalf*>(out);  // not auto, which deduces aligned ones
   for (size_t i = 0; i < n; ++i) to[i] = kTo(from[i]);
 }
 
 template <float (*kFrom)(uint16_t)>
 void Decode(size_t n, const void* in, float* out) {
-  const auto* from = static_cast<const UnalignedHalf*>(in);
+  const UnalignedHalf* from = static_cast<const UnalignedHalf*>(in);
   UnalignedFloat* to = out;
   for (size_t i = 0; i < n; ++i) to[i] = kFrom(from[i]);
 }
