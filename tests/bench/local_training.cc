@@ -47,7 +47,9 @@ int Run(const std::string& path, const std::vector<std::string>& set, uint32_t t
   options.classes = needs->classes;
   auto data = Dataset::Open(job->data().train(), options);
   if (!data.ok()) return std::fprintf(stderr, "%s\n", std::string(data.status().message()).c_str()), 1;
-  const ModelInput input{(*data)->features(), (*data)->sparse(), {}};
+  ModelInput input;
+  input.features = (*data)->features();
+  input.sparse = (*data)->sparse();
 
   std::vector<Worker> workers(threads);
   for (Worker& w : workers) {
