@@ -10,6 +10,7 @@
 #include "cli/replay_gradient.h"
 #include "common/base/status_macros.h"
 #include "common/files/file.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/numerics/fingerprint.h"
 #include "common/saved_model/canonical_hash.h"
@@ -174,7 +175,7 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   input.staleness = ConsistencyOf(job).staleness;
   input.changes = ConsistencyOf(job).changes;
   input.tells_reads = ConsistencyOf(job).tells_reads();
-  input.averaged = job.has_averaging();
+  input.averaged = EvaluatesAverages(job);
   input.encoding = EncodingOf(job);
   const bool push = store_options.apply_push;
   const auto take = [&](const v1::CutRecord& record, const Payload&) -> absl::Status {

@@ -18,6 +18,7 @@
 #include "cli/supervisor.h"
 #include "common/base/status_macros.h"
 #include "common/files/file.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 
 namespace descent {
@@ -160,8 +161,12 @@ int Run(RunArguments arguments) {
   std::string first =
       absl::StrCat("job ", job->name(), ": ", v1::Mode_Name(job->consistency().mode()), ", ", job->ranks(), " ranks");
   if (job->data().has_train()) {
-    absl::StrAppend(&first, " x batch ", job->batch_size(), " = ", uint64_t{job->ranks()} * job->batch_size(),
-                    " examples a round");
+    if (TakesFullGradient(job->optimizer())) {
+      absl::StrAppend(&first, ", all examples in each round");
+    } else {
+      absl::StrAppend(&first, " x batch ", job->batch_size(), " = ", uint64_t{job->ranks()} * job->batch_size(),
+                      " examples a round");
+    }
   }
   display.Message(first);
   display.Message(absl::StrCat(arguments.resume ? "resuming run directory " : "run directory ", *run_dir));

@@ -165,6 +165,7 @@ v1::ScalarTotals ToMessage(const ScalarTotals& totals) {
   message.set_clock(totals.clock.value);
   message.mutable_tensor_square()->Add(totals.square.begin(), totals.square.end());
   message.mutable_parameter_square()->Add(totals.parameter_square.begin(), totals.parameter_square.end());
+  message.mutable_product()->Add(totals.products.begin(), totals.products.end());
   return message;
 }
 
@@ -173,6 +174,7 @@ ScalarTotals FromMessage(const v1::ScalarTotals& message) {
   totals.clock = Clock(message.clock());
   totals.square.assign(message.tensor_square().begin(), message.tensor_square().end());
   totals.parameter_square.assign(message.parameter_square().begin(), message.parameter_square().end());
+  totals.products.assign(message.product().begin(), message.product().end());
   return totals;
 }
 

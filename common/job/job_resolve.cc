@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/job/evaluation_spec.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
@@ -54,6 +55,7 @@ absl::Status ResolveJob(uint32_t servers, uint32_t workers, const std::string& j
   }
   if (job->name().empty()) job->set_name("job");
   if (job->ranks() == 0) job->set_ranks(std::min(kMost, std::max<uint32_t>(8, 4 * job->cluster().workers())));
+  ResolveFullGradient(job);
   if (job->batch_size() == 0) job->set_batch_size(32);
   // A model without data has no epochs: its length must be said, in rounds (ValidateJob asks for it).
   if (job->length_case() == v1::JobSpec::LENGTH_NOT_SET && ReadsData(job->model())) job->set_epochs(1);

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/job/evaluation_spec.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/job_errors.h"
 #include "common/job/learning_rate_spec.h"
@@ -206,7 +207,8 @@ class Checker : private JobErrors {
   }
 
   void Rule() {
-    CheckLearningRate(job_.learning_rate(), ReadsData(), this);
+    if (!TakesFullGradient(job_.optimizer())) CheckLearningRate(job_.learning_rate(), ReadsData(), this);
+    CheckFullGradient(job_, this);
     CheckOptimizer(job_.optimizer(), this);
     CheckSteps(job_, ReadsData(), SparseTable(), this);
     if ((job_.optimizer().has_adamw() || job_.optimizer().has_lamb()) && job_.l2() > 0) {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/job/full_gradient_spec.h"
 #include "google/protobuf/descriptor.h"
 
 namespace descent {
@@ -97,6 +98,7 @@ void CheckProximal(const v1::Optimizer& optimizer, JobErrors* errors) {
 void ResolveOptimizer(v1::Optimizer* optimizer) {
   if (optimizer->rule_case() == v1::Optimizer::RULE_NOT_SET) optimizer->mutable_sgd();
   const FieldDescriptor* chosen = RuleField(*optimizer);
+  ResolveFullGradientRule(optimizer);
   Message* rule = optimizer->GetReflection()->MutableMessage(optimizer, chosen);
   for (const Number& number : kNumbers) {
     if (number.rule != chosen->name()) continue;
@@ -121,12 +123,13 @@ void CheckOptimizer(const v1::Optimizer& optimizer, JobErrors* errors) {
       if (number.kind == Kind::kFromZero) errors->FloatFromZero(path, value);
     }
   }
+  CheckFullGradientRule(optimizer, errors);
   if (optimizer.has_proximal()) CheckProximal(optimizer, errors);
 }
 
 Penalty PenaltyOf(const v1::JobSpec& job) {
   const v1::Proximal& step = job.optimizer().proximal();
-  return {step.l1(), job.l2() + step.l2(), step.group_lasso()};
+  return {step.l1() + job.optimizer().lbfgs().l1(), job.l2() + step.l2(), step.group_lasso()};
 }
 
 }  // namespace descent

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
 
@@ -176,7 +177,7 @@ void CheckSteps(const v1::JobSpec& job, bool epochs, bool tables, JobErrors* err
 }
 
 bool NeedsScalars(const v1::JobSpec& job) {
-  return job.clip().norm() > 0 || job.clip().global_norm() > 0 || Layerwise(job);
+  return job.clip().norm() > 0 || job.clip().global_norm() > 0 || Layerwise(job) || TakesFullGradient(job.optimizer());
 }
 
 }  // namespace descent

@@ -13,7 +13,7 @@ void ResolveSteps(v1::JobSpec* job);
 // `epochs`: whether the job's model reads data, and so has epochs. `tables`: whether its weights are a sparse table.
 void CheckSteps(const v1::JobSpec& job, bool epochs, bool tables, JobErrors* errors);
 
-// Whether a step waits for sums over whole tensors: norms of gradients, of parameters.
+// Whether a step waits for sums over whole tensors: norms of gradients, of parameters, products.
 bool NeedsScalars(const v1::JobSpec& job);
 
 }  // namespace descent

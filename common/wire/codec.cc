@@ -200,6 +200,7 @@ void Put(const ReplicaFrame& from, v1::ReplicaPart* to) {
     image->set_more(from.image->more);
     image->mutable_skipped()->Add(from.image->skipped.begin(), from.image->skipped.end());
     image->set_order(from.image->order);
+    image->set_method(from.image->method);
     image->mutable_ahead()->Add(from.image->ahead.begin(), from.image->ahead.end());
   } else if (from.engine.has_value()) {
     to->mutable_engine()->set_state(*from.engine);
@@ -228,6 +229,7 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
     to.image->more = image.more();
     to.image->skipped.assign(image.skipped().begin(), image.skipped().end());
     to.image->order = image.order();
+    to.image->method = image.method();
     to.image->ahead.assign(image.ahead().begin(), image.ahead().end());
   } else if (from.has_engine()) {
     to.engine = from.engine().state();

@@ -78,7 +78,7 @@ struct ReplicaImage {
   uint32_t keys = 0, state_slots = 0;
   bool more = false;  // further rows of this slot follow
   std::vector<uint64_t> skipped;
-  std::string order;
+  std::string order, method;
   std::vector<uint32_t> ahead;
   bool operator==(const ReplicaImage&) const = default;
 };

@@ -41,7 +41,7 @@ absl::StatusOr<CutLayout> CheckManifest(const v1::CutManifest& manifest);
 
 // Bytes of a block's or slot's payload: parameters and `state_slots` optimizer vectors; a slot's `keys` as well.
 uint64_t PayloadBytes(const CutLayout& layout, BlockId id, uint32_t keys, uint32_t state_slots);
-inline constexpr uint32_t kMaxStateSlots = 16;
+inline constexpr uint32_t kMaxStateSlots = 64;
 
 }  // namespace descent
 

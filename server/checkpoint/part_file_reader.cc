@@ -115,6 +115,7 @@ BlockExport ImageOf(const v1::CutRecord& header, const Payload& payload) {
   image.state_slots = header.state_slots();
   image.skipped.assign(header.skipped().begin(), header.skipped().end());
   image.order = header.order();
+  image.method = header.method();
   image.payload = payload;
   return image;
 }

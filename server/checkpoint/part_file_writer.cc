@@ -71,11 +71,13 @@ absl::Status PartFileWriter::Append(const BlockExport& block, uint32_t dim, absl
   header.mutable_mark()->Add(marks.begin(), marks.end());
   header.mutable_skipped()->Add(block.skipped.begin(), block.skipped.end());
   header.set_order(block.order);
+  header.set_method(block.method);
   for (ImageSlice& slice : SliceImage(block, dim, kMaxSlotRecordBytes)) {
     header.set_keys(slice.keys);
     header.set_more(slice.more);
     DESCENT_RETURN_IF_ERROR(Append(header, slice.payload));
     header.clear_order();  // once is enough
+    header.clear_method();
   }
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/job/full_gradient_spec.h"
 
 namespace descent {
 namespace {
@@ -30,6 +31,9 @@ uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
       return 2;
     case v1::Optimizer::kAmsgrad:
       return 3;
+    case v1::Optimizer::kLbfgs:
+    case v1::Optimizer::kNewtonCg:
+      return FullGradientSlots(optimizer);
     default:
       return 0;
   }
@@ -48,7 +52,7 @@ MemoryPlan EstimateMemory(const v1::JobSpec& job, bool apply_push, const Geometr
   }
   const uint64_t held = apply_push ? 1 : (job.ranks() + 1) / 2;
   // Averages are in two versions, too.
-  const uint64_t state = (OptimizerSlots(job.optimizer()) + (job.has_averaging() ? 2 : 0)) * parameters;
+  const uint64_t state = (OptimizerSlots(job.optimizer()) + (EvaluatesAverages(job) ? 2 : 0)) * parameters;
   return MemoryPlan{2 * parameters + state + held * parameters,
                     absl::StrCat("parameters in two versions ", Bytes(2 * parameters), ", optimizer state ",
                                  Bytes(state), ", held contributions ", Bytes(held * parameters))};

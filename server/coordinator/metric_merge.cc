@@ -138,6 +138,10 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
                                                      parameters, " and ", steps, " scalars for ", blocks,
                                                      " blocks of tensor ", tensor.tensor()));
     }
+    if (blocks > 0 ? tensor.product_size() % blocks != 0 : tensor.product_size() != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent ", tensor.product_size(),
+                                                     " products for ", blocks, " blocks of tensor ", tensor.tensor()));
+    }
     const std::vector<ServerId>& placement = map.placement[tensor.tensor()];
     for (int i = 0; i < tensor.block_size(); ++i) {
       const uint32_t block = tensor.block(i);
@@ -145,16 +149,26 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent a scalar of block ", block,
                                                        " of tensor ", tensor.tensor(), ", which it does not hold"));
       }
-      const BlockScalars scalars{BlockId{TensorId(tensor.tensor()), block}, tensor.square(i),
-                                 parameters == 0 ? 0 : tensor.parameter_square(i),
-                                 steps == 0 ? 0 : tensor.step_square(i)};
+      BlockScalars scalars{BlockId{TensorId(tensor.tensor()), block},
+                           tensor.square(i),
+                           parameters == 0 ? 0 : tensor.parameter_square(i),
+                           steps == 0 ? 0 : tensor.step_square(i),
+                           {}};
+      const int products = tensor.product_size() / blocks;
+      scalars.products.assign(tensor.product().begin() + i * products, tensor.product().begin() + (i + 1) * products);
       for (const double square : {scalars.square, scalars.parameter_square, scalars.step_square}) {
         if (square >= 0) continue;
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
                                                        " of block ", block, " of tensor ", tensor.tensor(),
                                                        "; expected a number of at least 0"));
       }
-      parts->push_back(scalars);
+      for (const double product : scalars.products) {
+        if (std::isfinite(product)) continue;
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the product ", product,
+                                                       " of block ", block, " of tensor ", tensor.tensor(),
+                                                       "; expected a finite number"));
+      }
+      parts->push_back(std::move(scalars));
     }
   }
   return absl::OkStatus();

@@ -288,7 +288,7 @@ void NodeImpl::ReduceHeldSlots(Clock clock) {
 }
 
 absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
-  DESCENT_RETURN_IF_ERROR(CheckTotals(totals, options_.store.tensors.size()));
+  DESCENT_RETURN_IF_ERROR(CheckTotals(totals, options_.store.tensors.size(), options_.store.rule->products()));
   if (!engine_.awaits_scalars() || totals.clock.value != engine_.round()) return absl::OkStatus();
   store_->Agree(totals);
   Run(ScalarsAgreed{totals.clock}, now);

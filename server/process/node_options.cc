@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_schedule.h"
 
@@ -103,7 +104,7 @@ uint64_t RecordedPushes(const v1::JobSpec& job, uint64_t clocks) {
 }
 
 uint32_t VectorOfModel(const v1::JobSpec& job, const TensorSpec& spec, uint32_t state_slots) {
-  return job.has_averaging() && spec.role == TensorRole::kTrainable ? state_slots : 0;
+  return EvaluatesAverages(job) && spec.role == TensorRole::kTrainable ? state_slots : 0;
 }
 
 std::string BudgetText(const StoreBudget& budget) {

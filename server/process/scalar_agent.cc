@@ -62,6 +62,7 @@ v1::ScalarPartials ScalarAgent::MessageOf(const Told& told) const {
     tensor->add_block(part.id.index);
     tensor->add_square(part.square);
     tensor->add_parameter_square(part.parameter_square);
+    tensor->mutable_product()->Add(part.products.begin(), part.products.end());
   }
   return message;
 }

@@ -194,6 +194,7 @@ absl::Status BackupNode::TakeImage(Request request) {
   image.state_slots = from.state_slots;
   image.skipped = std::move(from.skipped);
   image.order = std::move(from.order);
+  image.method = std::move(from.method);
   image.ahead = std::move(from.ahead);
   image.payload = std::move(request.payload);
   return inner_->Install(image, from.marks);

@@ -261,7 +261,7 @@ void PrimaryNode::Fence(Rank rank, Incarnation incarnation) {
 absl::Status PrimaryNode::Agreed(const ScalarTotals& totals, absl::Time now) {
   now_ = now;
   // The backup is told before this node steps, and so only of what it can take.
-  DESCENT_RETURN_IF_ERROR(CheckTotals(totals, options_.store.tensors.size()));
+  DESCENT_RETURN_IF_ERROR(CheckTotals(totals, options_.store.tensors.size(), options_.store.rule->products()));
   PassInOrder([&] { return ScalarsToPass(totals); });
   const absl::Status status = inner_->Agreed(totals, now);
   AdvanceSync();

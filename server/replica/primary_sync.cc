@@ -71,6 +71,7 @@ void PrimaryNode::PassImage(const BlockExport& image, const std::vector<uint64_t
     to.more = slice.more;
     if (slice.first == 0) to.skipped = image.skipped;
     if (slice.first == 0) to.order = image.order;
+    if (slice.first == 0) to.method = image.method;
     if (!image.ahead.empty()) {
       const auto begin = image.ahead.begin() + slice.first;
       to.ahead.assign(begin, begin + slice.keys);

@@ -35,6 +35,8 @@ class Store final : public BlockStore {
     history_ = options.history;
     clip_ = options.clip;
     measures_ = clip_.norm > 0 || clip_.global_norm > 0 || options.rule->trust().of != Trust::Of::kNothing;
+    method_ = options.rule->NewMethod();
+    measures_ |= method_ != nullptr;
     contexts_.resize(options.tensors.size());
     dense_.resize(options.tensors.size());
     slots_.resize(options.tensors.size());
@@ -62,6 +64,7 @@ class Store final : public BlockStore {
       context.momentum = options.momentum;
       context.noise = options.noise;
       if (context.trainable && !spec.sparse) context.average_weight = options.average_weight;
+      context.method = method_.get();
       context.counts = &counts_;
       DESCENT_RETURN_IF_ERROR(SetGroup(&context));
       context.catch_up = spec.sparse && context.trainable && (context.l2 != 0 || context.rule->proximal()) &&
@@ -148,6 +151,7 @@ class Store final : public BlockStore {
     }
     const std::vector<TensorStep> steps = TensorSteps(clip_, totals, trust, l2);
     for (size_t t = 0; t < steps.size(); ++t) contexts_[t].agreed = steps[t];
+    if (method_ != nullptr) method_->Decide(totals.products);
   }
   std::vector<BlockId> HeldSlots() const override { return {held_slots_.begin(), held_slots_.end()}; }
   void AdvanceSlots(uint64_t round) override {
@@ -204,6 +208,7 @@ class Store final : public BlockStore {
     out.version = out.steps = version(id);
     out.state_slots = StateSlots(id, with_state);
     out.payload = dense(id).Image(with_state);
+    if (with_state && method_ != nullptr) out.method = method_->Save();
     return out;
   }
 
@@ -221,8 +226,9 @@ class Store final : public BlockStore {
     ForEachSlot([](const SparseTable&, SparseSlot& slot) { slot.Unpin(); });
   }
   absl::Status Install(const BlockExport& image) override {
-    return is_sparse(image.id) ? sparse(image.id).Install(image)
-                               : dense(image.id).Install(image.version, image.state_slots, image.payload);
+    if (is_sparse(image.id)) return sparse(image.id).Install(image);
+    if (method_ != nullptr) DESCENT_RETURN_IF_ERROR(method_->Load(image.method));
+    return dense(image.id).Install(image.version, image.state_slots, image.payload);
   }
 
   StepCounts counts() const override { return counts_; }
@@ -249,6 +255,7 @@ class Store final : public BlockStore {
     if (options.noise != nullptr) return "gradient_noise";
     if (options.compensation > 0) return "delay_compensation";
     if (options.average_weight != nullptr) return "averaging";
+    if (options.rule->products() > 0) return "a method that takes the gradient of all data";
     return options.rule->trust().of != Trust::Of::kNothing ? "a rule with norms of parameters" : nullptr;
   }
   // The groups of a group lasso: rows of a table, and of a dense tensor what one index of its first dimension has.
@@ -281,7 +288,7 @@ class Store final : public BlockStore {
   uint32_t StateSlots(BlockId id, bool with_state) const {
     const TensorContext& context = contexts_[id.tensor.value];
     if (!with_state || !context.trainable) return 0;
-    return static_cast<uint32_t>(context.rule->state_slots()) + (context.average_weight != nullptr ? 1 : 0);
+    return static_cast<uint32_t>(context.rule->state_slots()) + (context.keeps_averages() ? 1 : 0);
   }
   absl::StatusOr<BlockExport> ExportSlot(BlockId id, bool with_state, uint64_t steps) {
     SparseSlot& slot = sparse(id);
@@ -323,6 +330,7 @@ class Store final : public BlockStore {
   std::vector<std::vector<std::unique_ptr<DenseBlock>>> dense_;  // [tensor][block], null where another server has it
   std::vector<BlockId> dense_ids_;
   ClipBounds clip_;
+  std::unique_ptr<FullGradientMethod> method_;  // null: steps are the rule's
   bool measures_ = false;
   StepCounts counts_;
   uint64_t dense_bytes_ = 0;
@@ -343,6 +351,7 @@ absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(StoreOptions opti
 StoreBudget PlanStore(const StoreOptions& options) {
   StoreBudget budget;
   uint64_t largest = 0, averages = 0;
+  const bool method = options.rule->products() > 0;
   for (uint32_t t = 0; t < options.tensors.size(); ++t) {
     const TensorSpec& spec = options.tensors[t];
     if (spec.sparse) continue;
@@ -352,7 +361,7 @@ StoreBudget PlanStore(const StoreOptions& options) {
       const uint64_t bytes = uint64_t{options.geometry.block_size(spec, b)} * sizeof(float);
       budget.parameters += bytes;
       if (spec.role == TensorRole::kTrainable) budget.state += bytes * options.rule->state_slots();
-      if (spec.role == TensorRole::kTrainable && options.average_weight != nullptr) averages += bytes;
+      if (spec.role == TensorRole::kTrainable && (method || options.average_weight != nullptr)) averages += bytes;
       largest = std::max(largest, bytes);
     }
   }
@@ -360,7 +369,8 @@ StoreBudget PlanStore(const StoreOptions& options) {
   budget.versions = budget.parameters * options.history + largest;
   if (averages > 0) budget.versions += averages * (1 + options.history) + largest;
   // The only contribution of a round is copied before it is changed.
-  if (options.clip.value > 0 || options.noise != nullptr || options.compensation > 0) budget.versions += largest;
+  if (options.clip.value > 0 || options.noise != nullptr || options.compensation > 0 || method)
+    budget.versions += largest;
   // Under ROUND one of a block's contributions becomes its next version; under PUSH none is held.
   if (!options.apply_push) budget.contributions = budget.parameters * ((uint64_t{options.ranks} + 1) / 2);
   if (options.cuts) budget.cut = budget.parameters + budget.state + averages;

@@ -80,8 +80,9 @@ struct BlockExport {
   std::vector<uint64_t> skipped;
   // Sparse, PUSH: per row, how many steps it has made beyond `steps`, of pushes that are not complete; empty: none has.
   std::vector<uint32_t> ahead;
-  std::string order;  // the node's, where the order is recorded: what has made the block what it is (order_log.h)
-  Payload payload;    // dense: parameters, state...; sparse: keys ascending, rows, state rows...
+  std::string method;  // with state: what a full-gradient method has learned, the same in all blocks
+  std::string order;   // the node's, where the order is recorded: what has made the block what it is (order_log.h)
+  Payload payload;     // dense: parameters, state...; sparse: keys ascending, rows, state rows...
 };
 
 class BlockStore {
@@ -138,7 +139,7 @@ class BlockStore {
   virtual uint64_t steps(BlockId slot) const = 0;
   // The block's bytes, shared. version nullopt: the newest. OUT_OF_RANGE: that version is no longer, or not yet, there.
   virtual absl::StatusOr<Payload> Read(BlockId id, std::optional<uint64_t> version) const = 0;
-  // The same of the averages; where none are kept, the parameters.
+  // The same of the averages, or of the base of a full-gradient method; where none are kept, the parameters.
   virtual absl::StatusOr<Payload> ReadAverage(BlockId id, std::optional<uint64_t> version) const = 0;
   // Rows of `keys` (payload of `count` uint64, unique and ascending), caught up, copied into one fresh buffer. Absent
   // rows read as their initial value and are not created. INVALID_ARGUMENT: keys out of order or of another slot.

@@ -29,7 +29,7 @@ absl::Status DenseBlock::Init() {
   if (first == nullptr) return NoMemory(*context_, elements_);
   InitialDense(context_->seed, context_->id, context_->spec, begin_, absl::MakeSpan(first.get(), elements_));
   versions_.push_back(std::move(first));
-  if (context_->average_weight != nullptr) averages_.push_back(versions_.back());
+  if (context_->keeps_averages()) averages_.push_back(versions_.back());
   const int states = context_->trainable ? context_->rule->state_slots() : 0;
   for (int s = 0; s < states; ++s) {
     FloatBuffer state = context_->pool->Take(elements_);
@@ -119,6 +119,10 @@ absl::StatusOr<BlockScalars> DenseBlock::Measure(double total_weight) {
   DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
   DESCENT_ASSIGN_OR_RETURN(const Value* value, Total(total_weight));
   if (value == nullptr) return out;
+  if (context_->method != nullptr) {
+    DESCENT_RETURN_IF_ERROR(MeasureMethod(*value, scale, &out));
+    return out;
+  }
   const float* w = versions_.back().get();
   if (context_->trust.of != Trust::Of::kNothing) {
     SquareSum squares;
@@ -157,6 +161,11 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
   if (value == nullptr) {
     DESCENT_RETURN_IF_ERROR(Reserve());
     Publish(versions_.back());
+  } else if (context_->method != nullptr) {
+    if (value->sum == nullptr) {
+      DESCENT_ASSIGN_OR_RETURN(value->sum, Copied(value->received));
+    }
+    DESCENT_RETURN_IF_ERROR(StepOfMethod(std::move(value->sum), scale, square));
   } else if (value->sum != nullptr) {
     DESCENT_RETURN_IF_ERROR(StepIn(std::move(value->sum), scale, square, std::nullopt));
   } else {
@@ -240,6 +249,48 @@ absl::Status DenseBlock::Step(const Payload& gradient, float scale, double* squa
   return absl::OkStatus();
 }
 
+FullGradientMethod::Block DenseBlock::MethodBlock(const float* gradient) const {
+  return {elements_, context_->spec.decay,  versions_.back().get(), averages_.back().get(),
+          gradient,  state_pointers_.data()};
+}
+
+void DenseBlock::ObjectiveGradient(float scale, const float* sum, float* out) const {
+  const float l2 = context_->l2;
+  const float* w = versions_.back().get();
+  for (size_t i = 0; i < elements_; ++i) out[i] = sum[i] * scale + l2 * w[i];
+}
+
+absl::Status DenseBlock::MeasureMethod(const Value& value, float scale, BlockScalars* out) const {
+  FloatBuffer gradient;
+  if (value.sum != nullptr) {
+    gradient = context_->pool->Take(elements_);
+    if (gradient == nullptr) return NoMemory(*context_, elements_);
+    ObjectiveGradient(scale, value.sum.get(), gradient.get());
+  } else {
+    DESCENT_ASSIGN_OR_RETURN(gradient, Copied(value.received));
+    ObjectiveGradient(scale, gradient.get(), gradient.get());
+  }
+  out->products.assign(context_->method->products(), 0);
+  context_->method->Measure(MethodBlock(gradient.get()), absl::MakeSpan(out->products));
+  return absl::OkStatus();
+}
+
+absl::Status DenseBlock::StepOfMethod(FloatBuffer gradient, float scale, double* square) {
+  ObjectiveGradient(scale, gradient.get(), gradient.get());
+  FloatBuffer next = context_->pool->Take(elements_);
+  if (next == nullptr) return NoMemory(*context_, elements_);
+  DESCENT_RETURN_IF_ERROR(OwnState());
+  const FullGradientMethod& method = *context_->method;
+  const FullGradientMethod::Block block = MethodBlock(gradient.get());
+  if (square != nullptr) *square += method.SquaredGradient(block);
+  method.Step(block, next.get());
+  context_->Count(false);
+  averages_.push_back(method.taken() ? versions_.back() : averages_.back());
+  while (averages_.size() > size_t{context_->history} + 1) averages_.pop_front();
+  PublishVersion(std::move(next));
+  return absl::OkStatus();
+}
+
 void DenseBlock::Finish(const descent::Step& step, FloatBuffer next) {
   if (context_->group > 0) {
     ShrinkGroups(context_->rule->GroupThreshold(step), context_->group, elements_, next.get());
@@ -250,8 +301,10 @@ void DenseBlock::Finish(const descent::Step& step, FloatBuffer next) {
 void DenseBlock::Publish(FloatBuffer next) {
   const size_t kept = size_t{context_->history} + 1;
   if (!averages_.empty()) {
-    const float weight = context_->average_weight(Clock(version_));
-    if (weight == 1) {
+    const float weight = context_->method != nullptr ? 0 : context_->average_weight(Clock(version_));
+    if (context_->method != nullptr) {
+      averages_.push_back(averages_.back());
+    } else if (weight == 1) {
       averages_.push_back(next);
     } else {
       MoveAverage(weight, elements_, next.get(), averages_.back().get(), next_average_.get());
@@ -259,6 +312,11 @@ void DenseBlock::Publish(FloatBuffer next) {
     }
     while (averages_.size() > kept) averages_.pop_front();
   }
+  PublishVersion(std::move(next));
+}
+
+void DenseBlock::PublishVersion(FloatBuffer next) {
+  const size_t kept = size_t{context_->history} + 1;
   versions_.push_back(std::move(next));
   while (versions_.size() > kept) versions_.pop_front();
   ++version_;

@@ -37,7 +37,7 @@ class DenseBlock {
   absl::Status Apply(double weight, const Payload& values, std::optional<uint64_t> read);
 
   uint64_t version() const { return version_; }
-  // `averaged`: the averages of the parameters, where they are kept.
+  // `averaged`: the averages of the parameters, or the base of a full-gradient method, where they are kept.
   absl::StatusOr<Payload> Read(std::optional<uint64_t> version, bool averaged) const;
   // Parameters, then state vectors where asked for, the last of them the averages; all shared: the next step moves the
   // state to buffers of its own.
@@ -61,12 +61,19 @@ class DenseBlock {
   // All that is held, folded; null: the round makes no step. FAILED_PRECONDITION: it is not finite.
   absl::StatusOr<Value*> Total(double total_weight);
   void Publish(FloatBuffer next);
+  void PublishVersion(FloatBuffer next);  // without averages
   // What follows the rule: the threshold of groups. Then Publish.
   void Finish(const descent::Step& step, FloatBuffer next);
   // One step on `gradient` into a version of its own.
   absl::Status Step(const Payload& gradient, float scale, double* square, std::optional<uint64_t> read);
   // One step on the sum in `gradient`, which becomes the next version.
   absl::Status StepIn(FloatBuffer gradient, float scale, double* square, std::optional<uint64_t> read);
+  // Likewise a full-gradient method's; the first measures, where the sum is not to be touched.
+  absl::Status MeasureMethod(const Value& value, float scale, BlockScalars* out) const;
+  absl::Status StepOfMethod(FloatBuffer gradient, float scale, double* square);
+  FullGradientMethod::Block MethodBlock(const float* gradient) const;
+  // The gradient of the objective at the newest version, out of a sum of gradients; out may be the sum.
+  void ObjectiveGradient(float scale, const float* sum, float* out) const;
   // Steps since `read`.
   uint64_t StalenessOf(std::optional<uint64_t> read) const {
     return version_ - std::min(version_, read.value_or(version_));

@@ -11,6 +11,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
 #include "server/store/buffer_pool.h"
+#include "server/store/full_gradient_method.h"
 #include "server/store/tensor_step.h"
 #include "server/store/update_rule.h"
 
@@ -36,6 +37,7 @@ struct TensorContext {
   std::function<float(Clock)> momentum;        // null: the rule's own
   std::function<float(Clock)> noise;           // standard deviation; null: none
   std::function<float(Clock)> average_weight;  // null: no averages
+  FullGradientMethod* method = nullptr;        // whose steps these are, in place of the rule's; null: none
   size_t group = 0;   // parameters of a group, where the rule has a threshold of groups and the tensor is decayed
   Trust trust;        // of nothing where spec.decay is false
   TensorStep agreed;  // of the step in progress
@@ -43,6 +45,8 @@ struct TensorContext {
   BufferPool* pool = nullptr;
   uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
+  // Whether each version has other parameters beside it: averages, or the base of a method.
+  bool keeps_averages() const { return average_weight != nullptr || (method != nullptr && trainable); }
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
   // The step of `clock`, with a gradient that is multiplied by `scale`.

@@ -1,12 +1,15 @@
 #include "server/store/update_rule.h"
 
+#include <functional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "common/base/check.h"
 #include "common/job/optimizer_spec.h"
 #include "descent/v1/job.pb.h"
+#include "server/store/newton_cg.h"
 #include "server/store/proximal_step.h"
+#include "server/store/quasi_newton.h"
 #include "server/store/rule_arithmetic.h"
 #include "server/store/rule_runs.h"
 
@@ -28,6 +31,34 @@ Result WithProximal(const v1::Optimizer& spec, R rule) {
   return std::make_unique<PenalizedRuleOf<Proximal<R>, R>>(with, rule);
 }
 
+// What UpdateRule says of a method; it makes no steps itself.
+class FullGradientRule final : public UpdateRule {
+ public:
+  using Factory = std::function<std::unique_ptr<FullGradientMethod>()>;
+  explicit FullGradientRule(Factory make)
+      : make_(std::move(make)), products_(make_()->products()), state_slots_(make_()->state_slots()) {}
+
+  std::unique_ptr<FullGradientMethod> NewMethod() const override { return make_(); }
+  size_t products() const override { return products_; }
+  int state_slots() const override { return state_slots_; }
+  float initial_state(int) const override { return 0; }
+  bool idle_without_gradient() const override { return false; }
+  bool proximal() const override { return false; }
+  const UpdateRule& unpenalized() const override { return *this; }  // the method is told which blocks are not decayed
+  float GroupThreshold(const StepFactors&) const override { return 0; }
+  StepFactors Prepare(const Step&) const override { return {}; }
+  void Apply(const Step&, size_t, const float*, float*, float* const*, const float*) const override { Never(); }
+  void ApplyRows(const Step&, size_t, size_t, float* const*, const float*) const override { Never(); }
+  void Replay(absl::Span<const StepFactors>, size_t, size_t, float* const*, const uint32_t*) const override { Never(); }
+
+ private:
+  static void Never() { DESCENT_CHECK(false); }
+
+  const Factory make_;
+  const size_t products_;
+  const int state_slots_;
+};
+
 Result MakeRmsProp(const v1::Optimizer& spec) {
   const v1::RmsProp& rule = spec.rmsprop();
   if (rule.momentum() == 0) {
@@ -37,6 +68,8 @@ Result MakeRmsProp(const v1::Optimizer& spec) {
 }
 
 }  // namespace
+
+std::unique_ptr<FullGradientMethod> UpdateRule::NewMethod() const { return nullptr; }
 
 void UpdateRule::Direction(const Step&, size_t, const float*, float*, const float* const*, const float*) const {
   DESCENT_CHECK(false);  // it measures none
@@ -72,6 +105,12 @@ absl::StatusOr<Result> UpdateRule::Make(const v1::Optimizer& given) {
       return Plain(Lamb(spec.lamb()));
     case v1::Optimizer::kFtrl:
       return std::make_unique<PenalizedRuleOf<Ftrl, Ftrl>>(Ftrl(spec.ftrl()), Ftrl(spec.ftrl()).Unpenalized());
+    case v1::Optimizer::kLbfgs:
+      return std::make_unique<FullGradientRule>(
+          [spec = spec.lbfgs()] { return std::make_unique<QuasiNewton>(spec.history(), spec.l1()); });
+    case v1::Optimizer::kNewtonCg:
+      return std::make_unique<FullGradientRule>(
+          [spec = spec.newton_cg()] { return std::make_unique<NewtonCg>(spec.max_products(), spec.forcing()); });
     case v1::Optimizer::kSgd:
     case v1::Optimizer::RULE_NOT_SET:
       break;

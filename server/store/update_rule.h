@@ -72,6 +72,8 @@ struct Trust {
   double coefficient = 1;
 };
 
+class FullGradientMethod;
+
 class UpdateRule {
  public:
   static constexpr int kMaxStateSlots = 3;
@@ -89,6 +91,10 @@ class UpdateRule {
   // The same rule without proximal step, l1 and l2 of its own: for tensors that are not decayed.
   virtual const UpdateRule& unpenalized() const = 0;
   virtual Trust trust() const { return {}; }
+  // Where steps are a method's (full_gradient_method.h), whose state_slots these are: a new one. Else null. Then
+  // neither Apply nor what is for rows may be called.
+  virtual std::unique_ptr<FullGradientMethod> NewMethod() const;
+  virtual size_t products() const { return 0; }  // the method's
   // trust().of == kDirection: out[i] is what the step would multiply with its rate; nothing is changed.
   virtual void Direction(const Step& step, size_t n, const float* w, float* out, const float* const* state,
                          const float* g) const;

@@ -17,6 +17,7 @@
 #include "common/base/time_source.h"
 #include "common/control/control_client.h"
 #include "common/control/messages.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/optimizer_spec.h"
 #include "common/net/grpc_client_transport.h"
@@ -107,7 +108,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.evaluate = data.validation != nullptr || options.objective || data.train == nullptr;
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
   options.penalty = PenaltyOf(job);
-  options.averaged = job.has_averaging();
+  options.averaged = EvaluatesAverages(job);
   options.rounded = EncodingOf(job) != WireEncoding::kF32;
   options.record_order = job.record_order();
   return options;
