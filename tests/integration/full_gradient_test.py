@@ -100,7 +100,7 @@ class FullGradientTest(ClusterTest):
         undisturbed = self.succeed(job, servers=2, workers=2).summary
 
         def restorable(run_dir):
-            return len(list((run_dir / "checkpoints").glob("*/manifest*"))) > 1
+            return len(list((run_dir / "checkpoints").glob("cut-*/MANIFEST"))) > 1
 
         def doubled(run_dir):
             servers = self.status(run_dir).get("server", [])

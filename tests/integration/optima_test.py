@@ -51,6 +51,14 @@ class OptimaTest(ClusterTest):
         self.assertEqual(summary["epochs"], 40)
         self.assert_within(summary["objective"], 0.379477079, 0.05)
 
+    def test_fashion_softmax_by_lbfgs(self):
+        self.need(IMAGES)
+        if LONG:
+            self.assert_within(self.train("fashion_softmax_lbfgs.textproto").summary["objective"], 0.379477079, 1e-5)
+        else:
+            summary = self.train("fashion_softmax_lbfgs.textproto", sets=("epochs=60",)).summary
+            self.assert_within(summary["objective"], 0.379477079, 0.03)
+
     def test_the_quickstart_reaches_its_accuracy(self):
         self.need(IMAGES)
         summary = self.train("fashion_mnist.textproto", servers=2, workers=3).summary
@@ -71,6 +79,18 @@ class OptimaTest(ClusterTest):
         summary = self.train("flights.textproto", SHARED / "flights3m",
                              sets=("consistency.mode=BOUNDED", "consistency.staleness=4")).summary
         self.assertLessEqual(summary["loss"], 0.405)
+
+    def test_logistic_regression_by_lbfgs_and_newton_cg(self):
+        a9a = SHARED / "a9a"
+        self.assert_within(self.train("a9a_lbfgs.textproto", a9a).summary["objective"], 0.3244130441, 1e-6)
+        newton = ("optimizer={ newton_cg {} }", "epochs=400", "stopping.evaluations=100")
+        self.assert_within(self.train("a9a_lbfgs.textproto", a9a, sets=newton).summary["objective"], 0.3244130441, 1e-6)
+        kdd99 = self.train("kdd99_lbfgs.textproto", SHARED / "kdd99").summary
+        self.assert_within(kdd99["objective"], 0.0261394446, 1e-6)
+
+    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
+    def test_flights_by_lbfgs(self):
+        self.assert_within(self.train("flights_lbfgs.textproto", SHARED / "flights3m").summary["objective"], 0.4088129835, 1e-6)
 
     def test_fashion_convolution(self):
         self.need(IMAGES)
