@@ -6,9 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-import unittest
 
-from harness import BIN, DEADLINE, SOURCE, ClusterTest, write_csv
+from harness import BIN, DEADLINE, SOURCE, ClusterTest, main, write_csv
 
 LOGISTIC = """
 name: "small"
@@ -311,4 +310,4 @@ class RunTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()
