@@ -62,7 +62,8 @@ absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1:
   }
   if (fs::exists(path, error) && !fs::is_empty(path, error)) {
     return absl::AlreadyExistsError(
-        absl::StrCat("run directory ", path.string(), ": exists and is not empty; it is never overwritten"));
+        absl::StrCat("run directory ", path.string(), ": exists and is not empty; it is never overwritten (a run in it goes on with ",
+                     "--resume)"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
   DESCENT_RETURN_IF_ERROR(WriteFileAtomically((path / "job.textproto").string(), JobText(job)));
@@ -118,6 +119,8 @@ absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given, JobAr
                      a == ours.end() ? "" : absl::StripAsciiWhitespace(*a), "'"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
+  // What does not decide what is trained may be said anew: where data and checkpoints are, limits, timeouts.
+  DESCENT_RETURN_IF_ERROR(WriteFileAtomically(file, JobText(now)));
   // A run without a summary has not ended: that is what its coordinator goes by. Of the one before, the model stays
   // until there is another.
   if (summary.ok()) fs::rename(path / "summary.json", path / "summary.before.json", error);

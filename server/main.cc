@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -110,7 +111,7 @@ struct Beginning {
   v1::JobSpec job;
   RunId run;
   bool resumed = false;
-  bool ended = false;
+  std::optional<RunDirectory::Resumed::End> end;
   std::unique_ptr<RunDirectory> directory;
 };
 
@@ -125,7 +126,7 @@ absl::StatusOr<Beginning> Begin(const Flags& flags) {
       out.job = std::move(resumed->job);
       out.run = resumed->run;
       out.resumed = true;
-      out.ended = resumed->ended;
+      out.end = std::move(resumed->end);
       out.directory = std::move(resumed->directory);
       if (flags.servers > 0) out.job.mutable_cluster()->set_servers(flags.servers);
       if (flags.peers > 0) out.job.mutable_cluster()->set_servers(flags.peers + 1);
@@ -145,13 +146,13 @@ absl::StatusOr<Beginning> Begin(const Flags& flags) {
 }
 
 // The run is over and its summary written: tells whoever has not heard, for as long as it takes them to ask again, and
-// ends well, so that a restart policy rests.
-int TellFinished(const Flags& flags, const v1::JobSpec& job, RunId run, const Logger& log, const RealTimeSource& time) {
+// ends as the run did; only a stop is well by now, since somebody asked for it and its model is saved.
+int TellEnd(const Flags& flags, const Beginning& run, const Logger& log, const RealTimeSource& time) {
   CoordinatorOptions options;
-  options.job = job;
-  options.job_fingerprint = JobFingerprint(job);
-  options.run = run;
-  options.finished = true;
+  options.job = run.job;
+  options.job_fingerprint = JobFingerprint(run.job);
+  options.run = run.run;
+  options.end = {run.end->phase, run.end->cause};
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = Coordinator::Create(std::move(options), time.Now());
   if (!coordinator.ok()) return Complain(coordinator.status(), kUsage);
   absl::StatusOr<Endpoint> bind = BindEndpoint(flags);
@@ -165,10 +166,12 @@ int TellFinished(const Flags& flags, const v1::JobSpec& job, RunId run, const Lo
     const absl::StatusOr<std::string> address = Advertised(flags, *bind, (*rpc)->port());
     if (address.ok()) WriteFileAtomically(flags.port_file, *address + "\n").IgnoreError();
   }
-  log.Log("the run has reached its end; whoever asks is told, for 5 s");
+  log.Log(absl::StrCat("the run has ended before: ", v1::Phase_Name(run.end->phase),
+                       run.end->phase == v1::FAILED ? absl::StrCat(", ", run.end->cause) : "",
+                       "; whoever asks is told, for 5 s"));
   absl::SleepFor(absl::Seconds(5));
   (*rpc)->Stop(absl::Milliseconds(200));
-  return 0;
+  return run.end->phase == v1::FAILED ? 1 : 0;
 }
 
 int Serve(const Flags& flags, StopSignals* signals) {
@@ -180,7 +183,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
   if (first) {
     absl::StatusOr<Beginning> beginning = Begin(flags);
     if (!beginning.ok()) return Complain(beginning.status(), kUsage);
-    if (beginning->ended) return TellFinished(flags, beginning->job, beginning->run, log, time);
+    if (beginning->end.has_value()) return TellEnd(flags, *beginning, log, time);
     log.Log(absl::StrCat(beginning->resumed ? "going on with the run in " : "run directory ",
                          beginning->directory->path()));
     absl::StatusOr<std::unique_ptr<CoordinatorRunner>> made = CoordinatorRunner::Create(

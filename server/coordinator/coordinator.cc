@@ -75,7 +75,10 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
                          ranks_.size(), " ranks; waiting for ", want_servers_, " servers and ", want_workers_,
                          " workers"));
   if (options_.resumed && !options_.adopt.has_value()) Restore();
-  if (options_.finished) SetPhase(v1::FINISHED, "before this process began");
+  if (options_.end.has_value()) {
+    if (options_.end->phase == v1::FAILED) first_.Detected(now_, options_.end->cause);
+    SetPhase(options_.end->phase, "before this process began");
+  }
 }
 
 absl::Time Coordinator::Advance(absl::Time now) {

@@ -78,8 +78,12 @@ struct CoordinatorOptions {
   Generation generation{1};
   // This process takes the place of another: workers that are not there within a lease are not waited for.
   bool resumed = false;
-  // The run has reached its end; whoever asks hears that and goes.
-  bool finished = false;
+  // The run ended before this process began: FINISHED, STOPPED, or FAILED for a cause. Whoever asks hears that and goes.
+  struct End {
+    v1::Phase phase = v1::FINISHED;
+    std::string cause;
+  };
+  std::optional<End> end;
   std::optional<RestoreFrom> restore;  // none: from the initial values
   // With replicas and resumed: what the coordinator before has made lasting. If the servers that live hold all blocks,
   // the run goes on with these and not from the cut.

@@ -66,8 +66,17 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
   }
   out.run = RunId(run);
   DESCENT_ASSIGN_OR_RETURN(out.job, ReadJobFile(JoinPath(path, "job.textproto")));
-  if (IdentifyFile(JoinPath(path, "summary.json")).ok()) {
-    out.ended = true;
+  const std::string summary = JoinPath(path, "summary.json");
+  if (IdentifyFile(summary).ok()) {
+    DESCENT_ASSIGN_OR_RETURN(const std::string text, ReadFile(summary));
+    const Json json = Json::parse(text, nullptr, false);
+    Resumed::End end;
+    if (!json.is_object() || !v1::Phase_Parse(json.value("result", ""), &end.phase) || end.phase < v1::FINISHED) {
+      return absl::DataLossError(absl::StrCat(summary, ": expected a run's summary, whose result is FINISHED, STOPPED or ",
+                                              "FAILED"));
+    }
+    end.cause = json.value("first_cause", "the run failed");
+    out.end = std::move(end);
     return out;
   }
   out.directory.reset(new RunDirectory(path));

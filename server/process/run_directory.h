@@ -36,9 +36,13 @@ class RunDirectory {
   static absl::StatusOr<std::unique_ptr<RunDirectory>> Create(const std::string& path, const v1::JobSpec& job,
                                                               RunId run);
   // The run in this folder, as its job.textproto has it, to be gone on with. Nothing is touched: somebody may be at it
-  // still. NOT_FOUND: there is none.
+  // still. NOT_FOUND: there is none. DATA_LOSS: a file of it is damaged.
   struct Resumed {
-    bool ended = false;  // there is a summary: it reached its end, was stopped or failed
+    struct End {
+      v1::Phase phase = v1::FINISHED;  // or STOPPED or FAILED
+      std::string cause;               // of a failure
+    };
+    std::optional<End> end;  // as its summary has it; none: it has not ended
     std::unique_ptr<RunDirectory> directory;
     v1::JobSpec job;
     RunId run;

@@ -10,7 +10,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
-from harness import DEADLINE, ClusterTest, write_csv  # noqa: E402
+from harness import DEADLINE, ClusterTest, main, write_csv  # noqa: E402
 
 JOB = """
 name: "full"
@@ -89,4 +89,4 @@ class DiskFullTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -86,3 +86,14 @@ wait_for 300 ended || fail "hangs: $(docker-compose -p "$project" logs --no-colo
 killed=$(parameters_of runs/killed)
 echo "undisturbed $whole, killed $killed"
 [[ $whole == "$killed" ]] || fail "another model after kills"
+
+# A job that can't be done ends, and says so, although containers that fail are started again.
+docker-compose -p "$project" down -v -t 5 >/dev/null 2>&1
+mkdir -p "$work/no-data"
+export DESCENT_RUN=failing DESCENT_SERVERS=1 DESCENT_DATA=$work/no-data DESCENT_RESTARTS=1
+docker-compose -p "$project" up -d --no-color >"$work/up3.log" 2>&1 || fail "up: $(tail -n 40 "$work/up3.log")"
+at_rest() { ! docker inspect -f '{{.State.Status}}' $(docker-compose -p "$project" ps -q) | grep -qv exited; }
+wait_for 180 at_rest || fail "a failed run does not end: $(docker-compose -p "$project" ps)"
+[[ $(docker inspect -f '{{.State.ExitCode}}' "$(container coordinator)") -eq 1 ]] || fail "the coordinator of a failed run ended well"
+grep -q '"result": "FAILED"' runs/failing/summary.json || fail "$(cat runs/failing/summary.json)"
+echo "a failed run ends as one"

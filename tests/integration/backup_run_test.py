@@ -3,9 +3,8 @@ import json
 import os
 import signal
 import time
-import unittest
 
-from harness import DEADLINE, ClusterTest, write_csv
+from harness import DEADLINE, ClusterTest, main, write_csv
 
 JOB = """
 name: "backups"
@@ -114,4 +113,4 @@ class BackupRanksTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -2,9 +2,8 @@
 import gzip
 import json
 import socket
-import unittest
 
-from harness import SOURCE, ClusterTest, write_csv, write_idx, write_libsvm
+from harness import SOURCE, ClusterTest, main, write_csv, write_idx, write_libsvm
 
 CSV_JOB = """
 name: "bad"
@@ -205,4 +204,4 @@ learning_rate { constant: 0.1 }
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

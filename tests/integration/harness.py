@@ -7,6 +7,7 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -98,6 +99,16 @@ class ClusterTest(unittest.TestCase):
                 process.wait(0.01)
             except subprocess.TimeoutExpired:
                 pass
+
+
+def main():
+    """As unittest.main; 77, which ctest counts as skipped, where every test was."""
+    result = unittest.main(module="__main__", verbosity=2, exit=False).result
+    for test, reason in result.skipped:
+        print(f"SKIPPED {test}: {reason}", file=sys.stderr)
+    if not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(77 if result.testsRun > 0 and len(result.skipped) == result.testsRun else 0)
 
 
 def write_csv(path, rows, features, seed=1):

@@ -2,9 +2,8 @@
 has learned, and `descent predict` that reads it back."""
 import cmath
 import random
-import unittest
 
-from harness import SOURCE, ClusterTest
+from harness import SOURCE, ClusterTest, main
 
 JOB = """
 name: "model"
@@ -177,4 +176,4 @@ class ModelsTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

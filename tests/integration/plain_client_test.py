@@ -5,12 +5,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import unittest
 
 import grpc
 import numpy
 
-from harness import DEADLINE, SOURCE, ClusterTest
+from harness import DEADLINE, SOURCE, ClusterTest, main
 
 generated = tempfile.TemporaryDirectory()
 subprocess.run(["protoc", f"-I{SOURCE}/proto", f"--python_out={generated.name}", f"--grpc_out={generated.name}",
@@ -138,4 +137,4 @@ class PlainClientTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -4,9 +4,8 @@ import os
 import pathlib
 import signal
 import subprocess
-import unittest
 
-from harness import DEADLINE, ClusterTest, write_csv, write_libsvm
+from harness import DEADLINE, ClusterTest, main, write_csv, write_libsvm
 
 DENSE = """
 name: "dense"
@@ -182,4 +181,4 @@ class ReplicasTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -1,7 +1,6 @@
 """One job, one model, bit for bit: for any number of servers and worker processes, under random delays."""
-import unittest
 
-from harness import ClusterTest, write_csv, write_libsvm
+from harness import ClusterTest, main, write_csv, write_libsvm
 
 MLP = """
 name: "mlp"
@@ -127,4 +126,4 @@ class ReproducibleTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

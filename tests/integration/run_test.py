@@ -6,9 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-import unittest
 
-from harness import BIN, DEADLINE, SOURCE, ClusterTest, write_csv
+from harness import BIN, DEADLINE, SOURCE, ClusterTest, main, write_csv
 
 LOGISTIC = """
 name: "small"
@@ -256,6 +255,30 @@ class RunTest(ClusterTest):
         self.assertEqual(second.returncode, 1, second.stdout)
         self.assertIn("of another run; name another folder", second.stdout)
 
+    def test_a_failed_run_that_is_started_again_ends_as_it_did(self):
+        # As a restart policy would: the worker can't read its data.
+        def start(*more):
+            port_file = self.folder / f"port{len(more)}"
+            first = self.start("descent_server", "--run-dir", self.folder / "run", "--resume", "--bind", "127.0.0.1:0",
+                               "--port-file", port_file, "--servers", "1", "--workers", "1", *more)
+            self.wait_for(port_file.exists, first)
+            worker = self.start("descent_worker", "--coordinator", port_file.read_text().strip())
+            self.assertEqual(worker.wait(DEADLINE), 1, worker.log())
+            self.assertEqual(first.wait(DEADLINE), 1, first.log())
+            return first.log()
+        job = self.job(LOGISTIC.format(epochs=1).replace("train.csv", "absent.csv"))
+        start("--job", job)
+        summary = json.loads((self.folder / "run" / "summary.json").read_text())
+        self.assertEqual(summary["result"], "FAILED")
+        self.assertIn("absent.csv", summary["first_cause"])
+        log = start("--job", job, "--no-reflection")
+        self.assertIn("the run has ended before: FAILED, " + summary["first_cause"], log)
+        # A damaged summary is no end.
+        (self.folder / "run" / "summary.json").write_text("{}")
+        damaged = self.command("descent_server", "--run-dir", self.folder / "run", "--resume", "--job", job)
+        self.assertNotEqual(damaged.returncode, 0)
+        self.assertIn("expected a run's summary, whose result is FINISHED, STOPPED or FAILED", damaged.stdout)
+
     def test_a_second_coordinator_of_a_run_is_refused_by_name(self):
         first, run_dir = self.start_run("first", self.job(LOGISTIC.format(epochs=1000000)))
         run = (run_dir / "run").read_text().strip()
@@ -287,4 +310,4 @@ class RunTest(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

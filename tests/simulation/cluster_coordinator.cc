@@ -67,7 +67,7 @@ void ClusterCoordinator::Start() {
     cluster_->Note("coordinator", absl::StrCat("can't begin: ", beginning.status().ToString()));
     return died_();
   }
-  options.finished = cluster_->disk.Open("finished").ok();
+  if (cluster_->disk.Open("finished").ok()) options.end.emplace();
   options.generation = beginning->generation;
   options.restore = std::move(beginning->restore);
   adopts_ = beginning->views.has_value();

@@ -13,6 +13,7 @@ constexpr absl::Duration kOwnAbsence = absl::Seconds(8);  // more than a call an
 constexpr absl::Duration kAskAgain = absl::Milliseconds(100);
 constexpr absl::Duration kAskToBegin = absl::Milliseconds(10);
 constexpr size_t kMostEvaluation = size_t{1} << 20;  // bytes of a beat; a part that is larger goes alone
+constexpr size_t kMostTraining = size_t{1} << 20;    // likewise: what has waited long goes in several beats
 
 // A coordinator that is away may come back.
 bool Passes(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
@@ -81,7 +82,14 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
     if (bytes > kMostEvaluation && beat.evaluation_size() > 0) break;
     *beat.add_evaluation() = part;
   }
-  const bool all_told = static_cast<size_t>(beat.evaluation_size()) == evaluation_.size();
+  bytes = 0;
+  for (const auto& part : training_) {
+    bytes += part.ByteSizeLong();
+    if (bytes > kMostTraining && beat.training_size() > 0) break;
+    *beat.add_training() = part;
+  }
+  const bool all_told = static_cast<size_t>(beat.evaluation_size()) == evaluation_.size() &&
+                        static_cast<size_t>(beat.training_size()) == training_.size();
   for (const auto& [rank, progress] : progress_) {
     v1::RankProgress* out = beat.add_progress();
     out->set_rank(rank.value);
@@ -89,7 +97,6 @@ v1::HeartbeatRequest ControlLink::MakeBeat() {
     out->set_examples(progress.examples);
     out->set_done(progress.done && all_told);
   }
-  for (const auto& part : training_) *beat.add_training() = part;
   return beat;
 }
 

@@ -172,7 +172,8 @@ absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSour
       tell();
       return absl::OkStatus();
     }
-    const absl::Status end = link->AwaitEnd(time.Now() + absl::Hours(1));
+    // However long saving takes: a coordinator that falls silent is given up by the link itself.
+    const absl::Status end = link->AwaitEnd(absl::InfiniteFuture());
     if (absl::IsAborted(end)) {
       log.Log(absl::StrCat(end.message(), "; going on with it"));
       continue;
