@@ -60,20 +60,6 @@ class OptimaTest(Trained):
         summary = self.train("fashion_mnist.textproto", servers=2, workers=3).summary
         self.assertGreaterEqual(summary["accuracy"], 0.87)
 
-    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
-
-    def test_logistic_regression_by_lbfgs_and_newton_cg(self):
-        a9a = SHARED / "a9a"
-        self.assert_within(self.train("a9a_lbfgs.textproto", a9a).summary["objective"], 0.3244130441, 1e-6)
-        newton = ("optimizer={ newton_cg {} }", "epochs=400", "stopping.evaluations=100")
-        self.assert_within(self.train("a9a_lbfgs.textproto", a9a, sets=newton).summary["objective"], 0.3244130441, 1e-6)
-        kdd99 = self.train("kdd99_lbfgs.textproto", SHARED / "kdd99").summary
-        self.assert_within(kdd99["objective"], 0.0261394446, 1e-6)
-
-    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
-    def test_flights_by_lbfgs(self):
-        self.assert_within(self.train("flights_lbfgs.textproto", SHARED / "flights3m").summary["objective"], 0.4088129835, 1e-6)
-
     def test_fashion_convolution(self):
         self.need(IMAGES)
         if LONG:
@@ -90,7 +76,6 @@ class OptimaTest(Trained):
         self.assertLess(summary["loss"], 9 if LONG else 17)
 
     @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
-
     def test_fashion_rows(self):
         self.need(IMAGES)
         self.assertGreaterEqual(self.train("fashion_rows.textproto").summary["accuracy"], 0.86)
@@ -98,6 +83,18 @@ class OptimaTest(Trained):
 
 class SharedOptimaTest(Trained):
     """On data beside the checkout."""
+
+    def test_logistic_regression_by_lbfgs_and_newton_cg(self):
+        a9a = SHARED / "a9a"
+        self.assert_within(self.train("a9a_lbfgs.textproto", a9a).summary["objective"], 0.3244130441, 1e-6)
+        newton = ("optimizer={ newton_cg {} }", "epochs=400", "stopping.evaluations=100")
+        self.assert_within(self.train("a9a_lbfgs.textproto", a9a, sets=newton).summary["objective"], 0.3244130441, 1e-6)
+        kdd99 = self.train("kdd99_lbfgs.textproto", SHARED / "kdd99").summary
+        self.assert_within(kdd99["objective"], 0.0261394446, 1e-6)
+
+    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
+    def test_flights_by_lbfgs(self):
+        self.assert_within(self.train("flights_lbfgs.textproto", SHARED / "flights3m").summary["objective"], 0.4088129835, 1e-6)
 
     def test_a9a(self):
         summary = self.train("a9a.textproto", SHARED / "a9a").summary
@@ -115,6 +112,7 @@ class SharedOptimaTest(Trained):
             summary = self.train("flights.textproto", SHARED / "flights3m", sets=("epochs=1",)).summary
             self.assert_within(summary["objective"], 0.4088129835, 0.02)
 
+    @unittest.skipUnless(LONG, "trains for minutes: DESCENT_LONG_TESTS=1")
     def test_flights_with_bounded_staleness(self):
         summary = self.train("flights.textproto", SHARED / "flights3m",
                              sets=("consistency.mode=BOUNDED", "consistency.staleness=4")).summary
