@@ -71,6 +71,7 @@ void CheckFullGradientRule(const v1::Optimizer& optimizer, JobErrors* errors) {
 void ResolveFullGradient(v1::JobSpec* job) {
   if (!TakesFullGradient(job->optimizer())) return;
   if (job->batch_size() == 0) job->set_batch_size(kWholeShare);
+  if (job->block_elements() == 0) job->set_block_elements(16384);  // many vectors of a block go in one message
   // In the order of the files, so that equal points have gradients of equal bits.
   if (job->has_data() && job->data().sampling() == v1::WITHOUT_REPLACEMENT) {
     job->mutable_data()->set_sampling(v1::SEQUENTIAL);

@@ -62,9 +62,22 @@ class Checker : private JobErrors {
     }
     if (std::isfinite(job_.l2()) && job_.l2() < 0) Error("l2", job_.l2(), " is below 0");
     Range<uint64_t>("block_elements", job_.block_elements(), 1, 262144);
+    BlockImages();
     Range<uint64_t>("slots", job_.slots(), 1, 1 << 20);
     if ((job_.slots() & (job_.slots() - 1)) != 0) Error("slots", job_.slots(), " is not a power of two");
     Range<uint64_t>("metrics.every_rounds", job_.metrics().every_rounds(), 1, uint64_t{1} << 48);
+  }
+
+  // A block goes in one message, with its state, to checkpoints and backups.
+  void BlockImages() {
+    constexpr uint64_t kMessage = uint64_t{4} << 20, kBeside = uint64_t{64} << 10, kMark = 10;
+    const uint64_t room = kMessage - kBeside - kMark * std::min<uint64_t>(job_.ranks(), 65536);
+    const uint64_t vectors = 1 + uint64_t{StateSlots(job_.optimizer())} + (EvaluatesAverages(job_) ? 1 : 0);
+    const uint64_t most = room / (vectors * sizeof(float));
+    if (job_.block_elements() > most) {
+      Error("block_elements", job_.block_elements(), " parameters with ", vectors - 1,
+            " further vectors of each are more ", "than goes into a message: at most ", most);
+    }
   }
 
   bool ReadsData() const { return descent::ReadsData(job_.model()); }

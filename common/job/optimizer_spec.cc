@@ -127,6 +127,31 @@ void CheckOptimizer(const v1::Optimizer& optimizer, JobErrors* errors) {
   if (optimizer.has_proximal()) CheckProximal(optimizer, errors);
 }
 
+uint32_t StateSlots(const v1::Optimizer& optimizer) {
+  switch (optimizer.rule_case()) {
+    case v1::Optimizer::kMomentum:
+    case v1::Optimizer::kNesterov:
+    case v1::Optimizer::kAdagrad:
+    case v1::Optimizer::kLars:
+      return 1;
+    case v1::Optimizer::kRmsprop:
+      return 1u + (optimizer.rmsprop().centered() ? 1 : 0) + (optimizer.rmsprop().momentum() > 0 ? 1 : 0);
+    case v1::Optimizer::kAdadelta:
+    case v1::Optimizer::kAdam:
+    case v1::Optimizer::kAdamw:
+    case v1::Optimizer::kLamb:
+    case v1::Optimizer::kFtrl:
+      return 2;
+    case v1::Optimizer::kAmsgrad:
+      return 3;
+    case v1::Optimizer::kLbfgs:
+    case v1::Optimizer::kNewtonCg:
+      return FullGradientSlots(optimizer);
+    default:
+      return 0;
+  }
+}
+
 Penalty PenaltyOf(const v1::JobSpec& job) {
   const v1::Proximal& step = job.optimizer().proximal();
   return {step.l1() + job.optimizer().lbfgs().l1(), job.l2() + step.l2(), step.group_lasso()};

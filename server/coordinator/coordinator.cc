@@ -12,6 +12,7 @@ namespace {
 
 constexpr absl::Duration kCoveredSilence = absl::Seconds(1);  // many beats
 constexpr absl::Duration kUnconfirmed = absl::Seconds(2);     // many round trips
+constexpr absl::Duration kTellSaveAgain = absl::Seconds(10);
 
 absl::Duration SecondsOr(double seconds, double otherwise) { return absl::Seconds(seconds > 0 ? seconds : otherwise); }
 
@@ -295,7 +296,11 @@ void Coordinator::SaveFinished(const absl::Status& status, absl::string_view mod
   // A server that can't be read has died, which its lease or its supervisor will tell, or is slow: the owner tries
   // again.
   if (absl::IsUnavailable(status) && now_ - phase_since_ < start_timeout_) {
-    log_.Warning(absl::StrCat("the model is not saved yet: ", status.message()));
+    if (status.message() != save_trouble_ || now_ - save_told_ >= kTellSaveAgain) {
+      log_.Warning(absl::StrCat("the model is not saved yet: ", status.message()));
+      save_trouble_ = std::string(status.message());
+      save_told_ = now_;
+    }
     return;
   }
   if (!status.ok()) {

@@ -268,6 +268,8 @@ class Coordinator {
   CutSchedule cuts_;
   uint64_t recoveries_ = 0;
   uint64_t begun_at_ = 0;   // the round that this generation began with
+  std::string save_trouble_;  // last told, at
+  absl::Time save_told_ = absl::InfinitePast();
   uint32_t fruitless_ = 0;  // generations in a row that finished no clock
 
   GracefulStop stop_;

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/job/full_gradient_spec.h"
+#include "common/job/optimizer_spec.h"
 
 namespace descent {
 namespace {
@@ -12,31 +13,6 @@ std::string Bytes(uint64_t bytes) {
   if (bytes >= uint64_t{1} << 30) return absl::StrFormat("%.2f GiB", value / (1 << 30));
   if (bytes >= uint64_t{1} << 20) return absl::StrFormat("%.1f MiB", value / (1 << 20));
   return absl::StrFormat("%.1f KiB", value / (1 << 10));
-}
-
-uint32_t OptimizerSlots(const v1::Optimizer& optimizer) {
-  switch (optimizer.rule_case()) {
-    case v1::Optimizer::kMomentum:
-    case v1::Optimizer::kNesterov:
-    case v1::Optimizer::kAdagrad:
-    case v1::Optimizer::kLars:
-      return 1;
-    case v1::Optimizer::kRmsprop:
-      return 1u + (optimizer.rmsprop().centered() ? 1 : 0) + (optimizer.rmsprop().momentum() > 0 ? 1 : 0);
-    case v1::Optimizer::kAdadelta:
-    case v1::Optimizer::kAdam:
-    case v1::Optimizer::kAdamw:
-    case v1::Optimizer::kLamb:
-    case v1::Optimizer::kFtrl:
-      return 2;
-    case v1::Optimizer::kAmsgrad:
-      return 3;
-    case v1::Optimizer::kLbfgs:
-    case v1::Optimizer::kNewtonCg:
-      return FullGradientSlots(optimizer);
-    default:
-      return 0;
-  }
 }
 
 }  // namespace
@@ -52,7 +28,7 @@ MemoryPlan EstimateMemory(const v1::JobSpec& job, bool apply_push, const Geometr
   }
   const uint64_t held = apply_push ? 1 : (job.ranks() + 1) / 2;
   // Averages are in two versions, too.
-  const uint64_t state = (OptimizerSlots(job.optimizer()) + (EvaluatesAverages(job) ? 2 : 0)) * parameters;
+  const uint64_t state = (StateSlots(job.optimizer()) + (EvaluatesAverages(job) ? 2 : 0)) * parameters;
   return MemoryPlan{2 * parameters + state + held * parameters,
                     absl::StrCat("parameters in two versions ", Bytes(2 * parameters), ", optimizer state ",
                                  Bytes(state), ", held contributions ", Bytes(held * parameters))};
