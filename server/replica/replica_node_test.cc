@@ -125,7 +125,7 @@ TEST_F(ReplicaNodes, TheBackupStepsWithTheAgreedScalarsAndTellsItsOwnOncePromote
   EXPECT_EQ(agree(0), absl::OkStatus()) << "again: nothing happens";
   GiveAll();
   EXPECT_TRUE(primary_->synced());
-  EXPECT_EQ(primary_->Agreed({Clock(1), {-1}, {0}}, now_).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(primary_->Agreed({Clock(1), {-1}, {0}, 0, {}}, now_).code(), absl::StatusCode::kInvalidArgument);
 
   // The primary dies before it has told what it measured of clock 1.
   Do(Push(1, 1));

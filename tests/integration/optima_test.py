@@ -44,8 +44,8 @@ class OptimaTest(Trained):
     def test_fashion_softmax(self):
         self.need(IMAGES)
         summary = self.train("fashion_softmax.textproto").summary
-        self.assertEqual(summary["epochs"], 40)
-        self.assert_within(summary["objective"], 0.379477079, 0.05)
+        self.assert_within(summary["objective"], 0.379477079, 0.005)
+        self.assert_within(self.train("fashion_softmax.textproto", sets=("epochs=40",)).summary["objective"], 0.379477079, 0.05)
 
     def test_fashion_softmax_by_lbfgs(self):
         self.need(IMAGES)
@@ -99,13 +99,13 @@ class SharedOptimaTest(Trained):
     def test_a9a(self):
         summary = self.train("a9a.textproto", SHARED / "a9a").summary
         self.assertEqual((summary["ranks"], summary["epochs"]), (4, 40))
-        self.assert_within(summary["objective"], 0.3244130441, 0.002)
+        self.assert_within(summary["objective"], 0.3244130441, 0.001)
         self.assertAlmostEqual(summary["loss"], 0.32384, delta=0.001)  # of the test set, at the optimum
 
     def test_flights_in_rounds(self):
         if LONG:
             summary = self.train("flights.textproto", SHARED / "flights3m").summary
-            self.assert_within(summary["objective"], 0.4088129835, 0.005)
+            self.assert_within(summary["objective"], 0.4088129835, 0.002)
             self.assertLess(summary["loss"], 0.407)
         else:
             # One epoch, and the objective at its end alone.
@@ -117,6 +117,13 @@ class SharedOptimaTest(Trained):
         summary = self.train("flights.textproto", SHARED / "flights3m",
                              sets=("consistency.mode=BOUNDED", "consistency.staleness=4")).summary
         self.assertLessEqual(summary["loss"], 0.405)
+
+    def test_kdd99(self):
+        if LONG:
+            self.assert_within(self.train("kdd99.textproto", SHARED / "kdd99").summary["objective"], 0.0261394446, 0.001)
+        else:
+            summary = self.train("kdd99.textproto", SHARED / "kdd99", sets=("epochs=4",)).summary
+            self.assert_within(summary["objective"], 0.0261394446, 0.02)
 
     def test_a9a_by_other_models(self):
         for example, accuracy in (("a9a_svm.textproto", 0.846), ("a9a_pairs.textproto", 0.846),
