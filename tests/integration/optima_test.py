@@ -123,7 +123,7 @@ class SharedOptimaTest(Trained):
             self.assert_within(self.train("kdd99.textproto", SHARED / "kdd99").summary["objective"], 0.0261394446, 0.001)
         else:
             summary = self.train("kdd99.textproto", SHARED / "kdd99", sets=("epochs=4",)).summary
-            self.assert_within(summary["objective"], 0.0261394446, 0.02)
+            self.assert_within(summary["objective"], 0.0261394446, 0.05)
 
     def test_a9a_by_other_models(self):
         for example, accuracy in (("a9a_svm.textproto", 0.846), ("a9a_pairs.textproto", 0.846),
