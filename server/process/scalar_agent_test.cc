@@ -100,7 +100,7 @@ v1::ScalarTotals TotalsOf(uint64_t clock, double square) {
   return totals;
 }
 
-std::vector<BlockScalars> Parts(double square) { return {{BlockId{TensorId(0), 0}, square, 0}}; }
+std::vector<BlockScalars> Parts(double square) { return {{BlockId{TensorId(0), 0}, square, 0, 0, {}}}; }
 
 TEST(ScalarAgent, AsksUntilThereIsAnAnswerAndGivesItToTheNode) {
   ServerNodeOptions options = H::AddingJob({H::Dense("w", 4)}, {4, 4}, 1);
