@@ -62,8 +62,8 @@ absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1:
   }
   if (fs::exists(path, error) && !fs::is_empty(path, error)) {
     return absl::AlreadyExistsError(
-        absl::StrCat("run directory ", path.string(), ": exists and is not empty; it is never overwritten (a run in it goes on with ",
-                     "--resume)"));
+        absl::StrCat("run directory ", path.string(),
+                     ": exists and is not empty; it is never overwritten (a run in it goes on with ", "--resume)"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
   DESCENT_RETURN_IF_ERROR(WriteFileAtomically((path / "job.textproto").string(), JobText(job)));

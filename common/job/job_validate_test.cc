@@ -60,9 +60,10 @@ TEST(ValidateJob, Ranges) {
   EXPECT_EQ(ErrorOf(kMlp, {"epochs=nan"}), "epochs: nan is not a finite number");
   EXPECT_EQ(ErrorOf(kMlp, {"block_elements=262145"}), "block_elements: 262145 is not from 1 to 262144");
   EXPECT_EQ(ErrorOf(kMlp, {"block_elements=262144", "optimizer={ adam {} }"}), "");
-  EXPECT_EQ(ErrorOf(kMlp, {"ranks=4", "block_elements=262144", "optimizer={ amsgrad {} }"}),
-            "block_elements: 262144 parameters with 3 further vectors of each are more than goes into a message: at most "
-            "258045");
+  EXPECT_EQ(
+      ErrorOf(kMlp, {"ranks=4", "block_elements=262144", "optimizer={ amsgrad {} }"}),
+      "block_elements: 262144 parameters with 3 further vectors of each are more than goes into a message: at most "
+      "258045");
   EXPECT_EQ(ErrorOf(kMlp, {"data.shard_rows=65537"}), "data.shard_rows: 65537 is not from 1 to 65536");
   EXPECT_EQ(ErrorOf(kMlp, {"cluster.lease_seconds=-1"}), "cluster.lease_seconds: -1 is not above 0");
   EXPECT_EQ(ErrorOf(kMlp, {"name=a/b"}),

@@ -78,7 +78,8 @@ struct CoordinatorOptions {
   Generation generation{1};
   // This process takes the place of another: workers that are not there within a lease are not waited for.
   bool resumed = false;
-  // The run ended before this process began: FINISHED, STOPPED, or FAILED for a cause. Whoever asks hears that and goes.
+  // The run ended before this process began: FINISHED, STOPPED, or FAILED for a cause. Whoever asks hears that and
+  // goes.
   struct End {
     v1::Phase phase = v1::FINISHED;
     std::string cause;
@@ -267,7 +268,7 @@ class Coordinator {
   std::optional<RestoreFrom> restore_;
   CutSchedule cuts_;
   uint64_t recoveries_ = 0;
-  uint64_t begun_at_ = 0;   // the round that this generation began with
+  uint64_t begun_at_ = 0;     // the round that this generation began with
   std::string save_trouble_;  // last told, at
   absl::Time save_told_ = absl::InfinitePast();
   uint32_t fruitless_ = 0;  // generations in a row that finished no clock

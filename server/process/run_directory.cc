@@ -72,8 +72,8 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
     const Json json = Json::parse(text, nullptr, false);
     Resumed::End end;
     if (!json.is_object() || !v1::Phase_Parse(json.value("result", ""), &end.phase) || end.phase < v1::FINISHED) {
-      return absl::DataLossError(absl::StrCat(summary, ": expected a run's summary, whose result is FINISHED, STOPPED or ",
-                                              "FAILED"));
+      return absl::DataLossError(
+          absl::StrCat(summary, ": expected a run's summary, whose result is FINISHED, STOPPED or ", "FAILED"));
     }
     end.cause = json.value("first_cause", "the run failed");
     out.end = std::move(end);

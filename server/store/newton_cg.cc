@@ -14,13 +14,11 @@ namespace descent {
 namespace {
 
 constexpr size_t kRun = 512;
-constexpr double kRootOfPrecision = 3.4526698300124393e-4;  // sqrt(2^-23)
+constexpr double kReach = 1.0 / 256;
 
 }  // namespace
 
-double NewtonCg::Reach(double squared) const {
-  return kRootOfPrecision * (1 + std::sqrt(squared_base_)) / std::sqrt(squared);
-}
+double NewtonCg::Reach(double squared) const { return kReach * (1 + std::sqrt(squared_base_)) / std::sqrt(squared); }
 
 void NewtonCg::Measure(const Block& b, absl::Span<double> sums) const {
   DESCENT_CHECK(sums.size() == products());

@@ -1,10 +1,11 @@
 // Newton's method with conjugate gradients (Nocedal and Wright 2006, algorithm 7.1), for convex objectives. Products of
 // the Hessian H at the base and a vector p are differences of gradients (their section 7.1, "Hessian-free Newton
-// methods"; equation 8.20 gives the size):
+// methods"):
 //
-//   H p = (g(base + e p) - g(base)) / e,   e = sqrt(u) (1 + ||base||) / ||p||,   u the precision of float32
+//   H p = (g(base + e p) - g(base)) / e,   e = (1 + ||base||) / (256 ||p||)
 //
-// so that the cluster computes nothing but gradients: a round brings either a product, or the gradient at the end of a
+// (1/256 is about the cube root of float32's precision: gradients are sums over many examples, whose errors are above
+// it). So the cluster computes nothing but gradients: a round brings either a product, or the gradient at the end of a
 // Newton step, whose size SlopeSearch finds.
 //
 // State vectors: the gradient at the base, the step so far, its residual r = -g - H d, and p.

@@ -123,7 +123,7 @@ TEST_F(CutReaderTest, EveryFieldOfAHeaderIsChecked) {
   ExpectLost(with(1, [](TestRecord* r) { r->header.set_state_slots(2); }),
              "record 2: block 1 of tensor 'w': a payload of 32 bytes, expected 48");
   ExpectLost(with(1, [](TestRecord* r) { r->header.set_state_slots(4000000000); }),
-             "record 2: block 1 of tensor 'w': 4000000000 optimizer vectors, expected at most 16");
+             "record 2: block 1 of tensor 'w': 4000000000 optimizer vectors, expected at most 64");
   ExpectLost(with(1, [](TestRecord* r) { r->header.set_keys(1); }), "record 2: block 1 of tensor 'w' has keys");
   ExpectLost(with(1, [](TestRecord* r) { r->payload += "1234"; }),
              "record 2: block 1 of tensor 'w': a payload of 36 bytes, expected 32");

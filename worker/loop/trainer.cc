@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "worker/loop/gradient_sum.h"
 #include "worker/loop/held_parameters.h"
+#include "worker/loop/long_batch.h"
 #include "worker/loop/round_question.h"
 #include "worker/loop/share_evaluator.h"
 
@@ -509,7 +510,9 @@ class Trainer::Impl {
         sum->rows[i].Resize(sum->keys.size() * tensors_[i].dim());
         gradient[i] = sum->rows[i].data();
       }
-      result = model_->Gradient(*batch, parameters_.ForKeys(batch->keys), absl::MakeSpan(gradient));
+      const std::vector<const float*> parameters = parameters_.ForKeys(batch->keys);
+      result = options_.full_gradient ? long_batch_.Gradient(*batch, parameters, model_, absl::MakeSpan(gradient))
+                                      : model_->Gradient(*batch, parameters, absl::MakeSpan(gradient));
     }
     sum->weight.assign(1, result.weight);
     results_.emplace_back(rank, result);
@@ -588,6 +591,7 @@ class Trainer::Impl {
   std::optional<std::pair<Clock, std::vector<Rank>>> have_;
   std::pair<Clock, std::vector<Rank>> next_;
   HeldParameters parameters_;
+  LongBatch long_batch_;
   GradientSum averages_;      // laid out like a gradient
   ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 

@@ -115,10 +115,11 @@ struct TrainerOptions {
   bool objective = false;
   v1::Evaluation metrics;  // which, if any
   uint32_t evaluation_batch = 1024;
-  Penalty penalty;            // of the objective
-  bool rounded = false;       // gradients are rounded on the wire, each rank's by itself
-  bool averaged = false;      // averages of the parameters are evaluated
-  bool record_order = false;  // PUSH: each push says what it was computed from
+  Penalty penalty;             // of the objective
+  bool rounded = false;        // gradients are rounded on the wire, each rank's by itself
+  bool full_gradient = false;  // batches are whole shares, of dense tensors (worker/loop/long_batch.h)
+  bool averaged = false;       // averages of the parameters are evaluated
+  bool record_order = false;   // PUSH: each push says what it was computed from
 };
 
 class Trainer {

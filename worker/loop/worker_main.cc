@@ -109,6 +109,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.evaluation_batch = job.evaluation().batch_size() > 0 ? job.evaluation().batch_size() : 1024;
   options.penalty = PenaltyOf(job);
   options.averaged = EvaluatesAverages(job);
+  options.full_gradient = TakesFullGradient(job.optimizer());
   options.rounded = EncodingOf(job) != WireEncoding::kF32;
   options.record_order = job.record_order();
   return options;
