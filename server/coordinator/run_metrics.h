@@ -52,6 +52,7 @@ class RunMetrics {
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
   ScalarMerge& step_scalars() { return step_scalars_; }  // that steps wait for
+  const ScalarMerge& step_scalars() const { return step_scalars_; }
 
   const std::optional<MetricRecord>& last_training() const { return last_training_; }
   const std::optional<MetricRecord>& last_evaluation() const { return last_evaluation_; }
