@@ -31,6 +31,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -78,7 +79,8 @@ struct CoordinatorOptions {
   Generation generation{1};
   // This process takes the place of another: workers that are not there within a lease are not waited for.
   bool resumed = false;
-  // The run ended before this process began: FINISHED, STOPPED, or FAILED for a cause. Whoever asks hears that and goes.
+  // The run ended before this process began: FINISHED, STOPPED, or FAILED for a cause. Whoever asks hears that and
+  // goes.
   struct End {
     v1::Phase phase = v1::FINISHED;
     std::string cause;
@@ -140,6 +142,8 @@ class Coordinator {
   CutSchedule& cuts() { return cuts_; }
   // What belongs into the cut that is committing; nullopt: not all of it is known yet.
   std::optional<v1::CoordinatorState> StateOfCut();
+  // The validation loss of exactly the model in the cut that is committing; nullopt: it was not evaluated.
+  std::optional<double> MetricOfCut() const;
   bool restores_best() const { return steering_.restores_best(); }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
@@ -152,10 +156,6 @@ class Coordinator {
   int stop_signal() const { return stop_.signal(); }         // 0: none
   uint64_t round() const;  // the clocks below are completed, by every rank or with backups by enough
   bool stopping() const { return stop_.asked(); }
-  std::optional<double> last_validation_loss() const {
-    const std::optional<MetricRecord>& last = metrics_.last_evaluation();
-    return last.has_value() ? std::optional(last->loss) : std::nullopt;
-  }
   uint64_t clocks() const { return clocks_; }  // 0: not known yet
   Generation generation() const { return generation_; }
   const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
@@ -207,6 +207,9 @@ class Coordinator {
   void Restore();
   bool CheckRestore();
   void TendCuts();
+  bool CutsAreEvaluated() const;
+  // Checkpoints are kept by evaluations, and that of the cut that is committing may still come.
+  bool EvaluationOfCutToCome();
 
   // A generation is wanted, since this one is over.
   void RollBack(absl::string_view why);
@@ -267,10 +270,11 @@ class Coordinator {
   std::optional<RestoreFrom> restore_;
   CutSchedule cuts_;
   uint64_t recoveries_ = 0;
-  uint64_t begun_at_ = 0;   // the round that this generation began with
+  uint64_t begun_at_ = 0;     // the round that this generation began with
   std::string save_trouble_;  // last told, at
   absl::Time save_told_ = absl::InfinitePast();
-  uint32_t fruitless_ = 0;  // generations in a row that finished no clock
+  uint32_t fruitless_ = 0;                                 // generations in a row that finished no clock
+  std::optional<std::pair<uint64_t, absl::Time>> passed_;  // a cut's number, and when every rank had gone past it
 
   GracefulStop stop_;
   Steering steering_;

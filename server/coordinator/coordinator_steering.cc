@@ -109,6 +109,7 @@ void Coordinator::RestoreSteering() {
 }
 
 std::optional<v1::CoordinatorState> Coordinator::StateOfCut() {
+  if (EvaluationOfCutToCome()) return std::nullopt;
   const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_), cut = cuts_.number();
   if (steering_.needs_norms() && every > 0 && cut > 0 && cut % every == 0) TakeNorms(cut - 1);
   std::optional<v1::CoordinatorState> state = steering_.StateOf(cut, every);
