@@ -216,6 +216,8 @@ class Coordinator {
 
   // --- coordinator_steering.cc: what evaluations lead to
   void Steer();
+  // Ranks are held until there is a cut of this number, of the best model; or until it has failed too often.
+  void KeepBest(uint64_t cut);
   void TellRates();  // to the records
   void TakeNorms(std::optional<uint64_t> clock);
   double TrainedSeconds() const;
@@ -231,6 +233,8 @@ class Coordinator {
   std::string MissingText() const;
   // Per rank that held reads wait for: as the server tells it that has waited longest, and the holder.
   std::map<uint32_t, v1::Waited> Waits() const;
+  std::string HeldText() const;   // ranks are held for the cut of the best model; "": they are not
+  std::string NormsText() const;  // every rank has completed a clock, and norms of servers are awaited; "": not so
   std::string StallText() const;
   std::string Message() const;
   uint32_t NextMs() const;
@@ -283,6 +287,11 @@ class Coordinator {
   std::optional<uint64_t> back_to_best_;  // the clock of the model that is gone back to
   uint64_t evaluations_before_best_ = 0;
   uint64_t best_lost_ = 0;  // the clock of one that can't be
+  struct Held {
+    absl::Time since;
+    uint32_t failures;  // of cuts, before
+  };
+  std::optional<Held> held_;  // ranks are, for the cut of the best model
   std::string model_dir_, parameters_sha256_, state_sha256_;
 };
 
