@@ -147,7 +147,9 @@ void Coordinator::Evolve() {
 void Coordinator::BeginToRun() {
   SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
   replication_.Settle();
-  if (recoveries_ == 0 && !back_to_best_.has_value()) running_since_ = now_;
+  if (!running_since_.has_value()) running_since_ = now_;
+  passed_.reset();
+  held_.reset();
   advanced_ = now_;
   metrics_.Start(now_);
   cuts_.Start(restore_.has_value() ? restore_->number : 0, now_);

@@ -250,8 +250,9 @@ class Coordinator {
   absl::Time now_;
   std::optional<absl::Time> ticked_;
   v1::Phase phase_ = v1::STARTING;
-  absl::Time phase_since_, running_since_, ended_at_;
-  absl::Time advanced_;  // any progress at all
+  absl::Time phase_since_, ended_at_;
+  std::optional<absl::Time> running_since_;  // in this process
+  absl::Time advanced_;                      // any progress at all
   FirstCause first_;
 
   MemberTable members_;

@@ -191,13 +191,13 @@ uint32_t Coordinator::NextMs() const {
 
 void Coordinator::AddRates(absl::Time now, v1::StatusReply* status) const {
   const absl::Time end = ended() ? ended_at_ : now;
-  status->set_seconds(absl::ToDoubleSeconds(end - running_since_));
+  status->set_seconds(absl::ToDoubleSeconds(end - *running_since_));
   Throughput::Totals last = Totals();
   last.time = end;
   status->set_payload_bytes(last.bytes);
   // Recently while it runs; over all once it is over.
   const Throughput::Rates rates =
-      ended() ? Throughput::Between({running_since_, 0, 0, 0}, last) : throughput_.Since(last);
+      ended() ? Throughput::Between({*running_since_, 0, 0, 0}, last) : throughput_.Since(last);
   status->set_examples_per_second(rates.examples);
   status->set_bytes_per_second(rates.bytes);
   if (rates.rounds > 0 && !ended()) {
@@ -257,7 +257,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     const std::optional<double> share = ClippedShare({}, members_.Steps());
     if (share.has_value()) status.set_clipped(*share);
   }
-  if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) AddRates(now, &status);
+  if (phase_ >= v1::RUNNING && running_since_.has_value()) AddRates(now, &status);
   status.set_batch_size(options_.job.batch_size());
   status.set_message(Message());
   status.set_last_evaluation(metrics_.EvaluationText());

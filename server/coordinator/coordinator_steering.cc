@@ -81,7 +81,7 @@ void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
 
 double Coordinator::TrainedSeconds() const {
   const double before = options_.restore.has_value() ? options_.restore->state.steering().seconds() : 0;
-  return before + (running_since_ > created_ ? absl::ToDoubleSeconds(now_ - running_since_) : 0);
+  return before + (running_since_.has_value() ? absl::ToDoubleSeconds(now_ - *running_since_) : 0);
 }
 
 std::optional<uint64_t> Coordinator::BeginBelow() const {
