@@ -175,7 +175,8 @@ class Coordinator {
   bool Starts() const;
   bool PlanMemory();
   void BeginToRun();
-  void EndRunning();  // once nobody has anything under way
+  std::string WhereStopped() const;  // while there is nothing to save
+  void EndRunning();                 // once nobody has anything under way
   void GrantOrphans();
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   // Every rank that has a holder has completed a clock with the servers that serve now: told to stop then, all are at
