@@ -262,6 +262,10 @@ class Checker : private JobErrors {
     CheckStopping(job_, this);
 
     Positive("checkpoint.every_seconds", job_.checkpoint().every_seconds(), /*or_zero=*/true);
+    const Consistency consistency = ConsistencyOf(job_);
+    if (job_.checkpoint().keep_best() > 0 && (consistency.apply_push || consistency.staleness > 0)) {
+      Error("checkpoint.keep_best", "is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+    }
 
     const v1::Cluster& cluster = job_.cluster();
     Range<uint64_t>("cluster.servers", cluster.servers(), 1, 65536);

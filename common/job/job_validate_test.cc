@@ -430,6 +430,12 @@ TEST(ValidateJob, Evaluation) {
             "evaluation.every_epochs: the model reads no data, so it has no epochs");
 }
 
+TEST(ValidateJob, TheBestCheckpointsAreOfModelsThatWereEvaluated) {
+  EXPECT_EQ(ErrorOf(kMlp, {"checkpoint={ every_rounds: 10 keep_best: 1 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"checkpoint={ every_rounds: 10 keep_best: 1 }", "consistency.mode=ASYNC"}),
+            "checkpoint.keep_best: is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+}
+
 TEST(ValidateJob, Stopping) {
   EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { patience: 3 restore_best: true } seconds: 5 loss_change: 1e-3 }"}), "");
   EXPECT_EQ(ErrorOf(kMlp, {"stopping={ early { metric: \"f1\" } }"}),

@@ -147,7 +147,9 @@ void Coordinator::Evolve() {
 void Coordinator::BeginToRun() {
   SetPhase(v1::RUNNING, absl::StrCat(clocks_, " clocks, ", clocks_per_epoch_, " per epoch"));
   replication_.Settle();
-  if (recoveries_ == 0 && !back_to_best_.has_value()) running_since_ = now_;
+  if (!running_since_.has_value()) running_since_ = now_;
+  passed_.reset();
+  held_.reset();
   advanced_ = now_;
   metrics_.Start(now_);
   cuts_.Start(restore_.has_value() ? restore_->number : 0, now_);
@@ -280,13 +282,22 @@ void Coordinator::Stop(const v1::StopRequest& request, absl::Time now) {
   const bool nothing_to_save = phase_ == v1::STARTING || (phase_ == v1::PLACING && !replication_.adopted());
   const bool first = stop_.Ask(now_);
   if (request.at_once() || nothing_to_save) {
+    if (nothing_to_save) end_reason_ = absl::StrCat("a request to stop ", WhereStopped());
     SetPhase(v1::STOPPED,
-             nothing_to_save ? "stopped before training began" : "stopped at once, the model is not saved");
+             nothing_to_save ? absl::StrCat("stopped ", WhereStopped()) : "stopped at once, the model is not saved");
     return;
   }
   if (!first) return;  // every server of a group that is stopped passes its signal on: one stop, not two
   log_.Info(absl::StrCat("asked to stop (signal ", request.signal(), "); saving the model"));
   Evolve();
+}
+
+std::string Coordinator::WhereStopped() const {
+  if (!running_since_.has_value() && !options_.resumed) return "before training began";
+  const uint64_t newest = wants_generation_ ? cuts_.last() : restore_.has_value() ? restore_->number : 0;
+  const uint64_t cut = back_to_best_.value_or(newest);
+  return absl::StrCat("while going back to ", cut == 0 ? "the initial values" : absl::StrCat("cut ", cut),
+                      back_to_best_.has_value() ? ", the best model" : "", "; it goes on with --resume");
 }
 
 void Coordinator::SaveFinished(const absl::Status& status, absl::string_view model_dir,

@@ -31,6 +31,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -141,6 +142,8 @@ class Coordinator {
   CutSchedule& cuts() { return cuts_; }
   // What belongs into the cut that is committing; nullopt: not all of it is known yet.
   std::optional<v1::CoordinatorState> StateOfCut();
+  // The validation loss of exactly the model in the cut that is committing; nullopt: it was not evaluated.
+  std::optional<double> MetricOfCut() const;
   bool restores_best() const { return steering_.restores_best(); }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
@@ -153,10 +156,6 @@ class Coordinator {
   int stop_signal() const { return stop_.signal(); }         // 0: none
   uint64_t round() const;  // the clocks below are completed, by every rank or with backups by enough
   bool stopping() const { return stop_.asked(); }
-  std::optional<double> last_validation_loss() const {
-    const std::optional<MetricRecord>& last = metrics_.last_evaluation();
-    return last.has_value() ? std::optional(last->loss) : std::nullopt;
-  }
   uint64_t clocks() const { return clocks_; }  // 0: not known yet
   Generation generation() const { return generation_; }
   const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
@@ -176,7 +175,8 @@ class Coordinator {
   bool Starts() const;
   bool PlanMemory();
   void BeginToRun();
-  void EndRunning();  // once nobody has anything under way
+  std::string WhereStopped() const;  // while there is nothing to save
+  void EndRunning();                 // once nobody has anything under way
   void GrantOrphans();
   void LogGrants(const std::vector<LeaseTable::Grant>& grants, absl::string_view what);
   // Every rank that has a holder has completed a clock with the servers that serve now: told to stop then, all are at
@@ -208,12 +208,17 @@ class Coordinator {
   void Restore();
   bool CheckRestore();
   void TendCuts();
+  bool CutsAreEvaluated() const;
+  // Checkpoints are kept by evaluations, and that of the cut that is committing may still come.
+  bool EvaluationOfCutToCome();
 
   // A generation is wanted, since this one is over.
   void RollBack(absl::string_view why);
 
   // --- coordinator_steering.cc: what evaluations lead to
   void Steer();
+  // Ranks are held until there is a cut of this number, of the best model; or until it has failed too often.
+  void KeepBest(uint64_t cut);
   void TellRates();  // to the records
   void TakeNorms(std::optional<uint64_t> clock);
   double TrainedSeconds() const;
@@ -229,6 +234,8 @@ class Coordinator {
   std::string MissingText() const;
   // Per rank that held reads wait for: as the server tells it that has waited longest, and the holder.
   std::map<uint32_t, v1::Waited> Waits() const;
+  std::string HeldText() const;   // ranks are held for the cut of the best model; "": they are not
+  std::string NormsText() const;  // every rank has completed a clock, and norms of servers are awaited; "": not so
   std::string StallText() const;
   std::string Message() const;
   uint32_t NextMs() const;
@@ -244,8 +251,9 @@ class Coordinator {
   absl::Time now_;
   std::optional<absl::Time> ticked_;
   v1::Phase phase_ = v1::STARTING;
-  absl::Time phase_since_, running_since_, ended_at_;
-  absl::Time advanced_;  // any progress at all
+  absl::Time phase_since_, ended_at_;
+  std::optional<absl::Time> running_since_;  // in this process
+  absl::Time advanced_;                      // any progress at all
   FirstCause first_;
 
   MemberTable members_;
@@ -271,7 +279,8 @@ class Coordinator {
   uint64_t begun_at_ = 0;     // the round that this generation began with
   std::string save_trouble_;  // last told, at
   absl::Time save_told_ = absl::InfinitePast();
-  uint32_t fruitless_ = 0;  // generations in a row that finished no clock
+  uint32_t fruitless_ = 0;                                 // generations in a row that finished no clock
+  std::optional<std::pair<uint64_t, absl::Time>> passed_;  // a cut's number, and when every rank had gone past it
 
   GracefulStop stop_;
   Steering steering_;
@@ -280,6 +289,11 @@ class Coordinator {
   std::optional<uint64_t> back_to_best_;  // the clock of the model that is gone back to
   uint64_t evaluations_before_best_ = 0;
   uint64_t best_lost_ = 0;  // the clock of one that can't be
+  struct Held {
+    absl::Time since;
+    uint32_t failures;  // of cuts, before
+  };
+  std::optional<Held> held_;  // ranks are, for the cut of the best model
   std::string model_dir_, parameters_sha256_, state_sha256_;
 };
 

@@ -1,9 +1,12 @@
 // How a run ends: saved, failed to be saved, stopped.
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/coordinator/coordinator_test_cluster.h"
 
 namespace descent {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(CoordinatorEndTest, FromTheLastClockToTheSavedModel) {
   TestCluster t(TestCluster::Options(2, 1, 2));
@@ -113,6 +116,40 @@ TEST(CoordinatorEndTest, AStopAtOnceOrBeforeTrainingSavesNothing) {
   early.AddServer("a", 1);
   early.c->Stop(StopBy(15), early.now);
   EXPECT_EQ(early.c->phase(), v1::STOPPED);
+  EXPECT_THAT(early.Log(), HasSubstr("-> STOPPED: stopped before training began"));
+}
+
+TEST(CoordinatorEndTest, AStopAmidARecoverySaysWhatIsThereToGoOnFrom) {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.cuts.every_rounds = 50;
+  for (bool found : {false, true}) {
+    TestCluster t(options);
+    t.Start(1, 1);
+    t.c->Tick(t.now);
+    t.c->cuts().Prepared(absl::OkStatus(), t.now);
+    v1::CutReport report;
+    report.set_number(50);
+    report.set_attempt(t.c->cuts().attempt());
+    t.c->cuts().Report(ServerId(0), report, t.now);
+    t.c->cuts().Committed(absl::OkStatus(), t.now);
+    t.Kill(t.server[0]);
+    t.c->ReportFailure(FailureReportOf("server", "s0", 100, false, "signal 9"), t.now);
+    ASSERT_TRUE(t.c->wants_generation());
+    if (found) t.c->BeginGeneration(Generation(2), RestoreFrom{"cut-50", 50, {50, 50}, t.c->specs()}, t.now);
+    ASSERT_EQ(t.c->phase(), v1::PLACING);
+    t.c->Stop(StopBy(15), t.now);
+    EXPECT_EQ(t.c->phase(), v1::STOPPED);
+    EXPECT_EQ(t.c->Status(t.now).end_reason(),
+              "a request to stop while going back to cut 50; it goes on with --resume");
+    EXPECT_THAT(t.Log(), HasSubstr("PLACING -> STOPPED: stopped while going back to cut 50"));
+  }
+  TestCluster none(TestCluster::Options(2, 1, 1));
+  none.Start(1, 1);
+  none.c->ReportFailure(FailureReportOf("server", "s0", 100, false, "signal 9"), none.now);
+  none.c->BeginGeneration(Generation(2), std::nullopt, none.now);
+  none.c->Stop(StopBy(15), none.now);
+  EXPECT_EQ(none.c->Status(none.now).end_reason(),
+            "a request to stop while going back to the initial values; it goes on with --resume");
 }
 
 }  // namespace

@@ -168,8 +168,11 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
         absl::StrCat("scalars of server ", server.value, ", which ", NameOf(*member), " does not serve"));
   }
   ScalarMerge& merge = partials.before_step() ? metrics_.step_scalars() : metrics_.scalars();
-  const absl::Status added = merge.Add(server, partials, *map_);
-  if (!added.ok()) return added;
+  const std::string refused = merge.refusal(server);
+  if (const absl::Status added = merge.Add(server, partials, *map_); !added.ok()) {
+    if (added.message() != refused) log_.Warning(absl::StrCat("scalars refused: ", added.message()));
+    return added;
+  }
   v1::ScalarTotals reply;
   if (const ScalarTotals* totals = merge.Totals(partials.clock()); totals != nullptr) {
     reply = ToMessage(*totals);

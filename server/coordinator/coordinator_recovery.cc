@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/job/job.h"
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
@@ -11,6 +12,9 @@ namespace {
 
 // A run whose servers die as soon as they train would go round for ever.
 constexpr uint32_t kMostFruitless = 20;
+// Every rank has evaluated a cut before it goes past that; for the last of them to be told, with large counts in
+// several beats. One that a worker took into its grave is never told.
+constexpr absl::Duration kEvaluationPatience = absl::Seconds(5);
 
 }  // namespace
 
@@ -103,6 +107,26 @@ void Coordinator::TendCuts() {
     cuts_.Advance(std::max(members_.FurthestRound(), round()), clocks_, now_);
   }
   for (std::string& trouble : cuts_.DrainTroubles()) log_.Warning(std::move(trouble));
+}
+
+// Under PUSH a cut is of no one clock, and with staleness an evaluation reads an older version than that of its clock.
+bool Coordinator::CutsAreEvaluated() const {
+  return !options_.apply_push && ConsistencyOf(options_.job).staleness == 0;
+}
+
+bool Coordinator::EvaluationOfCutToCome() {
+  const uint64_t cut = cuts_.number(), every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_);
+  if (options_.job.checkpoint().keep_best() == 0 || !CutsAreEvaluated()) return false;
+  // Whoever stops evaluates nothing any more.
+  if (phase_ != v1::RUNNING || stopping() || cut == 0 || every == 0 || cut % every != 0) return false;
+  if (!metrics_.MayEvaluate(cut)) return false;
+  if (round() <= cut) return true;
+  if (!passed_.has_value() || passed_->first != cut) passed_ = {cut, now_};
+  return now_ - passed_->second < kEvaluationPatience;
+}
+
+std::optional<double> Coordinator::MetricOfCut() const {
+  return CutsAreEvaluated() ? metrics_.LossAt(cuts_.number()) : std::nullopt;
 }
 
 }  // namespace descent

@@ -312,5 +312,115 @@ TEST(CoordinatorRecoveryTest, ARecordedRunEndsWithACut) {
   }
 }
 
+// A cut every 10 clocks, evaluated every 10, of which the best are kept.
+class BestCutsTest : public testing::Test {
+ protected:
+  static CoordinatorOptions Options() {
+    CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+    options.job.mutable_checkpoint()->set_keep_best(1);
+    options.job.mutable_evaluation()->set_every_rounds(10);
+    options.cuts.every_rounds = 10;
+    return options;
+  }
+  explicit BestCutsTest(CoordinatorOptions options = Options()) : t(std::move(options)) { t.Start(1, 1); }
+
+  void Evaluate(uint64_t clock, double loss) {
+    v1::HeartbeatRequest beat = t.Beat(t.worker[0]);
+    for (uint32_t rank : {0, 1}) {
+      v1::EvaluationPart* part = beat.add_evaluation();
+      part->set_rank(rank);
+      part->set_clock(clock);
+      part->set_loss(loss);
+      part->set_weight(1);
+    }
+    t.Send(beat);
+  }
+  // All ranks are at this clock.
+  void Reach(uint64_t clock) { t.Progress(t.worker[0], {{0, clock}, {1, clock}}); }
+  // A cut is ordered, and its parts are in.
+  void TakeParts(uint64_t number) {
+    t.c->Tick(t.now);
+    ASSERT_EQ(t.c->cuts().stage(), CutSchedule::Stage::kPreparing) << t.Log();
+    ASSERT_EQ(t.c->cuts().number(), number);
+    t.c->cuts().Prepared(absl::OkStatus(), t.now);
+    v1::CutReport report;
+    report.set_number(number);
+    report.set_attempt(t.c->cuts().attempt());
+    t.c->cuts().Report(ServerId(0), report, t.now);
+    ASSERT_EQ(t.c->cuts().stage(), CutSchedule::Stage::kCommitting);
+  }
+  bool known() { return t.c->StateOfCut().has_value(); }
+
+  TestCluster t;
+};
+
+TEST_F(BestCutsTest, ACutWaitsForTheEvaluationOfItsOwnClock) {
+  TakeParts(10);
+  EXPECT_FALSE(known());
+  EXPECT_FALSE(t.c->MetricOfCut().has_value());
+  Reach(10);
+  Evaluate(10, 5);
+  EXPECT_TRUE(known());
+  EXPECT_EQ(t.c->MetricOfCut(), 5);
+  t.c->cuts().Committed(absl::OkStatus(), t.now);
+  // Ranks are fast: the next evaluation is there before the manifest is written.
+  TakeParts(20);
+  Evaluate(20, 4);
+  Reach(30);
+  Evaluate(30, 3);
+  EXPECT_TRUE(known());
+  EXPECT_EQ(t.c->MetricOfCut(), 4) << "not the newest";
+}
+
+TEST_F(BestCutsTest, AnEvaluationThatIsLostIsNotWaitedForLong) {
+  TakeParts(10);
+  Reach(10);
+  t.Run(absl::Seconds(60));
+  EXPECT_FALSE(known()) << "evaluating takes as long as it takes";
+  Reach(11);
+  EXPECT_FALSE(known()) << "it may be in the next beat";
+  t.Run(absl::Seconds(6));
+  EXPECT_TRUE(known());
+  EXPECT_FALSE(t.c->MetricOfCut().has_value());
+}
+
+TEST_F(BestCutsTest, AnEvaluationThatIsOvertakenIsNotWaitedFor) {
+  TakeParts(10);
+  Reach(10);
+  Evaluate(20, 4);
+  EXPECT_TRUE(known());
+  EXPECT_FALSE(t.c->MetricOfCut().has_value());
+}
+
+TEST_F(BestCutsTest, AStopDoesNotWaitForAnEvaluation) {
+  TakeParts(10);
+  EXPECT_FALSE(known());
+  v1::StopRequest stop;
+  stop.set_signal(15);
+  t.c->Stop(stop, t.now);
+  EXPECT_TRUE(known());
+}
+
+TEST_F(BestCutsTest, ACutOfAnotherClockHasNoMetric) {
+  TakeParts(10);
+  Reach(10);
+  Evaluate(10, 5);
+  t.c->cuts().Committed(absl::OkStatus(), t.now);
+  t.c->cuts().Demand(13, t.now);
+  TakeParts(13);
+  EXPECT_TRUE(known());
+  EXPECT_FALSE(t.c->MetricOfCut().has_value());
+}
+
+TEST(CoordinatorRecoveryTest, WhereNoBestCutsAreKeptNoneWaitsForAnEvaluation) {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.job.mutable_evaluation()->set_every_rounds(10);
+  options.cuts.every_rounds = 10;
+  TestCluster t(std::move(options));
+  t.Start(1, 1);
+  t.c->Tick(t.now);
+  EXPECT_TRUE(t.c->StateOfCut().has_value());
+}
+
 }  // namespace
 }  // namespace descent

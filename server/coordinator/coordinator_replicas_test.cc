@@ -330,5 +330,46 @@ TEST_F(CoordinatorReplicas, AWorkerThatComesWhileAServerIsMissingIsPlaced) {
   EXPECT_TRUE(t.Send(worker).has_map());
 }
 
+// The second coordinator adopts what the servers hold; before it runs another server dies, so its first run is that of
+// a recovery.
+TEST_F(AnotherCoordinator, TimeCountsFromItsFirstRunWhateverThatIs) {
+  CoordinatorOptions options = Options();
+  options.job.mutable_stopping()->set_seconds(60);
+  options.generation = Generation(2);
+  options.resumed = true;
+  options.adopt = t.views;
+  TestCluster next(std::move(options));
+  next.step = absl::Milliseconds(200);
+  next.AddServer("s0", 300);
+  for (uint32_t s = 1; s < 3; ++s) {
+    v1::RegisterServerRequest request = next.ServerRequest(absl::StrCat("s", s), 100 + s);
+    *request.mutable_seat() = t.Beat(t.server[s]).seat();
+    for (v1::SeatReport& seat : *request.mutable_seat()) seat.set_whole(!seat.primary());
+    request.set_seat_generation(1);
+    request.set_seat_run(77);
+    const uint64_t member = next.c->RegisterServer(request, next.now).member();
+    next.alive[member] = true;
+    next.server.push_back(member);
+  }
+  for (uint32_t w = 0; w < 2; ++w) next.worker.push_back(next.AddWorker(absl::StrCat("w", w), 200 + w));
+  ASSERT_EQ(next.c->phase(), v1::PLACING) << next.Log();
+  for (uint32_t s = 1; s < 3; ++s) {
+    next.Kill(next.server[s - 1]);
+    next.c->ReportFailure(Death(absl::StrCat("s", s), 100 + s), next.now);
+  }
+  ASSERT_TRUE(next.c->wants_generation()) << next.Log();
+  next.c->BeginGeneration(Generation(3), std::nullopt, next.now);
+  next.AddServer("s1", 301);
+  next.AddServer("s2", 302);
+  next.Run(absl::Seconds(4));
+  ASSERT_EQ(next.c->phase(), v1::RUNNING) << next.Log();
+  EXPECT_EQ(next.c->Status(next.now).recoveries(), 1u);
+  next.Run(absl::Seconds(50));
+  EXPECT_FALSE(next.c->stopping());
+  EXPECT_NEAR(next.c->Status(next.now).seconds(), 52, 3);
+  next.Run(absl::Seconds(12));
+  EXPECT_TRUE(next.c->stopping()) << "the time is over";
+}
+
 }  // namespace
 }  // namespace descent

@@ -10,10 +10,6 @@
 
 namespace descent {
 
-namespace {
-constexpr absl::Duration kScalarPatience = absl::Seconds(1);  // of a call whose step waits for other servers
-}  // namespace
-
 // Synchronous: beside the parameter service's queue gRPC gives such calls threads that wait for calls but poll no
 // socket, so they take no events away from the data path's thread. The callback API's threads do.
 class CoordinatorHost::Service final : public v1::CoordinatorService::Service {
@@ -65,18 +61,25 @@ class CoordinatorHost::Service final : public v1::CoordinatorService::Service {
   CoordinatorHost* const host_;
 };
 
-CoordinatorHost::CoordinatorHost(std::unique_ptr<Coordinator> coordinator, const TimeSource* time)
-    : time_(time), coordinator_(std::move(coordinator)), service_(std::make_unique<Service>(this)) {}
+CoordinatorHost::CoordinatorHost(std::unique_ptr<Coordinator> coordinator, const TimeSource* time,
+                                 absl::Duration scalar_patience)
+    : time_(time),
+      scalar_patience_(scalar_patience),
+      coordinator_(std::move(coordinator)),
+      service_(std::make_unique<Service>(this)) {}
 
 CoordinatorHost::~CoordinatorHost() = default;
 
 absl::StatusOr<v1::ScalarTotals> CoordinatorHost::AgreeScalars(const v1::ScalarPartials& partials) {
   MutexLock lock(&mu_);
-  for (const absl::Time deadline = absl::Now() + kScalarPatience; true;) {
+  for (const absl::Time deadline = absl::Now() + scalar_patience_; true;) {
     absl::StatusOr<v1::ScalarTotals> totals = coordinator_->AgreeScalars(partials, time_->Now());
     if (totals.ok() && totals->ready()) agreed_.SignalAll();
     if (!totals.ok() || totals->ready() || !partials.before_step() || absl::Now() >= deadline) return totals;
+    if (waiting_ >= kMostWaiting) return totals;
+    ++waiting_;
     agreed_.WaitUntil(&mu_, deadline);
+    --waiting_;
   }
 }
 

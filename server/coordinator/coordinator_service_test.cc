@@ -2,6 +2,7 @@
 #include "server/coordinator/coordinator_service.h"
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -150,6 +151,105 @@ TEST_F(CoordinatorServiceTest, AProxyInTheEnvironmentIsIgnored) {
   EXPECT_TRUE(Client()->GetJob().ok());
   unsetenv("http_proxy");
   unsetenv("grpc_proxy");
+}
+
+// 72 servers tell their norms to a coordinator with as many threads as it has in a process (server/rpc/rpc_server.cc).
+TEST(CoordinatorHostTest, ManyServersThatWaitForNormsLeaveThreadsForOthers) {
+  constexpr uint32_t kServers = 72;
+  constexpr int kThreads = 64;
+  CoordinatorOptions options;
+  options.job.set_name("many");
+  options.job.set_ranks(1);
+  options.job.set_batch_size(4);
+  options.job.set_rounds(10);
+  options.job.mutable_cluster()->set_servers(kServers);
+  options.job_fingerprint = 42;
+  options.run = RunId(7);
+  options.geometry.block_elements = 1;
+  RealTimeSource time;
+  // Nobody is answered for having waited long: who is answered before the last server has told was not made to wait.
+  CoordinatorHost host(*Coordinator::Create(options, time.Now()), &time, absl::Hours(1));
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(host.service());
+  grpc::ResourceQuota quota("control");
+  quota.SetMaxThreads(kThreads);
+  builder.SetResourceQuota(quota);
+  const std::unique_ptr<grpc::Server> grpc_server = builder.BuildAndStart();
+  const auto client = [&] {
+    ControlClientOptions control;
+    control.address = absl::StrCat("127.0.0.1:", port);
+    control.call_timeout = absl::Minutes(10);
+    return ControlClient::Create(control);
+  };
+  const std::unique_ptr<ControlClient> other = client();
+  std::vector<uint64_t> members;
+  PartitionMap map;
+  host.With([&](Coordinator& c, absl::Time now) {
+    for (uint32_t s = 0; s < kServers; ++s) {
+      v1::RegisterServerRequest request;
+      request.set_protocol(1);
+      request.set_job_fingerprint(42);
+      request.set_address(absl::StrCat("a:", s + 1));
+      members.push_back(c.RegisterServer(request, now).member());
+    }
+    v1::RegisterWorkerRequest worker;
+    worker.set_protocol(1);
+    worker.set_job_fingerprint(42);
+    v1::TensorSpec* spec = worker.add_tensors();
+    spec->set_name("w");
+    spec->add_shape(kServers);
+    c.RegisterWorker(worker, now);
+    ASSERT_TRUE(c.map().has_value());
+    map = *c.map();
+  });
+  const auto told = [&](uint32_t s) {
+    v1::ScalarPartials partials;
+    partials.set_member(members[s]);
+    partials.set_generation(1);
+    partials.set_before_step(true);
+    v1::TensorPartials* tensor = partials.add_tensor();
+    for (uint32_t block = 0; block < map.placement[0].size(); ++block) {
+      if (map.placement[0][block] != ServerId(s)) continue;
+      tensor->add_block(block);
+      tensor->add_square(1);
+    }
+    return partials;
+  };
+  // A burst of calls may still use all threads for a moment; who is refused comes again, as in a process.
+  const auto insist = [](const auto& call) {
+    auto answer = call();
+    while (absl::IsResourceExhausted(answer.status())) answer = call();
+    return answer;
+  };
+  Mutex mu;
+  CondVar changed;
+  uint32_t answered = 0, agreed = 0;
+  std::vector<std::thread> servers;
+  for (uint32_t s = 0; s + 1 < kServers; ++s) {
+    servers.emplace_back([&, s] {
+      const std::unique_ptr<ControlClient> server = client();
+      const absl::StatusOr<v1::ScalarTotals> totals = insist([&] { return server->AgreeScalars(told(s)); });
+      MutexLock lock(&mu);
+      EXPECT_TRUE(totals.ok()) << totals.status();
+      ++answered;
+      agreed += totals.ok() && totals->ready() ? 1 : 0;
+      changed.SignalAll();
+    });
+  }
+  {
+    MutexLock lock(&mu);
+    while (answered < kServers - 1 - CoordinatorHost::kMostWaiting) changed.WaitUntil(&mu, absl::InfiniteFuture());
+    EXPECT_EQ(agreed, 0u);
+  }
+  EXPECT_TRUE(insist([&] { return other->Status(); }).ok());
+  const absl::StatusOr<v1::ScalarTotals> last = insist([&] { return other->AgreeScalars(told(kServers - 1)); });
+  EXPECT_TRUE(last.ok() && last->ready()) << last.status();
+  for (std::thread& server : servers) server.join();
+  EXPECT_EQ(answered, kServers - 1);
+  EXPECT_EQ(agreed, CoordinatorHost::kMostWaiting);
+  grpc_server->Shutdown();
 }
 
 // A port that nobody listens on: bound, so that it stays ours.

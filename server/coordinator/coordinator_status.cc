@@ -81,7 +81,43 @@ std::map<uint32_t, v1::Waited> Coordinator::Waits() const {
   return waits;
 }
 
+std::string Coordinator::HeldText() const {
+  const std::optional<uint64_t> cut = steering_.wants_cut();
+  if (!cut.has_value() || !held_.has_value()) return "";
+  std::string text =
+      absl::StrCat("the checkpoint of the best model, of clock ", *cut, ", before the next clock begins");
+  if (cuts_.stage() == CutSchedule::Stage::kOrdered) {
+    absl::StrAppend(&text, "; ", cuts_.reports().size(), " of ", want_servers_, " parts are there");
+  }
+  if (!cuts_.last_trouble().empty()) absl::StrAppend(&text, "; the last attempt failed: ", cuts_.last_trouble());
+  return text;
+}
+
+std::string Coordinator::NormsText() const {
+  if (!map_.has_value()) return "";
+  const std::optional<ScalarMerge::Awaited> awaited = metrics_.step_scalars().awaited(*map_);
+  if (!awaited.has_value()) return "";
+  std::vector<std::string> servers;
+  for (ServerId server : awaited->servers) {
+    const auto member = std::find_if(members_.begin(), members_.end(), [&](const auto& m) {
+      return m.second.is_server && replication_.Serves(m.second, server);
+    });
+    // One that waits for ranks itself can't tell them yet.
+    if (member == members_.end() || member->second.load.waited_size() > 0) continue;
+    const std::string refused = metrics_.step_scalars().refusal(server);
+    servers.push_back(absl::StrCat("server ", server.value, ", which ", NameOf(member->second), " serves",
+                                   refused.empty() ? "" : absl::StrCat(" (refused: ", Clip(refused), ")")));
+  }
+  if (servers.empty()) return "";
+  return absl::StrCat("the norms of clock ", awaited->clock, " of ", absl::StrJoin(servers, ", "));
+}
+
 std::string Coordinator::StallText() const {
+  std::string held = HeldText();
+  if (held.empty()) held = NormsText();
+  if (!held.empty()) {
+    return absl::StrCat("no rank finished a clock for ", absl::FormatDuration(stall_timeout_), ": waiting for ", held);
+  }
   const std::map<uint32_t, v1::Waited> waits = Waits();
   uint32_t slowest = 0;
   bool found = false;
@@ -119,8 +155,13 @@ std::string Coordinator::Message() const {
         return absl::StrCat("nothing heard of ", NameOf(member), " for ", absl::ToInt64Seconds(now_ - member.heard),
                             " s");
       }
+      if (held_.has_value() && (now_ - held_->since > absl::Seconds(5) || cuts_.failures() > held_->failures)) {
+        return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - held_->since), " s for ", HeldText());
+      }
       if (now_ - advanced_ > absl::Seconds(5)) {
-        return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - advanced_), " s for a clock to be finished");
+        const std::string norms = NormsText();
+        return absl::StrCat("waiting ", absl::ToInt64Seconds(now_ - advanced_), " s for ",
+                            norms.empty() ? "a clock to be finished" : norms);
       }
       return "";
     case v1::FAILED:
@@ -150,13 +191,13 @@ uint32_t Coordinator::NextMs() const {
 
 void Coordinator::AddRates(absl::Time now, v1::StatusReply* status) const {
   const absl::Time end = ended() ? ended_at_ : now;
-  status->set_seconds(absl::ToDoubleSeconds(end - running_since_));
+  status->set_seconds(absl::ToDoubleSeconds(end - *running_since_));
   Throughput::Totals last = Totals();
   last.time = end;
   status->set_payload_bytes(last.bytes);
   // Recently while it runs; over all once it is over.
   const Throughput::Rates rates =
-      ended() ? Throughput::Between({running_since_, 0, 0, 0}, last) : throughput_.Since(last);
+      ended() ? Throughput::Between({*running_since_, 0, 0, 0}, last) : throughput_.Since(last);
   status->set_examples_per_second(rates.examples);
   status->set_bytes_per_second(rates.bytes);
   if (rates.rounds > 0 && !ended()) {
@@ -216,7 +257,7 @@ v1::StatusReply Coordinator::Status(absl::Time now) const {
     const std::optional<double> share = ClippedShare({}, members_.Steps());
     if (share.has_value()) status.set_clipped(*share);
   }
-  if (phase_ >= v1::RUNNING && running_since_ != absl::Time()) AddRates(now, &status);
+  if (phase_ >= v1::RUNNING && running_since_.has_value()) AddRates(now, &status);
   status.set_batch_size(options_.job.batch_size());
   status.set_message(Message());
   status.set_last_evaluation(metrics_.EvaluationText());

@@ -8,6 +8,12 @@
 #include "server/coordinator/coordinator.h"
 
 namespace descent {
+namespace {
+
+// To take the cut of a best model: a disk that is full for a moment costs nothing, one that stays so costs that model.
+constexpr uint32_t kMostFailures = 30;
+
+}  // namespace
 
 void Coordinator::Steer() {
   if (phase_ != v1::RUNNING || stopping()) return;
@@ -31,9 +37,28 @@ void Coordinator::Steer() {
     EndTraining(steering_.stop());
   } else if (most > 0 && TrainedSeconds() >= most) {
     EndTraining(absl::StrCat("the time is over: ", most, " s"));
-  } else if (const std::optional<uint64_t> cut = steering_.wants_cut(); cut.has_value() && cuts_.demand_met()) {
-    cuts_.Demand(*cut, now_);  // again if it has failed: without it the best model could not be gone back to
+  } else if (const std::optional<uint64_t> cut = steering_.wants_cut(); cut.has_value()) {
+    KeepBest(*cut);
+  } else {
+    held_.reset();
   }
+}
+
+void Coordinator::KeepBest(uint64_t cut) {
+  if (!held_.has_value()) held_ = {now_, cuts_.failures()};
+  held_->failures = std::min(held_->failures, cuts_.failures());  // another was committed meanwhile
+  const uint32_t failed = cuts_.failures() - held_->failures;
+  if (failed < kMostFailures && now_ - held_->since < stall_timeout_ / 2) {
+    if (cuts_.demand_met()) cuts_.Demand(cut, now_);  // again if it has failed
+    return;
+  }
+  log_.Warning(absl::StrCat("the best model, of clock ", cut, ", is not kept: its checkpoint failed ", failed,
+                            " times in ", absl::FormatDuration(absl::Trunc(now_ - held_->since, absl::Seconds(1))),
+                            cuts_.last_trouble().empty() ? "" : "; the last time: ", cuts_.last_trouble(),
+                            "; training goes on, and what it ends with is saved unless a better one is kept"));
+  steering_.GiveUpCut();
+  held_.reset();
+  advanced_ = now_;
 }
 
 void Coordinator::TellRates() {
@@ -56,7 +81,7 @@ void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
 
 double Coordinator::TrainedSeconds() const {
   const double before = options_.restore.has_value() ? options_.restore->state.steering().seconds() : 0;
-  return before + (running_since_ > created_ ? absl::ToDoubleSeconds(now_ - running_since_) : 0);
+  return before + (running_since_.has_value() ? absl::ToDoubleSeconds(now_ - *running_since_) : 0);
 }
 
 std::optional<uint64_t> Coordinator::BeginBelow() const {
@@ -78,7 +103,10 @@ bool Coordinator::GoBackToBest() {
   }
   if (end_reason_.empty()) end_reason_ = absl::StrCat("the length is reached: ", clocks_, " clocks");
   const uint64_t best = steering_.best_clock();
-  const bool stands = best == 0 || best == round() || best == best_lost_;
+  if (steering_.restores_best() && steering_.best_not_kept() && best != round()) {
+    absl::StrAppend(&end_reason_, "; the best model, of clock ", best, ", could not be kept");
+  }
+  const bool stands = best == 0 || best == round() || best == best_lost_ || steering_.best_not_kept();
   if (!steering_.restores_best() || back_to_best_.has_value() || stands) return false;
   log_.Info(absl::StrCat("going back to the best model, that of clock ", best));
   back_to_best_ = best;
@@ -109,6 +137,7 @@ void Coordinator::RestoreSteering() {
 }
 
 std::optional<v1::CoordinatorState> Coordinator::StateOfCut() {
+  if (EvaluationOfCutToCome()) return std::nullopt;
   const uint64_t every = EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_), cut = cuts_.number();
   if (steering_.needs_norms() && every > 0 && cut > 0 && cut % every == 0) TakeNorms(cut - 1);
   std::optional<v1::CoordinatorState> state = steering_.StateOf(cut, every);

@@ -67,6 +67,21 @@ RestoreFrom CutAt(uint64_t clock, const TestCluster& t, const v1::CoordinatorSta
   return {absl::StrCat("cut-", clock), clock, {clock, clock}, t.c->specs(), state};
 }
 
+// A server finds that it has no room for the cut that is wanted.
+void FailCut(TestCluster* t, uint64_t number) {
+  t->c->Tick(t->now += absl::Seconds(1));
+  ASSERT_EQ(t->c->cuts().stage(), CutSchedule::Stage::kPreparing) << t->Log();
+  ASSERT_EQ(t->c->cuts().number(), number);
+  t->c->cuts().Prepared(absl::OkStatus(), t->now);
+  v1::CutReport report;
+  report.set_number(number);
+  report.set_attempt(t->c->cuts().attempt());
+  report.set_failure("No space left on device");
+  t->c->cuts().Report(ServerId(0), report, t->now);
+  t->Send(t->worker[0]);
+  t->Send(t->server[0]);
+}
+
 TEST(CoordinatorSteeringTest, TheBestModelIsCutThenGoneBackToAndSaved) {
   TestCluster t(Early());
   t.Start(1, 1);
@@ -232,6 +247,49 @@ TEST(CoordinatorSteeringTest, TimeEndsTrainingAndDeathsDoNotProlongIt) {
   EXPECT_EQ(t.c->Status(t.now).end_reason(), "the time is over: 60 s");
 }
 
+TEST(CoordinatorSteeringTest, AWaitForNormsThatAreRefusedIsNamed) {
+  CoordinatorOptions options = Early();
+  options.job.mutable_cluster()->set_servers(2);
+  options.job.mutable_cluster()->set_stall_timeout_seconds(30);
+  TestCluster t(std::move(options));
+  t.Start(2, 1);
+  const auto tell = [&](uint32_t server, double square) {
+    v1::ScalarPartials partials;
+    partials.set_member(t.server[server]);
+    partials.set_generation(1);
+    partials.set_clock(3);
+    partials.set_before_step(true);
+    v1::TensorPartials* tensor = partials.add_tensor();
+    const std::vector<ServerId>& placement = t.c->map()->placement[0];
+    for (uint32_t block = 0; block < placement.size(); ++block) {
+      if (placement[block] != ServerId(server)) continue;
+      tensor->add_block(block);
+      tensor->add_square(square);
+    }
+    return t.c->AgreeScalars(partials, t.now).status();
+  };
+  EXPECT_TRUE(tell(0, 4).ok());
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(tell(1, -1).ok());
+  t.Run(absl::Seconds(8));
+  EXPECT_THAT(t.c->Status(t.now).message(),
+              HasSubstr("s for the norms of clock 3 of server 1, which server 1 on host s1 (pid 101) serves (refused: "
+                        "server 1 sent the squared norm -1 of block"));
+  // A server that waits for a rank has nothing to tell yet: the rank is to be named.
+  v1::HeartbeatRequest beat = t.Beat(t.server[1]);
+  beat.mutable_load()->add_waited()->set_rank(1);
+  t.Send(beat);
+  EXPECT_THAT(t.c->Status(t.now).message(), HasSubstr("for a clock to be finished"));
+  beat.mutable_load()->clear_waited();
+  t.Send(beat);
+  t.Run(absl::Seconds(30));
+  EXPECT_THAT(t.c->first_cause(), HasSubstr("no rank finished a clock for 30s: waiting for the norms of clock 3 of "
+                                            "server 1, which server 1 on host s1 (pid 101) serves"));
+  const std::string log = t.Log(), said = "scalars refused: server 1 sent";
+  const size_t first = log.find(said);
+  ASSERT_NE(first, std::string::npos);
+  EXPECT_EQ(log.find(said, first + 1), std::string::npos) << "once, however often it is asked";
+}
+
 TEST(CoordinatorSteeringTest, WhoIsAskedToStopGoesBackToNothing) {
   TestCluster t(Early());
   t.Start(1, 1);
@@ -242,6 +300,74 @@ TEST(CoordinatorSteeringTest, WhoIsAskedToStopGoesBackToNothing) {
   t.c->Stop(stop, t.now);
   EXPECT_EQ(t.Progress(t.worker[0], {{0, 15}, {1, 15}}, true).phase(), v1::SAVING);
   EXPECT_EQ(t.c->Status(t.now).end_reason(), "a request to stop");
+}
+
+TEST(CoordinatorSteeringTest, ADiskThatIsFullForAMomentHoldsTheRanksAndIsNamed) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  for (int i = 0; i < 10; ++i) FailCut(&t, 10);
+  EXPECT_EQ(t.c->Status(t.now).message(),
+            "waiting 10 s for the checkpoint of the best model, of clock 10, before the next clock begins; "
+            "the last attempt failed: server 0: No space left on device");
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 10u);
+  t.now += absl::Seconds(1);
+  TakeCut(&t, 10);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  EXPECT_EQ(t.c->Status(t.now).message(), "");
+}
+
+TEST(CoordinatorSteeringTest, ADiskThatStaysFullCostsTheBestModelNotTheRun) {
+  CoordinatorOptions options = Early();
+  options.job.mutable_cluster()->set_stall_timeout_seconds(120);
+  TestCluster t(std::move(options));
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  for (int i = 0; i < 30; ++i) FailCut(&t, 10);
+  EXPECT_THAT(t.Log(), HasSubstr("the best model, of clock 10, is not kept: its checkpoint failed 30 times in"));
+  EXPECT_THAT(t.Log(), HasSubstr("the last time: server 0: No space left on device; training goes on"));
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  t.Run(absl::Seconds(100));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << "the time that ranks were held counts for nobody";
+  Evaluate(&t, 20, 6);
+  EXPECT_TRUE(t.Send(t.worker[0]).stop());
+  EXPECT_EQ(t.Progress(t.worker[0], {{0, 20}, {1, 20}}, true).phase(), v1::SAVING) << "there is nothing to go back to";
+  EXPECT_FALSE(t.c->wants_cut().has_value());
+  EXPECT_EQ(t.c->Status(t.now).end_reason(),
+            "loss was no better in 1 evaluations than 5 at clock 10; the best model, of clock 10, could not be kept");
+}
+
+TEST(CoordinatorSteeringTest, ABetterModelLaterIsKeptAgain) {
+  TestCluster t(Early());
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  for (int i = 0; i < 30; ++i) FailCut(&t, 10);
+  Evaluate(&t, 20, 4);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  t.now += absl::Seconds(1);
+  TakeCut(&t, 20);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 30u);
+  Evaluate(&t, 30, 6);
+  t.Progress(t.worker[0], {{0, 30}, {1, 30}}, true);
+  EXPECT_EQ(t.c->wants_cut(), 20u);
+}
+
+// Its parts never come: no attempt fails for the patience of a cut.
+TEST(CoordinatorSteeringTest, ADiskThatHangsIsNotWaitedForUntilTheRunCountsAsStalled) {
+  CoordinatorOptions options = Early();
+  options.job.mutable_cluster()->set_stall_timeout_seconds(60);
+  TestCluster t(std::move(options));
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  t.c->Tick(t.now);
+  t.c->cuts().Prepared(absl::OkStatus(), t.now);
+  t.Run(absl::Seconds(20));
+  EXPECT_THAT(t.c->Status(t.now).message(), HasSubstr("for the checkpoint of the best model, of clock 10, before the "
+                                                      "next clock begins; 0 of 1 parts are there"));
+  t.Run(absl::Seconds(55));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+  EXPECT_THAT(t.Log(), HasSubstr("the best model, of clock 10, is not kept"));
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
 }
 
 }  // namespace

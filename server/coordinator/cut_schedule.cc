@@ -31,6 +31,12 @@ void CutSchedule::Halt() {
   samples_.clear();
   demanded_.reset();
   reports_.clear();
+  Works();
+}
+
+void CutSchedule::Works() {
+  last_trouble_.clear();
+  failures_ = 0;
 }
 
 void CutSchedule::Demand(uint64_t clock, absl::Time now) {
@@ -79,7 +85,7 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
     // An order ahead waits for its clock as long as it takes.
     if (!options_.apply_push && round_ < number_) since_ = now;
     if (now - since_ > options_.patience) {
-      GiveUp(absl::StrCat(reports_.size(), " of ", options_.servers, " parts came within ",
+      Failed(absl::StrCat(reports_.size(), " of ", options_.servers, " parts came within ",
                           absl::FormatDuration(options_.patience)),
              now);
     }
@@ -113,7 +119,7 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
 void CutSchedule::Prepared(const absl::Status& status, absl::Time now) {
   if (stage_ != Stage::kPreparing) return;
   if (!status.ok()) {
-    GiveUp(absl::StrCat("its folder could not be made: ", status.message()), now);
+    Failed(absl::StrCat("its folder could not be made: ", status.message()), now);
     return;
   }
   stage_ = Stage::kOrdered;
@@ -125,9 +131,14 @@ void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time 
   if (report.attempt() != attempt_) return;
   if (!report.failure().empty()) {
     const uint32_t misses = report.past() ? std::min(misses_ + 1, kMostMisses) : misses_;
-    GiveUp(absl::StrCat("server ", from.value, ": ", report.failure()), now);
+    std::string why = absl::StrCat("server ", from.value, ": ", report.failure());
+    if (report.past()) {
+      GiveUp(std::move(why), now);
+      retry_at_ = now;
+    } else {
+      Failed(std::move(why), now);
+    }
     misses_ = misses;
-    if (report.past()) retry_at_ = now;
     return;
   }
   reports_[from] = report;
@@ -137,7 +148,7 @@ void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time 
 void CutSchedule::Committed(const absl::Status& status, absl::Time now) {
   if (stage_ != Stage::kCommitting) return;
   if (!status.ok()) {
-    GiveUp(std::string(status.message()), now);
+    Failed(std::string(status.message()), now);
     return;
   }
   stage_ = Stage::kIdle;
@@ -146,6 +157,13 @@ void CutSchedule::Committed(const absl::Status& status, absl::Time now) {
   misses_ = 0;
   if (for_demand_) demanded_.reset();
   reports_.clear();
+  Works();
+}
+
+void CutSchedule::Failed(std::string why, absl::Time now) {
+  last_trouble_ = why;
+  ++failures_;
+  GiveUp(std::move(why), now);
 }
 
 void CutSchedule::GiveUp(std::string why, absl::Time now) {

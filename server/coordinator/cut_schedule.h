@@ -80,6 +80,10 @@ class CutSchedule {
   // Per rank: where it would go on from the cut that is committing.
   std::vector<uint64_t> RestartClocks(uint32_t ranks) const;
 
+  // Why the last one was given up, and how many in a row since the last that was committed; "" and 0: none since then.
+  // One that came too late, or that a server's death disturbed, counts for neither.
+  const std::string& last_trouble() const { return last_trouble_; }
+  uint32_t failures() const { return failures_; }
   // Why cuts were given up, to be logged; empties the list.
   std::vector<std::string> DrainTroubles();
 
@@ -91,6 +95,8 @@ class CutSchedule {
   uint64_t Lead(absl::Time now) const;
   void Order(uint64_t number, absl::Time now);
   void GiveUp(std::string why, absl::Time now);
+  void Failed(std::string why, absl::Time now);  // for a reason that may last
+  void Works();
 
   const Options options_;
   Stage stage_ = Stage::kIdle;
@@ -108,6 +114,8 @@ class CutSchedule {
   bool for_demand_ = false;  // the cut under way is the one demanded, not one that began before
   std::map<ServerId, v1::CutReport> reports_;
   std::vector<std::string> troubles_;
+  std::string last_trouble_;
+  uint32_t failures_ = 0;
 };
 
 }  // namespace descent

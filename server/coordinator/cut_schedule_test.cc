@@ -241,5 +241,36 @@ TEST_F(CutScheduleTest, NothingIsUnderWayBetweenGenerations) {
   EXPECT_EQ(cuts.stage(), Stage::kIdle);
 }
 
+TEST_F(CutScheduleTest, TheLastTroubleIsKnownUntilACutIsThere) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  EXPECT_EQ(cuts.last_trouble(), "");
+  cuts.Advance(3, 1000, now);
+  cuts.Prepared(absl::ResourceExhaustedError("no space"), now);
+  EXPECT_EQ(cuts.last_trouble(), "its folder could not be made: no space");
+  cuts.Advance(3, 1000, now += absl::Seconds(2));
+  cuts.Prepared(absl::OkStatus(), now);
+  v1::CutReport late = Part(cuts, cuts.number());
+  late.set_failure("it is past");
+  late.set_past(true);
+  cuts.Report(ServerId(1), late, now);
+  EXPECT_EQ(cuts.failures(), 1u) << "one that comes too late is no trouble";
+  cuts.Demand(150, now);
+  cuts.Advance(3, 1000, now);
+  cuts.Prepared(absl::OkStatus(), now);
+  v1::CutReport failed = Part(cuts, 150);
+  failed.set_failure("No space left on device");
+  cuts.Report(ServerId(1), failed, now);
+  EXPECT_EQ(cuts.last_trouble(), "server 1: No space left on device");
+  EXPECT_EQ(cuts.failures(), 2u);
+  cuts.Demand(150, now);
+  cuts.Advance(3, 1000, now += absl::Seconds(2));
+  cuts.Prepared(absl::OkStatus(), now);
+  for (uint32_t s : {0, 1}) cuts.Report(ServerId(s), Part(cuts, 150), now);
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_EQ(cuts.last_trouble(), "");
+  EXPECT_EQ(cuts.failures(), 0u);
+}
+
 }  // namespace
 }  // namespace descent

@@ -116,15 +116,16 @@ std::optional<MetricRecord> TrainingMerge::Next() {
 namespace {
 
 // One that holds nothing has nothing to say.
-size_t ServersWithBlocks(const PartitionMap& map) {
+std::set<ServerId> ServersWithBlocks(const PartitionMap& map) {
   std::set<ServerId> servers;
   for (const std::vector<ServerId>& placement : map.placement) servers.insert(placement.begin(), placement.end());
-  return servers.size();
+  return servers;
 }
 
 // The parts that a server has told of its blocks, appended to *parts.
 absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map,
                        std::vector<BlockScalars>* parts) {
+  std::set<BlockId> told;
   for (const v1::TensorPartials& tensor : partials.tensor()) {
     if (tensor.tensor() >= map.placement.size()) {
       return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent scalars of tensor ", tensor.tensor(),
@@ -156,11 +157,16 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
                            {}};
       const int products = tensor.product_size() / blocks;
       scalars.products.assign(tensor.product().begin() + i * products, tensor.product().begin() + (i + 1) * products);
+      if (!told.insert(scalars.id).second) {
+        return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent two scalars of block ", block,
+                                                       " of tensor ", tensor.tensor(), "; expected one"));
+      }
       for (const double square : {scalars.square, scalars.parameter_square, scalars.step_square}) {
-        if (square >= 0) continue;
+        // An infinite norm is a record like others, but no step can be made with it (CheckTotals).
+        if (square >= 0 && (std::isfinite(square) || !partials.before_step())) continue;
         return absl::InvalidArgumentError(absl::StrCat("server ", from.value, " sent the squared norm ", square,
                                                        " of block ", block, " of tensor ", tensor.tensor(),
-                                                       "; expected a number of at least 0"));
+                                                       "; expected a finite number of at least 0"));
       }
       for (const double product : scalars.products) {
         if (std::isfinite(product)) continue;
@@ -177,15 +183,33 @@ absl::Status ReadParts(ServerId from, const v1::ScalarPartials& partials, const 
 }  // namespace
 
 absl::Status ScalarMerge::Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
+  const absl::Status taken = Take(from, partials, map);
+  if (taken.ok()) {
+    refused_.erase(from);
+  } else {
+    refused_[from] = std::string(taken.message());
+  }
+  return taken;
+}
+
+std::string ScalarMerge::refusal(ServerId from) const {
+  const auto refused = refused_.find(from);
+  return refused == refused_.end() ? "" : refused->second;
+}
+
+absl::Status ScalarMerge::Take(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
   const uint64_t clock = partials.clock();
   if (agreed_.contains(clock)) return absl::OkStatus();
   if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
+  if (const auto told = pending_.find(clock); told != pending_.end() && told->second.from.contains(from)) {
+    return absl::OkStatus();
+  }
   std::vector<BlockScalars> parts;
   DESCENT_RETURN_IF_ERROR(ReadParts(from, partials, map, &parts));
   Pending& pending = pending_[clock];
-  if (!pending.from.insert(from).second) return absl::OkStatus();
+  pending.from.insert(from);
   pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
-  if (pending.from.size() < ServersWithBlocks(map)) {
+  if (pending.from.size() < ServersWithBlocks(map).size()) {
     if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
     return absl::OkStatus();
   }
@@ -212,6 +236,17 @@ const ScalarTotals* ScalarMerge::Within(uint64_t first, uint64_t end) const {
 std::optional<double> ScalarMerge::Last() const {
   if (agreed_.empty()) return std::nullopt;
   return SumOfSquares(agreed_.rbegin()->second);
+}
+
+std::optional<ScalarMerge::Awaited> ScalarMerge::awaited(const PartitionMap& map) const {
+  // Older ones are told again, by some, when a generation goes on with what servers hold.
+  if (pending_.empty() || (!agreed_.empty() && agreed_.rbegin()->first > pending_.rbegin()->first)) return std::nullopt;
+  const auto& [clock, pending] = *pending_.rbegin();
+  Awaited out{clock, {}};
+  for (ServerId server : ServersWithBlocks(map)) {
+    if (!pending.from.contains(server)) out.servers.push_back(server);
+  }
+  return out;
 }
 
 }  // namespace descent

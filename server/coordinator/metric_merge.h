@@ -101,8 +101,8 @@ class TrainingMerge {
 
 class ScalarMerge {
  public:
-  // INVALID_ARGUMENT names what does not fit: a block of another server, lists of different lengths, a number that is
-  // negative or NaN.
+  // INVALID_ARGUMENT names what does not fit: a block of another server, or twice, lists of different lengths, a number
+  // that is negative or NaN or, where a step waits for it, infinite.
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
   // Of a clock that every server with blocks has reported; null: not yet, or long ago.
   const ScalarTotals* Totals(uint64_t clock) const;
@@ -110,8 +110,18 @@ class ScalarMerge {
   const ScalarTotals* Within(uint64_t first, uint64_t end) const;
   // The sum of squares of the newest.
   std::optional<double> Last() const;
+  // Of the newest clock that some server has told, unless all have: who has not.
+  struct Awaited {
+    uint64_t clock = 0;
+    std::vector<ServerId> servers;
+  };
+  std::optional<Awaited> awaited(const PartitionMap& map) const;
+  // Why what that server told last was refused; "": it was not.
+  std::string refusal(ServerId from) const;
 
  private:
+  absl::Status Take(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
+
   static constexpr size_t kMaxKept = 64;
   struct Pending {
     std::set<ServerId> from;
@@ -119,6 +129,7 @@ class ScalarMerge {
   };
   std::map<uint64_t, Pending> pending_;
   std::map<uint64_t, ScalarTotals> agreed_;
+  std::map<ServerId, std::string> refused_;
 };
 
 }  // namespace descent

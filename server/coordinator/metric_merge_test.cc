@@ -265,6 +265,13 @@ TEST(ScalarMergeTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{9, 1}}), map).message(), HasSubstr("block 9"));
   EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{0, std::nan("")}}), map).message(), HasSubstr("nan"));
   EXPECT_THAT(merge.Add(ServerId(0), Partials(1, {{0, -1}}), map).message(), HasSubstr("at least 0"));
+  EXPECT_EQ(merge.Add(ServerId(0), Partials(1, {{0, 1}, {2, 1}, {0, 1}}), map),
+            absl::InvalidArgumentError("server 0 sent two scalars of block 0 of tensor 0; expected one"));
+  v1::ScalarPartials infinite = Partials(1, {{0, std::numeric_limits<double>::infinity()}});
+  infinite.set_before_step(true);
+  EXPECT_EQ(merge.Add(ServerId(0), infinite, map),
+            absl::InvalidArgumentError("server 0 sent the squared norm inf of block 0 of tensor 0; "
+                                       "expected a finite number of at least 0"));
   v1::ScalarPartials ragged = Partials(1, {{0, 1}});
   ragged.mutable_tensor(0)->add_block(2);
   EXPECT_THAT(merge.Add(ServerId(0), ragged, map).message(), HasSubstr("1, 0 and 0 scalars for 2 blocks"));
@@ -272,6 +279,26 @@ TEST(ScalarMergeTest, RefusesWhatDoesNotFit) {
   unknown.mutable_tensor(0)->set_tensor(4);
   EXPECT_THAT(merge.Add(ServerId(0), unknown, map).message(), HasSubstr("tensor 4"));
   EXPECT_EQ(merge.Add(ServerId(0), unknown, map).code(), absl::StatusCode::kInvalidArgument);
+  // Nothing of it was kept.
+  EXPECT_FALSE(merge.awaited(map).has_value());
+  infinite.set_before_step(false);
+  EXPECT_TRUE(merge.Add(ServerId(0), infinite, map).ok()) << "for the record";
+}
+
+TEST(ScalarMergeTest, TellsWhoIsAwaited) {
+  ScalarMerge merge;
+  const PartitionMap map = TwoServers();
+  EXPECT_FALSE(merge.awaited(map).has_value());
+  ASSERT_TRUE(merge.Add(ServerId(0), Partials(7, {{0, 1}, {2, 1}}), map).ok());
+  ASSERT_TRUE(merge.awaited(map).has_value());
+  EXPECT_EQ(merge.awaited(map)->clock, 7u);
+  EXPECT_EQ(merge.awaited(map)->servers, std::vector<ServerId>{ServerId(1)});
+  ASSERT_TRUE(merge.Add(ServerId(1), Partials(7, {{1, 1}}), map).ok());
+  EXPECT_FALSE(merge.awaited(map).has_value());
+  ASSERT_TRUE(merge.Add(ServerId(1), Partials(6, {{1, 1}}), map).ok());
+  EXPECT_FALSE(merge.awaited(map).has_value()) << "an older one, told again";
+  ASSERT_TRUE(merge.Add(ServerId(1), Partials(8, {{1, 1}}), map).ok());
+  EXPECT_EQ(merge.awaited(map)->servers, std::vector<ServerId>{ServerId(0)});
 }
 
 }  // namespace

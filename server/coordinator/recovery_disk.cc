@@ -107,6 +107,10 @@ v1::CutManifest RecoveryDisk::ManifestOf(Coordinator& coordinator) const {
     state->SerializeToString(manifest.mutable_coordinator_state());
     if (coordinator.restores_best()) manifest.set_needs_cut(state->steering().best_clock());
   }
+  if (const std::optional<double> loss = coordinator.MetricOfCut(); loss.has_value()) {
+    manifest.set_metric_name("validation loss");
+    manifest.set_metric(*loss);
+  }
   return manifest;
 }
 

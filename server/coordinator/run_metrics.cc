@@ -39,6 +39,10 @@ void RunMetrics::RollBack(uint64_t clock, Generation generation, absl::Time now)
   training_ = TrainingMerge(job_->ranks(), every_);
   evaluation_ = EvaluationMerge(job_->ranks(), job_->evaluation());
   scalars_ = step_scalars_ = ScalarMerge();
+  losses_.erase(losses_.upper_bound(clock), losses_.end());
+  for (std::optional<MetricRecord>* last : {&last_training_, &last_evaluation_}) {
+    if (last->has_value() && (*last)->clock > clock) last->reset();
+  }
   MetricRecord record;
   record.kind = MetricRecord::Kind::kRolledBack;
   record.time = now;
@@ -85,10 +89,17 @@ std::vector<std::string> RunMetrics::AddEvaluation(const v1::EvaluationPart& par
     record->time = now;
     record->epoch = EpochOf(record->clock);
     last_evaluation_ = record;
+    losses_[record->clock] = record->loss;
+    if (losses_.size() > kMaxLosses) losses_.erase(losses_.begin());
     records_.push_back(*std::move(record));
     ++evaluations_;
   }
   return dropped;
+}
+
+std::optional<double> RunMetrics::LossAt(uint64_t clock) const {
+  const auto loss = losses_.find(clock);
+  return loss == losses_.end() ? std::nullopt : std::optional(loss->second);
 }
 
 void RunMetrics::AddDecision(MetricRecord record, absl::Time now) {

@@ -4,6 +4,7 @@
 #define DESCENT_SERVER_COORDINATOR_RUN_METRICS_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -33,7 +34,8 @@ class RunMetrics {
 
   // Training begins, or goes on: speed counts from here.
   void Start(absl::Time now) { told_ = now; }
-  // The generation goes on from `clock`: all that is not a record yet is void. Makes a record of that.
+  // The generation goes on from `clock`: all that is not a record yet is void, and so are evaluations and training of
+  // later clocks. Makes a record of that.
   void RollBack(uint64_t clock, Generation generation, absl::Time now);
 
   void AddTraining(const v1::TrainingPart& part) { training_.Add(part); }
@@ -52,7 +54,14 @@ class RunMetrics {
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
   ScalarMerge& step_scalars() { return step_scalars_; }  // that steps wait for
+  const ScalarMerge& step_scalars() const { return step_scalars_; }
 
+  // The loss of the evaluation at that clock; nullopt: there was none, or long ago.
+  std::optional<double> LossAt(uint64_t clock) const;
+  // One at that clock may still be completed: none of it or of a later one is.
+  bool MayEvaluate(uint64_t clock) const { return losses_.empty() || losses_.rbegin()->first < clock; }
+
+  // Of those that were not rolled back.
   const std::optional<MetricRecord>& last_training() const { return last_training_; }
   const std::optional<MetricRecord>& last_evaluation() const { return last_evaluation_; }
   // The last evaluation, for people; "" before the first.
@@ -60,6 +69,8 @@ class RunMetrics {
   std::vector<MetricRecord> Drain() { return std::exchange(records_, {}); }
 
  private:
+  static constexpr size_t kMaxLosses = 256;
+
   const v1::JobSpec* const job_;
   const uint64_t every_;  // clocks of a window
   uint64_t clocks_per_epoch_ = 0, train_rows_ = 0;
@@ -71,6 +82,7 @@ class RunMetrics {
   uint64_t evaluations_ = 0;
   absl::Time told_;
   std::optional<MetricRecord> last_training_, last_evaluation_;
+  std::map<uint64_t, double> losses_;  // of the last evaluations, by clock; at most kMaxLosses
   std::vector<MetricRecord> records_;
 };
 

@@ -107,5 +107,35 @@ TEST_F(RunMetricsTest, ARollBackVoidsWhatIsNoRecordYet) {
   EXPECT_EQ(records.size(), 2u);
 }
 
+TEST_F(RunMetricsTest, WhatIsRolledBackIsNotTheLastAnyMore) {
+  for (uint32_t rank : {0, 1}) Train(rank, 0, 100);
+  metrics_->CloseWindows(kNow);
+  for (uint32_t rank : {0, 1}) Evaluate(rank, 10, 10);
+  ASSERT_TRUE(metrics_->last_training().has_value());
+  metrics_->RollBack(10, Generation(2), kNow);
+  EXPECT_EQ(metrics_->last_training()->clock, 10u) << "up to the clock that is gone back to all of it holds";
+  EXPECT_EQ(metrics_->last_evaluation()->clock, 10u);
+  EXPECT_EQ(metrics_->LossAt(10), 0.25);
+  metrics_->RollBack(9, Generation(3), kNow);
+  EXPECT_FALSE(metrics_->last_training().has_value());
+  EXPECT_FALSE(metrics_->last_evaluation().has_value());
+  EXPECT_EQ(metrics_->EvaluationText(), "");
+  EXPECT_FALSE(metrics_->LossAt(10).has_value());
+  EXPECT_TRUE(metrics_->MayEvaluate(10));
+}
+
+TEST_F(RunMetricsTest, TheLossOfEachClockIsKnown) {
+  EXPECT_TRUE(metrics_->MayEvaluate(10));
+  for (uint64_t clock : {10, 30}) {
+    for (uint32_t rank : {0, 1}) Evaluate(rank, clock, static_cast<double>(clock));
+  }
+  EXPECT_EQ(metrics_->LossAt(10), 0.25);
+  EXPECT_EQ(metrics_->LossAt(30), 0.75);
+  EXPECT_FALSE(metrics_->LossAt(20).has_value());
+  EXPECT_FALSE(metrics_->MayEvaluate(20)) << "overtaken";
+  EXPECT_FALSE(metrics_->MayEvaluate(30));
+  EXPECT_TRUE(metrics_->MayEvaluate(31));
+}
+
 }  // namespace
 }  // namespace descent

@@ -82,6 +82,7 @@ std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known) {
     states_[state_.clock()] = state_;
     KeepNewest(kMostKept, &states_);
   }
+  if (last_cut == not_kept_) not_kept_ = 0;  // it has come after all
   if (pending_.has_value() || !stop_.empty()) return out;
   if (last_cut == state_.clock()) cut_needed_ = false;
   if (!cut_needed_ && known >= static_cast<uint64_t>(state_.rate_change_size())) released_ = state_.clock();
@@ -103,6 +104,7 @@ void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<Metric
     state_.set_worse(patience.worse);
     over = early_.Over(patience);
     cut_needed_ = best && early.restore_best() && !at_end;
+    if (cut_needed_) not_kept_ = 0;  // it is tried anew in each generation
   }
   if (at_end) return;
   stop_ = std::move(settled);
@@ -203,6 +205,11 @@ std::optional<uint64_t> Steering::wants_norms() const {
 
 std::optional<uint64_t> Steering::wants_cut() const {
   return cut_needed_ ? std::optional<uint64_t>(state_.clock()) : std::nullopt;
+}
+
+void Steering::GiveUpCut() {
+  if (!std::exchange(cut_needed_, false)) return;
+  not_kept_ = state_.clock();
 }
 
 std::optional<uint64_t> Steering::begin_below(uint64_t every) const {

@@ -52,8 +52,10 @@ class Steering {
   // rate changes every server knows. Returns what is to be told, in order: records of decisions.
   std::vector<MetricRecord> Step(uint64_t last_cut, uint64_t known);
 
-  // Ranks are held at this clock until there is a cut of it.
+  // Ranks are held at this clock until there is a cut of it, or until it is given up.
   std::optional<uint64_t> wants_cut() const;
+  // There will be no cut of the best model: training goes on without, and it can't be gone back to.
+  void GiveUpCut();
   // No rank begins this clock or a later one yet, with evaluations every so many clocks; nullopt: nothing holds them.
   std::optional<uint64_t> begin_below(uint64_t every) const;
   // Why training is to end now; "": it goes on.
@@ -61,6 +63,8 @@ class Steering {
   const v1::SteeringState& state() const { return state_; }
   // The clock of the best evaluation; 0: there is none.
   uint64_t best_clock() const { return state_.best_clock(); }
+  // Its cut was given up.
+  bool best_not_kept() const { return state_.best_clock() > 0 && state_.best_clock() == not_kept_; }
   double FactorAt(uint64_t clock) const;
 
   // Of the evaluations before the clock of a cut (PUSH: of all that are in). nullopt: norms that belong to it have not
@@ -87,6 +91,7 @@ class Steering {
   bool at_end_ = false;                  // pending_ is the last
   uint64_t released_ = 0;                // the clocks from here up to the next evaluation may begin
   bool cut_needed_ = false;              // before state_.clock() is released
+  uint64_t not_kept_ = 0;                // the clock of the last best model whose cut was given up
   std::string stop_;
 };
 

@@ -102,12 +102,10 @@ void Checkpointing::Prepare(CoordinatorHost* host) {
 
 void Checkpointing::Commit(CoordinatorHost* host) {
   v1::CutManifest manifest;
-  std::optional<double> metric;
   const bool known = host->With([&](Coordinator& c, absl::Time now) {
     if (!c.StateOfCut().has_value()) return false;
     manifest = disk_.ManifestOf(c);
     manifest.set_created_unix_micros(absl::ToUnixMicros(now));
-    metric = c.last_validation_loss();
     return true;
   });
   if (!known) return;  // what belongs to the cut is on its way
@@ -115,10 +113,6 @@ void Checkpointing::Commit(CoordinatorHost* host) {
   manifest.mutable_numerics()->set_build(numerics_.build);
   manifest.mutable_numerics()->set_instruction_set(numerics_.instruction_set);
   manifest.mutable_numerics()->set_probe(numerics_.probe);
-  if (metric.has_value()) {
-    manifest.set_metric_name("validation loss");
-    manifest.set_metric(*metric);
-  }
   const CutId cut{run_, Generation(manifest.generation()), manifest.number()};
   const absl::Status committed = disk_.Commit(manifest);
   host->With([&](Coordinator& c, absl::Time now) {

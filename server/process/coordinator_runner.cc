@@ -75,6 +75,11 @@ void CoordinatorRunner::Drain() {
   for (const MetricRecord& record : records) {
     if (record.kind == MetricRecord::Kind::kTraining) summary_.training = record;
     if (record.kind == MetricRecord::Kind::kEvaluation) summary_.evaluation = record;
+    if (record.kind == MetricRecord::Kind::kRolledBack) {
+      for (std::optional<MetricRecord>* last : {&summary_.training, &summary_.evaluation}) {
+        if (last->has_value() && (*last)->clock > record.clock) last->reset();
+      }
+    }
     absl::Status written = directory_->Append(record);
     if (written.ok() == std::exchange(disk_complained_, !written.ok())) {
       log_->Log(written.ok() ? std::string("metrics are written again")

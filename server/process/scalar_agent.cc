@@ -1,40 +1,35 @@
 #include "server/process/scalar_agent.h"
 
-#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/control/messages.h"
 
 namespace descent {
-namespace {
-constexpr absl::Duration kRetry = absl::Milliseconds(100);
-}  // namespace
 
-void ScalarAgent::Speak(const Identity& identity, size_t keep, ControlClient* control, ParameterService* service) {
+void ScalarAgent::Speak(const Identity& identity, size_t keep, ControlClient* control, ParameterService* service,
+                        Warn warn) {
   MutexLock lock(&mu_);
   if (identity == identity_ || stopped_) return;
   identity_ = identity;
-  keep_ = keep;
   control_ = control;
   service_ = service;
-  ++epoch_;
-  for (Told& told : told_) told.answered = false;
+  warn_ = std::move(warn);
+  telling_.TellAgain(keep);
   changed_.SignalAll();
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
 }
 
 void ScalarAgent::Measured(Clock clock, std::vector<BlockScalars> parts) {
   MutexLock lock(&mu_);
-  told_.push_back({clock, std::move(parts), false});
-  while (told_.size() > keep_) told_.pop_front();
+  telling_.Measured(clock, std::move(parts));
   changed_.SignalAll();
 }
 
 void ScalarAgent::Forget() {
   MutexLock lock(&mu_);
-  ++epoch_;
-  told_.clear();
+  telling_.Forget();
 }
 
 void ScalarAgent::Stop() {
@@ -46,7 +41,7 @@ void ScalarAgent::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-v1::ScalarPartials ScalarAgent::MessageOf(const Told& told) const {
+v1::ScalarPartials ScalarAgent::MessageOf(const ScalarTelling::Told& told) const {
   v1::ScalarPartials message;
   message.set_member(identity_.member);
   message.set_generation(identity_.generation);
@@ -67,32 +62,49 @@ v1::ScalarPartials ScalarAgent::MessageOf(const Told& told) const {
   return message;
 }
 
+void ScalarAgent::Pause(absl::Duration pause) { changed_.WaitUntil(&mu_, absl::Now() + pause); }
+
 void ScalarAgent::Run() {
   mu_.Lock();
   while (!stopped_) {
-    const auto next = std::find_if(told_.begin(), told_.end(), [](const Told& told) { return !told.answered; });
-    if (next == told_.end()) {
+    const ScalarTelling::Told* const next = telling_.Next();
+    if (next == nullptr) {
       changed_.WaitUntil(&mu_, absl::InfiniteFuture());
       continue;
     }
     const Clock clock = next->clock;
-    const uint64_t epoch = epoch_;
+    const uint64_t epoch = telling_.epoch();
     const v1::ScalarPartials message = MessageOf(*next);
     ControlClient* const control = control_;
     mu_.Unlock();
     const absl::StatusOr<v1::ScalarTotals> totals = control->AgreeScalars(message);
     mu_.Lock();
-    if (epoch != epoch_ || stopped_) continue;
-    if (!totals.ok()) {
-      // Of a coordinator that is being replaced, or one that has begun another generation: news of it will come.
-      changed_.WaitUntil(&mu_, absl::Now() + kRetry);
+    if (epoch != telling_.epoch() || stopped_) {
+      insistence_.Reset();
       continue;
     }
-    if (!totals->ready()) continue;
-    for (Told& told : told_) told.answered |= told.clock == clock;
+    if (!totals.ok()) {
+      // Of a coordinator that is being replaced, or one that has begun another generation: news of it will come. Where
+      // none does, whoever waits for the step finds out here why.
+      if (insistence_.Failed(absl::Now())) {
+        warn_(absl::StrCat("the step of clock ", clock.value, " waits: its norms can't be told to the coordinator for ",
+                           absl::FormatDuration(absl::Trunc(insistence_.failing_for(absl::Now()), absl::Seconds(1))),
+                           ": ", totals.status().message()));
+      }
+      Pause(insistence_.after_failure());
+      continue;
+    }
+    if (!totals->ready()) {
+      Pause(insistence_.NotReady());  // the coordinator has not waited where many servers ask
+      continue;
+    }
+    insistence_.Reset();
+    telling_.Answered(clock);
     // Under the lock, so that it comes before a node that is installed after Forget.
-    service_->Post([agreed = FromMessage(*totals)](ServerNode* node) {
-      if (node != nullptr) node->Agreed(agreed, absl::Now()).IgnoreError();
+    service_->Post([agreed = FromMessage(*totals), warn = warn_](ServerNode* node) {
+      if (node == nullptr) return;
+      const absl::Status taken = node->Agreed(agreed, absl::Now());
+      if (!taken.ok()) warn(absl::StrCat("the step waits for ever: ", taken.message()));
     });
   }
   mu_.Unlock();

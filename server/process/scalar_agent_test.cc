@@ -100,6 +100,8 @@ v1::ScalarTotals TotalsOf(uint64_t clock, double square) {
   return totals;
 }
 
+void Ignored(const std::string&) {}
+
 std::vector<BlockScalars> Parts(double square) { return {{BlockId{TensorId(0), 0}, square, 0, 0, {}}}; }
 
 TEST(ScalarAgent, AsksUntilThereIsAnAnswerAndGivesItToTheNode) {
@@ -114,7 +116,7 @@ TEST(ScalarAgent, AsksUntilThereIsAnAnswerAndGivesItToTheNode) {
   KeptTasks service;
   ScalarAgent agent;
   agent.Measured(Clock(0), Parts(4));
-  agent.Speak({7, 3, 1}, 2, &control, &service);
+  agent.Speak({7, 3, 1}, 2, &control, &service, Ignored);
   const v1::ScalarPartials asked = control.WaitAsked(1);
   EXPECT_TRUE(asked.before_step());
   EXPECT_EQ(asked.member(), 7u);
@@ -134,15 +136,15 @@ TEST(ScalarAgent, ANewGenerationIsToldAllThatIsKept) {
   ScriptedControl control;
   KeptTasks service;
   ScalarAgent agent;
-  agent.Speak({7, 3, 1}, 2, &control, &service);
+  agent.Speak({7, 3, 1}, 2, &control, &service, Ignored);
   for (uint64_t clock = 0; clock < 3; ++clock) {
     agent.Measured(Clock(clock), Parts(1));
     control.WaitAsked(clock + 1);
     control.Answer(TotalsOf(clock, 1));
     service.Take();
   }
-  agent.Speak({7, 3, 1}, 2, &control, &service);  // the same again: nothing
-  agent.Speak({8, 4, 1}, 2, &control, &service);
+  agent.Speak({7, 3, 1}, 2, &control, &service, Ignored);  // the same again: nothing
+  agent.Speak({8, 4, 1}, 2, &control, &service, Ignored);
   EXPECT_EQ(control.WaitAsked(4).clock(), 1u);
   control.Answer(TotalsOf(1, 1));
   const v1::ScalarPartials last = control.WaitAsked(5);
@@ -157,7 +159,7 @@ TEST(ScalarAgent, WhatIsUnderWayReachesNoLaterNode) {
   ScriptedControl control;
   KeptTasks service;
   ScalarAgent agent;
-  agent.Speak({7, 3, 1}, 2, &control, &service);
+  agent.Speak({7, 3, 1}, 2, &control, &service, Ignored);
   agent.Measured(Clock(5), Parts(1));
   control.WaitAsked(1);
   agent.Forget();
@@ -167,6 +169,82 @@ TEST(ScalarAgent, WhatIsUnderWayReachesNoLaterNode) {
   EXPECT_TRUE(service.empty());
   control.Answer(TotalsOf(2, 1));
   service.Take();
+}
+
+TEST(ScalarAgent, DoesNotSpinWhereItIsAnsweredAtOnce) {
+  ScriptedControl control;
+  KeptTasks service;
+  for (int i = 0; i < 10; ++i) control.Answer(v1::ScalarTotals());  // not ready, without waiting
+  control.Answer(TotalsOf(0, 1));
+  ScalarAgent agent;
+  agent.Measured(Clock(0), Parts(1));
+  const absl::Time begin = absl::Now();
+  agent.Speak({7, 3, 1}, 2, &control, &service, Ignored);
+  service.Take();
+  // At least the pauses in between, though each may end early for no reason once in a long while.
+  EXPECT_GE(absl::Now() - begin, absl::Milliseconds(2 + 4 + 8 + 16 + 5 * 32));
+}
+
+TEST(ScalarAgent, SaysWhatTheCoordinatorDoesNotTake) {
+  ScriptedControl control;
+  KeptTasks service;
+  Insistence::Options options;
+  options.silence = absl::ZeroDuration();
+  ScalarAgent agent(options);
+  Mutex mu;
+  CondVar changed;
+  std::vector<std::string> lines;
+  agent.Measured(Clock(5), Parts(1));
+  agent.Speak({7, 3, 1}, 2, &control, &service, [&](std::string line) {
+    MutexLock lock(&mu);
+    lines.push_back(std::move(line));
+    changed.SignalAll();
+  });
+  control.Answer(absl::InvalidArgumentError("server 1 sent a scalar of block 7"));
+  {
+    MutexLock lock(&mu);
+    while (lines.empty()) changed.WaitUntil(&mu, absl::InfiniteFuture());
+    EXPECT_EQ(lines[0],
+              "the step of clock 5 waits: its norms can't be told to the coordinator for 0: "
+              "server 1 sent a scalar of block 7");
+  }
+  control.Answer(TotalsOf(5, 1));
+  service.Take();
+}
+
+TEST(ScalarAgent, SaysWhatItsNodeDoesNotTake) {
+  ServerNodeOptions options = H::AddingJob({H::Dense("w", 4)}, {4, 4}, 1);
+  options.store.clip.global_norm = 1;
+  H h(options);
+  ScriptedControl control;
+  KeptTasks service;
+  ScalarAgent agent;
+  std::vector<std::string> lines;  // of this thread, which does the node's tasks
+  agent.Measured(Clock(0), Parts(1));
+  agent.Speak({7, 3, 1}, 2, &control, &service, [&](std::string line) { lines.push_back(std::move(line)); });
+  v1::ScalarTotals totals = TotalsOf(0, 1);
+  totals.add_tensor_square(1);
+  control.Answer(totals);
+  service.Take()(h.node.get());
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0].find("the step waits for ever: scalars of clock 0: expected sums of squares of 1 tensors"), 0u)
+      << lines[0];
+}
+
+TEST(Insistence, PausesLongerEachTimeAndTellsFailuresSeldom) {
+  Insistence insistence;
+  const absl::Time begin = absl::FromUnixSeconds(1000);
+  for (int ms : {2, 4, 8, 16, 32, 32}) EXPECT_EQ(insistence.NotReady(), absl::Milliseconds(ms));
+  std::vector<int64_t> told;
+  for (int ms = 0; ms < 25000; ms += 100) {
+    if (insistence.Failed(begin + absl::Milliseconds(ms))) told.push_back(ms);
+  }
+  EXPECT_EQ(told, (std::vector<int64_t>{2000, 12000, 22000}));
+  EXPECT_EQ(insistence.failing_for(begin + absl::Seconds(25)), absl::Seconds(25));
+  insistence.Reset();
+  EXPECT_EQ(insistence.NotReady(), absl::Milliseconds(2));
+  EXPECT_FALSE(insistence.Failed(begin + absl::Seconds(30)));
+  EXPECT_TRUE(insistence.Failed(begin + absl::Seconds(32)));
 }
 
 }  // namespace

@@ -194,7 +194,8 @@ void ServerMember::SpeakOfSteps() {
   for (const auto& [server, seat] : seats_) {
     if (!seat->ready(generation_)) continue;
     seat->services()->agent()->Speak({context_->registration.member(), generation_, server}, keep, control_,
-                                     seat->services()->service());
+                                     seat->services()->service(),
+                                     [log = log_](const std::string& what) { log->Log("warning: " + what); });
   }
 }
 

@@ -12,6 +12,7 @@ const std::vector<std::pair<std::string, ClusterFault>>& AllClusterFaults() {
       {"uncommitted-restored", ClusterFault::kUncommittedRestored},
       {"zombie-stays", ClusterFault::kZombieStays},
       {"cut-attempt-kept", ClusterFault::kCutAttemptKept},
+      {"norms-not-told-again", ClusterFault::kNormsNotToldAgain},
       {"ack-before-replicate", ClusterFault::kAckBeforeReplicate},
       {"synced-too-soon", ClusterFault::kSyncedTooSoon},
       {"views-not-lasting", ClusterFault::kViewsNotLasting},

@@ -15,6 +15,7 @@
 #include "server/coordinator/cut_schedule.h"
 #include "server/coordinator/replica_table.h"
 #include "server/core/engine.h"
+#include "server/process/scalar_telling.h"
 #include "server/replica/primary_node.h"
 #include "tests/simulation/cluster_scenario.h"
 #include "tests/simulation/cluster_truth.h"
@@ -59,6 +60,10 @@ struct Cluster {
   }
   CutSchedule::Fault cut_fault() const {
     return fault == ClusterFault::kCutAttemptKept ? CutSchedule::Fault::kAttemptKept : CutSchedule::Fault::kNone;
+  }
+  ScalarTelling::Fault telling_fault() const {
+    return fault == ClusterFault::kNormsNotToldAgain ? ScalarTelling::Fault::kNotToldAgain
+                                                     : ScalarTelling::Fault::kNone;
   }
   ReplicaTable::Fault table_fault() const {
     return fault == ClusterFault::kGivenUpPromoted ? ReplicaTable::Fault::kGivenUpPromoted : ReplicaTable::Fault::kNone;

@@ -164,7 +164,12 @@ Job MakeClusterJob(uint64_t seed, Dice& dice) {
   constexpr uint64_t kSync[] = {0, 6, 8, 14, 16, 22};
   Job job = MakeJob(dice.Chance(0.6) ? kSync[dice.Below(6)] : dice.Below(kJobs));
   // Not drawn, so that without them a seed stands for what it always stood for.
-  if (HashKey(seed) % 10 != 0) return job;
+  const uint64_t special = HashKey(seed) % 10;
+  if (special == 1 || special == 2) {
+    job = MakeJob(kSync[HashKey(seed) / 10 % 6]);
+    job.measures = true;
+  }
+  if (special != 0) return job;
   job = MakeJob(8);  // SYNC, by the sum: what a rank has contributed can be counted
   job.empty_batches = false;
   job.backup_ranks = 1;

@@ -44,6 +44,7 @@ void ClusterSeat::Uninstall() {
   part_.reset();
   CountNode();
   CloseAll();
+  telling_.Forget();
   node_.reset();
   primary_node_ = nullptr;
   backup_node_ = nullptr;

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "server/node/server_node.h"
+#include "server/process/insistence.h"
+#include "server/process/scalar_telling.h"
 #include "server/replica/backup_node.h"
 #include "server/replica/primary_node.h"
 #include "server/replica/seat_state.h"
@@ -32,7 +34,8 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
         server_(server),
         address_(std::move(address)),
         own_(own),
-        state_(server, cluster->schedule.replicas) {}
+        state_(server, cluster->schedule.replicas),
+        telling_(cluster->telling_fault()) {}
   ~ClusterSeat() override { Uninstall(); }
 
   // --- The process's (seat.h of server/process)
@@ -40,6 +43,8 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   void Rest();
   void Carry(Generation generation);
   void Report(v1::HeartbeatRequest* beat);
+  // In whose name norms are told (server/process/scalar_agent.h).
+  void Speak(uint64_t member);
   bool ready() const { return state_.ready(); }
   bool ready(uint64_t generation) const { return state_.ready(generation); }
   bool writing() const { return part_ != nullptr; }
@@ -72,6 +77,7 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   void Send(ConnectionId to, Reply reply) override { out_.emplace_back(to, std::move(reply)); }
   void Fail(absl::Status cause) override { cluster_->truth.Wrong(absl::StrCat(name(), " failed: ", cause.message())); }
   void Scalars(Clock, std::vector<BlockSquare>) override {}
+  void Measured(Clock clock, std::vector<BlockScalars> parts) override;
 
  private:
   std::string name() const;
@@ -91,6 +97,8 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   void WritePart();
   void Pump();
   void AfterNode();
+  void TellNorms();
+  void OnNorms(uint64_t epoch, Clock clock, const absl::StatusOr<v1::ScalarTotals>& totals);
   void SendToWorker(const std::shared_ptr<ClusterLine>& line, Reply reply);
 
   Cluster* const cluster_;
@@ -109,6 +117,11 @@ class ClusterSeat final : public ServerNode::Output, public std::enable_shared_f
   v1::CutOrder order_;  // of part_
   std::shared_ptr<ClusterPart> part_;
   bool cut_refused_ = false;  // so far
+
+  ScalarTelling telling_;
+  Insistence insistence_;
+  std::pair<uint64_t, uint64_t> speaks_as_;  // member and generation
+  bool asking_ = false;                      // what of telling_ comes next
 
   // Of this node.
   std::unique_ptr<ServerNode> node_;

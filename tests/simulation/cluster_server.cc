@@ -129,6 +129,9 @@ void ClusterServer::TakeNews(const v1::HeartbeatReply& news) {
     return Register();
   }
   TendSeats(news);
+  for (const auto& [server, seat] : seats_) {
+    if (seat->ready(generation_)) seat->Speak(registration_.member());
+  }
   absl::Duration pause = absl::Milliseconds(std::max<uint32_t>(1, news.next_ms()));
   for (const auto& [server, seat] : seats_) {
     if (seat->writing()) pause = std::min(pause, absl::Milliseconds(20));

@@ -3,14 +3,31 @@
 namespace descent::simulation {
 
 std::vector<std::string> ClusterCoverage::Names() {
-  std::vector<std::string> names = {"double kills",        "power losses",         "pauses",
-                                    "partitions one-way",  "partitions two-way",   "disk full",
-                                    "failing fsyncs",      "failing renames",      "damaged cuts found",
-                                    "generations",         "restores from cuts",   "restarts from nothing",
-                                    "cuts committed",      "cuts given up",        "bad cuts skipped",
-                                    "torn or lost writes", "zombies back",         "pushes fenced",
-                                    "duplicates",          "pulls held",           "saves tried again",
-                                    "servers moved",       "deaths amid disk work"};
+  std::vector<std::string> names = {"double kills",
+                                    "power losses",
+                                    "pauses",
+                                    "partitions one-way",
+                                    "partitions two-way",
+                                    "disk full",
+                                    "failing fsyncs",
+                                    "failing renames",
+                                    "damaged cuts found",
+                                    "generations",
+                                    "restores from cuts",
+                                    "restarts from nothing",
+                                    "cuts committed",
+                                    "cuts given up",
+                                    "bad cuts skipped",
+                                    "torn or lost writes",
+                                    "zombies back",
+                                    "pushes fenced",
+                                    "duplicates",
+                                    "pulls held",
+                                    "saves tried again",
+                                    "servers moved",
+                                    "deaths amid disk work",
+                                    "norms agreed on",
+                                    "norms told again to another coordinator"};
   for (const char* name : {"promotions",
                            "backups joined",
                            "adoptions",
@@ -117,6 +134,13 @@ void ClusterTruth::BeginsAnew(Generation generation, bool restored) {
   restored_from_cut_ |= restored;
   if (expected_ == Expected::kAnything || generation.value == 1) return;
   Wrong(absl::StrCat("blocks of generation ", generation.value, " are made anew, though nothing was lost"));
+}
+
+void ClusterTruth::AgreedOn(Clock clock, double square) {
+  coverage.Add("norms agreed on");
+  const auto [before, first] = norms_.try_emplace(clock, square);
+  if (first || before->second == square) return;
+  Wrong(absl::StrCat("the squared norm of clock ", clock.value, " was ", before->second, ", and is ", square));
 }
 
 void ClusterTruth::Carried(Generation from, Generation to, ServerId server) {

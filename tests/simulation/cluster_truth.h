@@ -83,6 +83,9 @@ class ClusterTruth {
   uint64_t generations() const { return generations_; }
   bool restored_from_cut() const { return restored_from_cut_; }
 
+  // All servers' parts of the norm that the step of that clock waits for are in: the same however often it is made.
+  void AgreedOn(Clock clock, double square);
+
   // That worker process was told that it holds the rank.
   void Granted(ProcessId worker, uint64_t life, Rank rank, Incarnation incarnation) {
     Incarnation& newest = granted_[{worker, life, rank.value}];
@@ -130,6 +133,7 @@ class ClusterTruth {
   std::string began_as_;  // the generation that is served
   Generation runs_;
   std::map<std::tuple<ProcessId, uint64_t, uint32_t>, Incarnation> granted_;
+  std::map<Clock, double> norms_;  // squared
 };
 
 }  // namespace descent::simulation

@@ -23,6 +23,7 @@ ServerNodeOptions MakeNodeOptions(const Job& job, const Schedule& schedule, cons
   node.store.rate = [](Clock) { return 1.0f; };
   node.store.reduce_sum = job.reduce_sum;
   node.store.apply_push = job.apply_push;
+  if (job.measures) node.store.clip.global_norm = 1e9f;  // far away: the ledger adds 1 for each push
   node.staleness = job.staleness;
   node.backup_ranks = job.backup_ranks;
   node.full_every = job.full_every;

@@ -55,6 +55,9 @@ struct Job {
   bool empty_batches = false;
   uint32_t backup_ranks = 0;  // rounds close without so many ranks
   uint64_t full_every = 0;    // but not those beyond the first that are divisible by this
+  // Steps wait for the norm of the gradient over all servers, by which they would be clipped were it not within the
+  // bound.
+  bool measures = false;
 
   // Parameters are a function of the job alone.
   bool reproducible() const { return !apply_push && staleness != kUnbounded && backup_ranks == 0; }
