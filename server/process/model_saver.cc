@@ -104,9 +104,15 @@ class Saver {
   }
 
  private:
-  // Under ROUND a block's version is its clock, and a model is of one clock.
+  // Under ROUND a block's version is its clock, and a model is of one clock. All pushes of the clocks before are there;
+  // where steps wait for sums over all servers the last one may not be made yet: UNAVAILABLE.
   absl::Status CheckClock(const TensorSpec& spec, const v1::BlockImage& image) {
     if (ConsistencyOf(request_.job).apply_push) return absl::OkStatus();
+    if (image.version() < request_.clock) {
+      return absl::UnavailableError(absl::StrCat("tensor '", spec.name, "' block ", image.index(), " is at clock ",
+                                                 image.version(), " and makes its last step, to clock ",
+                                                 request_.clock));
+    }
     if (!clock_.has_value()) clock_ = image.version();
     if (image.version() == *clock_) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat("the model is not of one clock: tensor '", spec.name, "' block ",

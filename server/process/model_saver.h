@@ -20,7 +20,7 @@ struct SaveModelRequest {
   PartitionMap map;
   std::vector<std::string> addresses;  // of server i
   std::string directory;               // appears whole or not at all
-  uint64_t clock = 0;                  // updates of clocks below are in it
+  uint64_t clock = 0;                  // updates of clocks below are in it; UNAVAILABLE until they are
 };
 
 struct SavedModelInfo {

@@ -98,10 +98,14 @@ void ClusterCoordinator::Save(uint32_t s) {
   if (at == nullptr) return tried(absl::UnavailableError(absl::StrCat("server ", s, " has no address")));
   cluster_->net.Call<bool>(
       0, at->process(),
-      [seat = std::weak_ptr<ClusterSeat>(at), generation = coordinator_->generation()]() -> absl::StatusOr<bool> {
+      [seat = std::weak_ptr<ClusterSeat>(at), generation = coordinator_->generation(),
+       clock = cluster_->job.apply_push ? 0 : coordinator_->round()]() -> absl::StatusOr<bool> {
         const auto at = seat.lock();
-        if (at != nullptr && at->primary() && at->node() != nullptr && at->generation() == generation) return true;
-        return absl::UnavailableError("it has no blocks of this generation");
+        if (at == nullptr || !at->primary() || at->node() == nullptr || at->generation() != generation) {
+          return absl::UnavailableError("it has no blocks of this generation");
+        }
+        if (at->node()->stats().round < clock) return absl::UnavailableError("its last step is not made yet");
+        return true;
       },
       [this, s, tried](absl::StatusOr<bool> read) { read.ok() ? Save(s + 1) : tried(read.status()); });
 }
