@@ -201,13 +201,10 @@ absl::Status ScalarMerge::Take(ServerId from, const v1::ScalarPartials& partials
   const uint64_t clock = partials.clock();
   if (agreed_.contains(clock)) return absl::OkStatus();
   if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
-  if (const auto told = pending_.find(clock); told != pending_.end() && told->second.from.contains(from)) {
-    return absl::OkStatus();
-  }
   std::vector<BlockScalars> parts;
   DESCENT_RETURN_IF_ERROR(ReadParts(from, partials, map, &parts));
   Pending& pending = pending_[clock];
-  pending.from.insert(from);
+  if (!pending.from.insert(from).second) return absl::OkStatus();
   pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
   if (pending.from.size() < ServersWithBlocks(map).size()) {
     if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
