@@ -26,6 +26,7 @@ absl::Status RunPredict(const PredictArguments& arguments) {
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<SavedModel> model, SavedModel::Load(arguments.model));
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<TemporaryFolder> folder, TemporaryFolder::Make());
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> data, OpenPredictData(*model, arguments.data, *folder));
+  for (const std::string& note : data->Notes()) std::fprintf(stderr, "descent: %s\n", note.c_str());
   PredictOptions options = arguments.options;
   options.metrics = !arguments.data.no_labels;
   PredictSummary summary;

@@ -13,9 +13,12 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
+#include "common/features/fitted_features.h"
 #include "common/files/file.h"
 #include "common/files/gzip_reader.h"
 #include "common/job/job.h"
+#include "worker/features/feature_columns.h"
+#include "worker/features/transformed_dataset.h"
 #include "worker/models/predictor.h"
 
 namespace descent {
@@ -74,6 +77,11 @@ absl::Status NameFiles(const std::vector<std::string>& files, const PredictDataO
   paths->Clear();
   for (const std::string& file : files) *paths->Add() = file;
   return absl::OkStatus();
+}
+
+bool NamesColumns(const v1::Features& features) {
+  return features.one_hot_size() > 0 || features.hashed_size() > 0 || features.unscaled_size() > 0 ||
+         (features.log_size() > 0 && features.log(0) != "*");
 }
 
 // Calls `line` with each record of a file, without its end; `quotes`: ends within double quotes are no ends.
@@ -241,10 +249,19 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenPredictData(const SavedModel& model
   DESCENT_ASSIGN_OR_RETURN(const v1::JobSpec job, ParseJob(model.description().job_text, "model.json: job"));
   DESCENT_ASSIGN_OR_RETURN(v1::Dataset spec, SpecOf(job, options.format, model.description().features));
   DESCENT_RETURN_IF_ERROR(NameFiles(files, options, &spec));
+  if (options.no_labels && spec.has_csv() && !spec.csv().header() && NamesColumns(job.data().features())) {
+    return absl::InvalidArgumentError("--no-labels: features of columns by number need a header or the labels");
+  }
   if (options.no_labels) DESCENT_RETURN_IF_ERROR(MakeUpLabels(folder.path(), dataset.labels, &spec));
   dataset.root = std::string("/");  // not assigned as text: g++ 12 takes that for an overlap (GCC bug 105651)
   dataset.cache_dir = folder.path() + "/shards";
-  return Dataset::Open(spec, dataset);
+  const v1::Features& features = job.data().features();
+  dataset.csv = CsvColumnsOf(features);
+  DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Dataset> data, Dataset::Open(spec, dataset));
+  if (!job.data().has_features()) return data;
+  DESCENT_ASSIGN_OR_RETURN(const v1::FittedFeatures fitted,
+                           FeaturesFromJson(model.description().fitted, kFeaturesFile));
+  return TransformDataset(features, spec, fitted, std::move(data));
 }
 
 }  // namespace descent

@@ -56,6 +56,11 @@ class ControlClientImpl final : public ControlClient {
     if (request.nonce() == 0) request.set_nonce(Nonce());
     return Admitted(Call<v1::RegisterReply>(&v1::CoordinatorService::Stub::RegisterWorker, request, true));
   }
+  absl::StatusOr<v1::ShareStatisticsReply> ShareStatistics(const v1::ShareStatisticsRequest& request) override {
+    auto reply = Call<v1::ShareStatisticsReply>(&v1::CoordinatorService::Stub::ShareStatistics, request, true);
+    if (reply.ok() && !reply->mismatch().empty()) return absl::FailedPreconditionError(reply->mismatch());
+    return reply;
+  }
   void ForgetRegistration() override {
     MutexLock lock(&mu_);
     nonce_ = DrawNonce();

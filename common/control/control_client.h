@@ -39,6 +39,8 @@ class ControlClient {
   // UNAVAILABLE, of a server: all servers are there, as far as the coordinator knows; try again.
   virtual absl::StatusOr<v1::RegisterReply> RegisterServer(v1::RegisterServerRequest request) = 0;
   virtual absl::StatusOr<v1::RegisterReply> RegisterWorker(v1::RegisterWorkerRequest request) = 0;
+  // As RegisterWorker tries again. FAILED_PRECONDITION: refused.
+  virtual absl::StatusOr<v1::ShareStatisticsReply> ShareStatistics(const v1::ShareStatisticsRequest& request) = 0;
   // After its lease is over a process registers as a new one: the next registration draws a new nonce.
   virtual void ForgetRegistration() = 0;
   virtual absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest& request) = 0;

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/job/evaluation_spec.h"
+#include "common/job/features_spec.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_spec.h"
@@ -32,6 +33,7 @@ void ResolveData(const std::string& job_dir, v1::DataSpec* data) {
   if (data->cache_bytes() == 0) data->set_cache_bytes(uint64_t{8} << 30);
   if (data->shard_rows() == 0) data->set_shard_rows(65536);
   if (data->window_shards() == 0) data->set_window_shards(4);
+  if (data->has_features()) ResolveFeatures(data->mutable_features());
 }
 
 void ResolveCluster(uint32_t servers, uint32_t workers, v1::Cluster* cluster) {

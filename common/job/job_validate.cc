@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/job/evaluation_spec.h"
+#include "common/job/features_spec.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/job_errors.h"
@@ -30,6 +31,7 @@ class Checker : private JobErrors {
     CheckModel(job_.model(), this);
     if (job_.has_class_weights()) CheckClassWeights(job_.class_weights(), job_.model(), this);
     Data();
+    if (job_.data().has_features()) CheckFeatures(job_, this);
     ConsistencyMode();
     Rule();
     EvaluationAndCluster();

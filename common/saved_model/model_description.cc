@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/files/crc32c.h"
 #include "nlohmann/json.hpp"
 
 namespace descent {
@@ -44,6 +45,7 @@ std::string ManifestToJson(const ModelManifest& manifest) {
   json["features"] = d.features;
   json["sparse"] = d.sparse;
   json["classes"] = d.classes;
+  if (!d.fitted.empty()) json["fitted_features"] = {{"file", kFeaturesFile}, {"crc32c", Crc32c(d.fitted)}};
   json["tensors"] = Json::array();
   for (size_t i = 0; i < d.specs.size(); ++i) {
     const TensorSpec& spec = d.specs[i];
@@ -82,6 +84,9 @@ absl::StatusOr<ModelManifest> ManifestFromJson(const std::string& text, absl::st
     d.sparse = json.at("sparse").get<bool>();
     d.classes = json.at("classes").get<uint32_t>();
     d.job_text = json.at("job").get<std::string>();
+    if (json.contains("fitted_features")) {
+      manifest.fitted_crc32c = json.at("fitted_features").at("crc32c").get<uint32_t>();
+    }
     if (d.slots == 0 || (d.slots & (d.slots - 1)) != 0) return Bad(file, "slots: a power of two was expected");
     for (const Json& tensor : json.at("tensors")) {
       TensorSpec spec;

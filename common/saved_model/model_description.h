@@ -3,6 +3,7 @@
 #define DESCENT_COMMON_SAVED_MODEL_MODEL_DESCRIPTION_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct ModelDescription {
   uint64_t features = 0;  // of the training data; 0 with a table
   bool sparse = false;    // the training data were
   uint32_t classes = 0;   // of a softmax kind
+  std::string fitted;     // what features.json holds; "": the model takes features as they are
   uint64_t clock = 0;     // updates of clocks below are in it
 };
 
@@ -28,7 +30,11 @@ struct ModelManifest {
   ModelDescription description;
   std::vector<uint64_t> rows;
   std::string parameters_sha256;
+  std::optional<uint32_t> fitted_crc32c;  // of features.json, where there is one
 };
+
+// The file beside model.json with what was fitted to the training data.
+inline constexpr char kFeaturesFile[] = "features.json";
 
 std::string ManifestToJson(const ModelManifest& manifest);
 // INVALID_ARGUMENT names `file`.

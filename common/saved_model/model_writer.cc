@@ -183,6 +183,9 @@ absl::StatusOr<std::string> ModelWriter::Finish() {
   DESCENT_RETURN_IF_ERROR(zip_->Finish());
   zip_.reset();
   manifest_.parameters_sha256 = hash_.Finish();
+  if (const std::string& fitted = manifest_.description.fitted; !fitted.empty()) {
+    DESCENT_RETURN_IF_ERROR(WriteFileAtomically(JoinPath(temporary_, kFeaturesFile), fitted));
+  }
   DESCENT_RETURN_IF_ERROR(WriteFileAtomically(temporary_ + "/model.json", ManifestToJson(manifest_)));
   DESCENT_RETURN_IF_ERROR(SyncFolder(temporary_));
   DESCENT_RETURN_IF_ERROR(Publish());

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/files/crc32c.h"
 #include "common/files/file.h"
 #include "common/saved_model/canonical_hash.h"
 #include "common/saved_model/npy_header.h"
@@ -92,6 +94,13 @@ absl::StatusOr<std::unique_ptr<SavedModel>> SavedModel::Load(const std::string& 
   auto model = absl::WrapUnique(new SavedModel());
   DESCENT_ASSIGN_OR_RETURN(const std::string text, ReadFile(json_path));
   DESCENT_ASSIGN_OR_RETURN(model->manifest_, ManifestFromJson(text, json_path));
+  if (const std::optional<uint32_t> crc = model->manifest_.fitted_crc32c; crc.has_value()) {
+    const std::string features = JoinPath(dir, kFeaturesFile);
+    DESCENT_ASSIGN_OR_RETURN(model->manifest_.description.fitted, ReadFile(features));
+    if (const uint32_t found = Crc32c(model->manifest_.description.fitted); found != *crc) {
+      return absl::DataLossError(absl::StrCat(features, ": CRC32C is ", found, ", ", json_path, " says ", *crc));
+    }
+  }
   DESCENT_ASSIGN_OR_RETURN(const FileIdentity identity, IdentifyFile(path));
   int error = 0;
   std::unique_ptr<zip_t, CloseZip> zip(zip_open(path.c_str(), ZIP_RDONLY, &error));

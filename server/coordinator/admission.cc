@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "common/control/messages.h"
 #include "common/wire/frame.h"
+#include "google/protobuf/util/message_differencer.h"
 
 namespace descent {
 namespace {
@@ -51,6 +52,7 @@ std::vector<std::string> Admission::Worker(const v1::RegisterWorkerRequest& requ
     files_.assign(request.files().begin(), request.files().end());
     train_rows_ = request.train_rows();
     validation_rows_ = request.validation_rows();
+    features_ = request.features();
   }
   return mismatch;
 }
@@ -137,6 +139,10 @@ void Admission::CheckData(const std::string& who, const v1::RegisterWorkerReques
   if (request.validation_rows() != validation_rows_) {
     mismatch->push_back(absl::StrCat(who, " found ", request.validation_rows(), " rows of validation data; expected ",
                                      validation_rows_, ", as host ", *model_host_));
+  }
+  if (!google::protobuf::util::MessageDifferencer::Equals(request.features(), features_)) {
+    mismatch->push_back(absl::StrCat(who, " has fitted features otherwise than host ", *model_host_,
+                                     "; expected the same numbers, from the same data"));
   }
 }
 

@@ -33,6 +33,7 @@ class Admission {
   const std::vector<TensorSpec>& specs() const { return specs_; }
   uint64_t train_rows() const { return train_rows_; }
   uint64_t validation_rows() const { return validation_rows_; }
+  const v1::FittedFeatures& features() const { return features_; }
   // Set once members with different numerics are in a job that allows it.
   bool mixed_numerics() const { return mixed_; }
 
@@ -53,6 +54,7 @@ class Admission {
   std::vector<TensorSpec> specs_;
   std::vector<v1::DataFile> files_;
   uint64_t train_rows_ = 0, validation_rows_ = 0;
+  v1::FittedFeatures features_;
 };
 
 }  // namespace descent

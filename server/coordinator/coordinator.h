@@ -17,9 +17,9 @@
 // workers are told the new addresses, and the generation goes on (replication.h).
 //
 // What it is made of, each with a contract of its own: member_table.h (who is there), admission.h (who may join),
-// lease_table.h (who holds which rank), rank_table.h (how far ranks are), replication.h (who serves what),
-// cut_schedule.h, memory_plan.h, run_metrics.h, throughput.h, graceful_stop.h, first_cause.h, run_log.h. Here is what
-// one of them means for another.
+// statistics_table.h (of the training data, before that), lease_table.h (who holds which rank), rank_table.h (how far
+// ranks are), replication.h (who serves what), cut_schedule.h, memory_plan.h, run_metrics.h, throughput.h,
+// graceful_stop.h, first_cause.h, run_log.h. Here is what one of them means for another.
 //
 // What comes from members is checked, never trusted. Thread-safety: none.
 #ifndef DESCENT_SERVER_COORDINATOR_COORDINATOR_H_
@@ -52,6 +52,7 @@
 #include "server/coordinator/replication.h"
 #include "server/coordinator/run_log.h"
 #include "server/coordinator/run_metrics.h"
+#include "server/coordinator/statistics_table.h"
 #include "server/coordinator/steering.h"
 #include "server/coordinator/throughput.h"
 
@@ -104,6 +105,7 @@ class Coordinator {
   v1::GetJobReply GetJob() const;
   v1::RegisterReply RegisterServer(const v1::RegisterServerRequest& request, absl::Time now);
   v1::RegisterReply RegisterWorker(const v1::RegisterWorkerRequest& request, absl::Time now);
+  v1::ShareStatisticsReply ShareStatistics(const v1::ShareStatisticsRequest& request, absl::Time now);
   v1::HeartbeatReply Heartbeat(const v1::HeartbeatRequest& request, absl::Time now);
   void Leave(const v1::LeaveRequest& request, absl::Time now);
   v1::StatusReply Status(absl::Time now) const;
@@ -159,6 +161,7 @@ class Coordinator {
   uint64_t clocks() const { return clocks_; }  // 0: not known yet
   Generation generation() const { return generation_; }
   const std::vector<TensorSpec>& specs() const { return admission_.specs(); }
+  const v1::FittedFeatures& features() const { return admission_.features(); }
   const std::optional<PartitionMap>& map() const { return map_; }
   std::vector<std::string> addresses() const { return replication_.Addresses(); }  // by server id
   std::vector<MetricRecord> DrainRecords() { return metrics_.Drain(); }
@@ -258,6 +261,7 @@ class Coordinator {
 
   MemberTable members_;
   Admission admission_;
+  StatisticsTable statistics_;
   bool mixed_told_ = false;
   std::string last_death_;
   LeaseTable leases_;

@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/features/fitted_features.h"
 #include "common/job/job.h"
 #include "common/wire/frame.h"
 #include "server/coordinator/coordinator.h"
@@ -146,8 +148,29 @@ v1::RegisterReply Coordinator::RegisterWorker(const v1::RegisterWorkerRequest& r
   return reply;
 }
 
+v1::ShareStatisticsReply Coordinator::ShareStatistics(const v1::ShareStatisticsRequest& request, absl::Time now) {
+  Advance(now);
+  const std::string who = absl::StrCat("the worker on host ", request.host());
+  v1::ShareStatisticsReply reply;
+  if (ended()) {
+    reply.set_mismatch(TooLateText(who));
+  } else if (request.protocol() != kProtocolVersion || request.job_fingerprint() != options_.job_fingerprint) {
+    reply.set_mismatch(
+        absl::StrFormat("%s speaks protocol version %d and has a job of fingerprint %016x; expected %d, %016x", who,
+                        request.protocol(), request.job_fingerprint(), kProtocolVersion, options_.job_fingerprint));
+  } else {
+    reply = statistics_.Share(request, now_);
+  }
+  if (!reply.mismatch().empty()) log_.Warning(absl::StrCat("refused: ", reply.mismatch()));
+  if (const std::string warning = statistics_.TakeWarning(); !warning.empty()) log_.Warning(warning);
+  return reply;
+}
+
 void Coordinator::LearnLength() {
   if (clocks_per_epoch_ != 0) return;
+  if (const std::string constant = ConstantColumnsText(admission_.features()); !constant.empty()) {
+    log_.Warning(constant);
+  }
   clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.train_rows());
   if (options_.job.length_case() == v1::JobSpec::kEpochs) clocks_ = ClocksOf(options_.job, clocks_per_epoch_);
   metrics_.SetEpochs(clocks_per_epoch_, admission_.train_rows());

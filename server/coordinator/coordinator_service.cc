@@ -30,6 +30,11 @@ class CoordinatorHost::Service final : public v1::CoordinatorService::Service {
     *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.RegisterWorker(*request, now); });
     return grpc::Status::OK;
   }
+  grpc::Status ShareStatistics(grpc::ServerContext*, const v1::ShareStatisticsRequest* request,
+                               v1::ShareStatisticsReply* reply) override {
+    *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.ShareStatistics(*request, now); });
+    return grpc::Status::OK;
+  }
   grpc::Status Heartbeat(grpc::ServerContext*, const v1::HeartbeatRequest* request,
                          v1::HeartbeatReply* reply) override {
     *reply = host_->With([&](Coordinator& c, absl::Time now) { return c.Heartbeat(*request, now); });

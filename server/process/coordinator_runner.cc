@@ -113,6 +113,7 @@ void CoordinatorRunner::Save() {
     request.envelope.run = RunId(coordinator.GetJob().run());
     request.envelope.generation = coordinator.generation();
     request.tensors = coordinator.specs();
+    request.features = coordinator.features();
     if (coordinator.map().has_value()) {
       request.map = *coordinator.map();
       request.envelope.map_epoch = request.map.epoch;

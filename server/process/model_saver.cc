@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/status_macros.h"
+#include "common/features/fitted_features.h"
 #include "common/job/job.h"
 #include "common/job/loss_spec.h"
 #include "common/job/model_spec.h"
@@ -192,6 +193,7 @@ absl::StatusOr<SavedModelInfo> SaveModel(const SaveModelRequest& request) {
   const v1::ModelSpec& model = request.job.model();
   if (LabelOf(LossOf(model)) == LossLabel::kClass) description.classes = ClassesOf(model);
   description.clock = request.clock;
+  if (request.job.data().has_features()) description.fitted = FeaturesToJson(request.features);
   if (!request.tensors.empty() && !request.tensors[0].sparse) {
     description.features = FeaturesOf(model, request.tensors[0].shape[0]);
   }

@@ -9,6 +9,7 @@
 #include "common/tensor/partition_map.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/frame.h"
+#include "descent/v1/features.pb.h"
 #include "descent/v1/job.pb.h"
 
 namespace descent {
@@ -17,6 +18,7 @@ struct SaveModelRequest {
   Envelope envelope;
   v1::JobSpec job;
   std::vector<TensorSpec> tensors;
+  v1::FittedFeatures features;
   PartitionMap map;
   std::vector<std::string> addresses;  // of server i
   std::string directory;               // appears whole or not at all

@@ -82,7 +82,7 @@ class BadInputTest(ClusterTest):
         self.csv("a,b,y\n1,2,0\n1,2\n", "x.csv:3: 2 columns, but the header of x.csv has 3")
         self.csv("a,b,y\n1,2,0\n1,2,0,4\n", "x.csv:3: 4 columns, but the header of x.csv has 3")
         self.csv('a,b,y\n1,"2,0\n', "x.csv:2: the quotes of field 2 never end")
-        self.csv("a,b,y\n1,red,0\n", "x.csv:2: column 'b': 'red' is not a finite number; columns of text are not encoded")
+        self.csv("a,b,y\n1,red,0\n", "x.csv:2: column 'b': 'red' is not a finite number; a column of text is for features { one_hot")
         self.csv("a,b,y\n1,,0\n", "x.csv:2: column 'b' is empty, expected a number")
         self.csv("a,b,z\n1,2,0\n", "csv.label: x.csv has no column 'y'; its header is a, b, z")
         self.csv("a,b,y\n1,2,7\n", "x.csv:2: column 'y': label 7: expected -1 or +1, or 0 or 1")

@@ -1,11 +1,13 @@
-// CSV whose columns are numbers: one is the label, one may be the weight, some are left out, the rest are the features
-// in their order.
+// CSV: one column is the label, one may be the weight, some are left out, the rest are the features in their order, as
+// numbers or as what csv_cells.h makes of text.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
 #include "descent/v1/job.pb.h"
+#include "worker/data/csv_cells.h"
 #include "worker/data/csv_record.h"
 #include "worker/data/label_rule.h"
 #include "worker/data/number.h"
@@ -31,7 +34,13 @@ class CsvParser {
       : spec_(spec),
         labels_(options.labels, options.classes),
         label_map_(spec.label_map().begin(), spec.label_map().end()),
+        text_(options.csv),
         cutter_(cutter) {}
+
+  // After the last file.
+  void End() {
+    for (CsvCells& cells : cells_) cutter_->columns()->push_back(cells.Take());
+  }
 
   absl::Status Read(const SourceFile& file, DataFileInfo* info) {
     file_ = file.name;
@@ -138,7 +147,28 @@ class CsvParser {
       if (!skip[c]) features_.push_back(c);
     }
     if (features_.empty()) return absl::InvalidArgumentError(absl::StrCat(file_, ": no column is left for features"));
+    DESCENT_RETURN_IF_ERROR(FindKinds());
     cutter_->Begin({ShardKind::kDense, features_.size(), 1, weighted_});
+    return absl::OkStatus();
+  }
+
+  absl::Status FindKinds() {
+    using Kind = DataColumn::Kind;
+    std::vector<Kind> kind(columns_, Kind::kNumber);
+    for (const auto& [field, names, as] : {std::tuple("features.one_hot", &text_.categories, Kind::kCategory),
+                                           std::tuple("features.hashed", &text_.hashed, Kind::kHashed)}) {
+      for (const std::string& name : *names) {
+        size_t column;
+        DESCENT_RETURN_IF_ERROR(Find(field, name, &column));
+        if (!std::binary_search(features_.begin(), features_.end(), column)) {
+          return absl::InvalidArgumentError(absl::StrCat(field, ": ", ColumnName(column), " is no feature"));
+        }
+        kind[column] = as;
+      }
+    }
+    for (const size_t column : features_) {
+      cells_.emplace_back(&text_, kind[column], spec_.header() ? names_[column] : absl::StrCat(column));
+    }
     return absl::OkStatus();
   }
 
@@ -159,8 +189,9 @@ class CsvParser {
     if (ParseNumber(text.data(), text.data() + text.size(), number)) return absl::OkStatus();
     const std::string what = absl::StrCat(ColumnName(column), ": ", Quoted(text), " is not a finite number");
     if (column == label_) return Error(absl::StrCat(what, "; names of classes need csv.label_map"));
-    return Error(absl::StrCat(what, "; columns of text are not encoded: leave it out with ignore: \"",
-                              spec_.header() ? names_[column] : absl::StrCat(column), "\""));
+    const std::string name = spec_.header() ? names_[column] : absl::StrCat(column);
+    return Error(absl::StrCat(what, "; a column of text is for features { one_hot: \"", name,
+                              "\" }, or is left out with ignore: \"", name, "\""));
   }
 
   absl::Status Label(absl::string_view field, float* label) {
@@ -194,7 +225,17 @@ class CsvParser {
     float label = 0;
     DESCENT_RETURN_IF_ERROR(Label(fields[label_], &label));
     float* to = cutter_->builder().AddDense();
-    for (const size_t column : features_) DESCENT_RETURN_IF_ERROR(Cell(fields[column], column, to++));
+    for (size_t f = 0; f < features_.size(); ++f, ++to) {
+      const size_t column = features_[f];
+      if (cells_[f].Missing(Trimmed(fields[column]))) {
+        *to = std::numeric_limits<float>::quiet_NaN();
+      } else if (cells_[f].number()) {
+        DESCENT_RETURN_IF_ERROR(Cell(fields[column], column, to));
+      } else if (!cells_[f].Code(Trimmed(fields[column]), to)) {
+        return Error(absl::StrCat(ColumnName(column), ": more than ", text_.most_categories,
+                                  " categories (features.max_categories); a column with many is for features.hashed"));
+      }
+    }
     float weight = 1;
     if (weighted_) {
       DESCENT_RETURN_IF_ERROR(Cell(fields[weight_], weight_, &weight));
@@ -208,6 +249,7 @@ class CsvParser {
   const v1::Csv& spec_;
   LabelRule labels_;
   const std::map<std::string, int32_t> label_map_;
+  const CsvColumns text_;
   ShardCutter* const cutter_;
 
   std::string file_;
@@ -219,6 +261,7 @@ class CsvParser {
   bool weighted_ = false;
   size_t weight_ = 0;
   std::vector<size_t> features_;
+  std::vector<CsvCells> cells_;  // of the features
 };
 
 }  // namespace
@@ -227,6 +270,7 @@ absl::Status ReadCsv(const v1::Csv& spec, absl::Span<const SourceFile> files, co
                      ShardCutter* cutter, std::vector<DataFileInfo>* infos) {
   CsvParser parser(spec, options, cutter);
   for (const SourceFile& file : files) DESCENT_RETURN_IF_ERROR(parser.Read(file, &infos->emplace_back()));
+  parser.End();
   return absl::OkStatus();
 }
 

@@ -63,6 +63,7 @@ class DatasetImpl final : public Dataset {
   uint64_t features() const override { return options_.keys ? 0 : manifest_.shape.features; }
   bool sparse() const override { return manifest_.shape.kind == ShardKind::kSparse; }
   absl::Span<const DataFileInfo> files() const override { return manifest_.files; }
+  absl::Span<const DataColumn> columns() const override { return manifest_.columns; }
   uint32_t shards() const override { return static_cast<uint32_t>(begin_.size() - 1); }
   uint64_t shard_begin(uint32_t shard) const override { return begin_[shard]; }
 
@@ -157,6 +158,7 @@ class DatasetImpl final : public Dataset {
     ShardCutter cutter(cache_ != nullptr ? cache_->id() : 0, options_.shard_rows, emit);
     DESCENT_RETURN_IF_ERROR(ParseSource(spec_, sources_, options_, &cutter, &manifest_.files));
     manifest_.shape = cutter.shape();
+    manifest_.columns = std::move(*cutter.columns());
     for (size_t i = 0; i < prints_.size(); ++i) {
       if (prints_[i] != FileFingerprint{manifest_.files[i].bytes, manifest_.files[i].crc32c}) {
         return absl::DataLossError(absl::StrCat(sources_[i].name, ": the file changed while it was read"));

@@ -30,6 +30,24 @@ enum class LabelKind {
   kCount,   // a finite number from 0
 };
 
+// How CSV columns are read that are not all numbers; columns as in csv.label.
+struct CsvColumns {
+  std::vector<std::string> categories;  // stored as the number of the category, in the order of their appearance
+  uint32_t most_categories = 1000;      // of one column
+  std::vector<std::string> hashed;      // stored as +-(1 + bucket), from a hash of column and text
+  uint32_t buckets = 0;
+  bool missing = false;              // a field may have no value, which is stored as NaN: the empty field, and
+  std::vector<std::string> markers;  // these
+};
+
+// A feature's column in CSV data.
+struct DataColumn {
+  enum class Kind { kNumber, kCategory, kHashed };
+  std::string name;  // from the header; without one, the column's number
+  Kind kind = Kind::kNumber;
+  std::vector<std::string> categories;  // of kCategory
+};
+
 struct DatasetOptions {
   std::string root;  // what relative paths start at
   std::string cache_dir;
@@ -40,6 +58,7 @@ struct DatasetOptions {
   uint32_t classes = 0;  // with kClass
   bool keys = false;     // batches carry keys (sparse table)
   Geometry geometry;     // for their order
+  CsvColumns csv;
 };
 
 struct DataFileInfo {
@@ -61,6 +80,7 @@ class Dataset {
   virtual uint64_t features() const = 0;  // columns of dense input, or the job's `features`; 0 with keys
   virtual bool sparse() const = 0;
   virtual absl::Span<const DataFileInfo> files() const = 0;
+  virtual absl::Span<const DataColumn> columns() const { return {}; }  // of CSV: one for each feature; else none
   virtual uint32_t shards() const = 0;
   virtual uint64_t shard_begin(uint32_t shard) const = 0;  // first row; shard_begin(shards()) is rows()
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -25,18 +26,44 @@ namespace descent {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Minutes(2);
-constexpr absl::string_view kHead = "descent data set 1";
+constexpr absl::string_view kHead = "descent data set 2";
 constexpr absl::string_view kBuilding = ".building";
+
+// Any text as one word.
+std::string Word(absl::string_view text) { return absl::StrCat("x", absl::BytesToHexString(text)); }
+bool ReadWord(absl::string_view word, std::string* text) {
+  if (!absl::ConsumePrefix(&word, "x") || word.size() % 2 != 0) return false;
+  *text = absl::HexStringToBytes(word);
+  return true;
+}
+
+bool ReadColumn(absl::string_view line, DataColumn* column) {
+  const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+  uint32_t kind = 0;
+  if (words.size() < 2 || !absl::SimpleAtoi(words[0], &kind) || kind > 2 || !ReadWord(words[1], &column->name)) {
+    return false;
+  }
+  column->kind = static_cast<DataColumn::Kind>(kind);
+  for (size_t i = 2; i < words.size(); ++i) {
+    if (!ReadWord(words[i], &column->categories.emplace_back())) return false;
+  }
+  return true;
+}
 
 std::string ManifestText(const DatasetManifest& manifest, absl::string_view description) {
   std::string text = absl::StrCat(kHead, "\n", static_cast<uint32_t>(manifest.shape.kind), " ", manifest.shape.features,
                                   " ", std::bit_cast<uint32_t>(manifest.shape.scale), " ", manifest.files.size(), " ",
-                                  manifest.shards.size(), "\n");
+                                  manifest.shards.size(), " ", manifest.columns.size(), "\n");
   for (const DataFileInfo& file : manifest.files) {
     absl::StrAppend(&text, file.bytes, " ", file.rows, " ", file.crc32c, "\n");
   }
   for (const DatasetManifest::Shard& shard : manifest.shards) {
     absl::StrAppend(&text, shard.rows, " ", shard.bytes, " ", shard.crc32c, "\n");
+  }
+  for (const DataColumn& column : manifest.columns) {
+    absl::StrAppend(&text, static_cast<int>(column.kind), " ", Word(column.name));
+    for (const std::string& category : column.categories) absl::StrAppend(&text, " ", Word(category));
+    absl::StrAppend(&text, "\n");
   }
   absl::StrAppend(&text, description, "\n");
   absl::StrAppend(&text, absl::Hex(Crc32c(text), absl::kZeroPad8), "\n");
@@ -56,16 +83,21 @@ absl::StatusOr<DatasetManifest> ParseManifest(absl::string_view text, absl::stri
   if (!absl::ConsumeSuffix(&text, absl::StrCat("\n", description, "\n"))) return bad;
   const std::vector<absl::string_view> lines = absl::StrSplit(text, '\n');
   std::vector<std::vector<uint64_t>> numbers;
+  DatasetManifest manifest;
   for (size_t i = 1; i < lines.size(); ++i) {
+    // The first line says how many lines there are of each kind.
+    if (i > 1 && numbers[0].size() == 6 && i > 1 + numbers[0][3] + numbers[0][4]) {
+      if (!ReadColumn(lines[i], &manifest.columns.emplace_back())) return bad;
+      continue;
+    }
     std::vector<uint64_t>& line = numbers.emplace_back();
     for (const absl::string_view word : absl::StrSplit(lines[i], ' ')) {
       if (!absl::SimpleAtoi(word, &line.emplace_back())) return bad;
     }
   }
-  if (lines[0] != kHead || numbers.empty() || numbers[0].size() != 5) return bad;
+  if (lines[0] != kHead || numbers.empty() || numbers[0].size() != 6) return bad;
   const uint64_t files = numbers[0][3];
-  if (numbers.size() != 1 + files + numbers[0][4]) return bad;
-  DatasetManifest manifest;
+  if (numbers.size() != 1 + files + numbers[0][4] || manifest.columns.size() != numbers[0][5]) return bad;
   manifest.shape.kind = static_cast<ShardKind>(numbers[0][0]);
   manifest.shape.features = numbers[0][1];
   manifest.shape.scale = std::bit_cast<float>(static_cast<uint32_t>(numbers[0][2]));

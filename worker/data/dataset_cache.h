@@ -31,6 +31,7 @@ struct DatasetManifest {
   ShardShape shape;
   std::vector<DataFileInfo> files;  // without names, which may differ between jobs
   std::vector<Shard> shards;
+  std::vector<DataColumn> columns;  // of CSV
 };
 
 class DatasetCache {

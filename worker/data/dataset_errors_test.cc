@@ -132,11 +132,11 @@ TEST_F(DatasetErrorsTest, CsvCells) {
   EXPECT_EQ(Csv("a,b,y\n1,,3\n"), "INVALID_ARGUMENT: a.csv:2: column 'b' is empty, expected a number");
   EXPECT_EQ(Csv("a,b,y\n1,2,\n"), "INVALID_ARGUMENT: a.csv:2: column 'y' is empty, expected a number");
   EXPECT_EQ(Csv("a,cut,y\n1,Ideal,3\n"),
-            "INVALID_ARGUMENT: a.csv:2: column 'cut': 'Ideal' is not a finite number; columns of text are not encoded: "
-            "leave it out with ignore: \"cut\"");
+            "INVALID_ARGUMENT: a.csv:2: column 'cut': 'Ideal' is not a finite number; a column of text is for "
+            "features { one_hot: \"cut\" }, or is left out with ignore: \"cut\"");
   EXPECT_EQ(Csv("1,Ideal,3\n", ""),
-            "INVALID_ARGUMENT: a.csv:1: column 1: 'Ideal' is not a finite number; columns of text are not encoded: "
-            "leave it out with ignore: \"1\"");
+            "INVALID_ARGUMENT: a.csv:1: column 1: 'Ideal' is not a finite number; a column of text is for "
+            "features { one_hot: \"1\" }, or is left out with ignore: \"1\"");
   EXPECT_EQ(Csv("a,y\n1,dog\n"),
             "INVALID_ARGUMENT: a.csv:2: column 'y': 'dog' is not a finite number; names of classes need csv.label_map");
   EXPECT_EQ(Csv("a,y\n\"1\n\n2\",1\n3,x\n", "header: true ignore: 'a' label: 'a'"),

@@ -9,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "worker/data/dataset.h"
 #include "worker/data/shard.h"
 
 namespace descent {
@@ -41,6 +43,7 @@ class ShardCutter {
   }
   absl::Status End() { return builder_.has_value() && builder_->rows() > 0 ? Flush() : absl::OkStatus(); }
 
+  std::vector<DataColumn>* columns() { return &columns_; }  // of CSV, for the parser to tell
   uint64_t rows() const { return rows_; }
   const ShardShape& shape() const { return shape_; }
 
@@ -59,6 +62,7 @@ class ShardCutter {
   const Emit emit_;
   ShardShape shape_;
   std::optional<ShardBuilder> builder_;
+  std::vector<DataColumn> columns_;
   uint32_t index_ = 0;
   uint64_t rows_ = 0;
 };

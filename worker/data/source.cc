@@ -107,6 +107,16 @@ std::string DescribeParse(const v1::Dataset& spec, const DatasetOptions& options
                       " delimiter=", csv.delimiter(), " log=", csv.log_label());
       if (!csv.weight().empty()) absl::StrAppend(&text, " weight=", csv.weight().size(), ":", csv.weight());
       for (const std::string& name : csv.ignore()) absl::StrAppend(&text, " ignore=", name.size(), ":", name);
+      for (const std::string& name : options.csv.categories) {
+        absl::StrAppend(&text, " categories=", name.size(), ":", name, "/", options.csv.most_categories);
+      }
+      for (const std::string& name : options.csv.hashed) {
+        absl::StrAppend(&text, " hashed=", name.size(), ":", name, "/", options.csv.buckets);
+      }
+      if (options.csv.missing) absl::StrAppend(&text, " missing");
+      for (const std::string& marker : options.csv.markers) {
+        absl::StrAppend(&text, " marker=", marker.size(), ":", marker);
+      }
       const std::map<std::string, int32_t> sorted(csv.label_map().begin(), csv.label_map().end());
       for (const auto& [name, label] : sorted) absl::StrAppend(&text, " map=", name.size(), ":", name, "=", label);
       break;

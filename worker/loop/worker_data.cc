@@ -11,6 +11,9 @@
 #include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
 #include "worker/data/prefetcher.h"
+#include "worker/features/feature_columns.h"
+#include "worker/features/label_pass.h"
+#include "worker/features/transformed_dataset.h"
 #include "worker/metrics/metric_observer.h"
 
 namespace descent {
@@ -60,6 +63,40 @@ absl::StatusOr<std::vector<double>> BalancedWeights(const Dataset& data, uint32_
   return weights;
 }
 
+// Fits the job's features to the training data, and has all data transformed as they are read.
+absl::Status ApplyFeatures(const v1::DataSpec& spec, const StatisticsExchange& exchange, WorkerData* data) {
+  DESCENT_ASSIGN_OR_RETURN(const FeatureColumns columns,
+                           FeatureColumns::Create(spec.features(), spec.train(), *data->train));
+  DESCENT_ASSIGN_OR_RETURN(v1::FittedFeatures fitted, FitFeatures(spec.features(), *data->train, columns, exchange));
+  DESCENT_ASSIGN_OR_RETURN(data->train,
+                           TransformDataset(spec.features(), spec.train(), fitted, std::move(data->train)));
+  if (data->validation != nullptr) {
+    absl::StatusOr<std::unique_ptr<Dataset>> validation =
+        TransformDataset(spec.features(), spec.validation(), fitted, std::move(data->validation));
+    if (!validation.ok()) {
+      return absl::Status(validation.status().code(),
+                          absl::StrCat("the validation data: ", validation.status().message()));
+    }
+    data->validation = *std::move(validation);
+  }
+  data->features = std::make_unique<v1::FittedFeatures>(std::move(fitted));
+  return absl::OkStatus();
+}
+
+// Has the coordinator compare the labels of ranks' shares.
+absl::Status CompareShares(const ModelNeeds& needs, const BatchPlanOptions& options, const StatisticsExchange& exchange,
+                           const Dataset& data) {
+  const std::unique_ptr<BatchPlan> plan = BatchPlan::Create(options);
+  StatisticsPass pass;
+  pass.number = kLabelPass;
+  pass.units = options.ranks;
+  pass.labels = true;
+  pass.data = DataFingerprint(data);
+  const uint32_t classes = needs.labels == LabelKind::kBinary ? 2 : needs.classes;
+  pass.compute = [&](uint32_t rank) { return LabelStatistics(data, plan.get(), Rank(rank), classes); };
+  return exchange(pass).status();
+}
+
 }  // namespace
 
 std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted, const std::string& user_cache) {
@@ -79,12 +116,13 @@ void WorkerData::Describe(v1::RegisterWorkerRequest* request) const {
       out->set_crc32c(file.crc32c);
     }
   }
+  if (features != nullptr) *request->mutable_features() = *features;
   request->set_train_rows(train != nullptr ? train->rows() : 0);
   request->set_validation_rows(validation != nullptr ? validation->rows() : 0);
 }
 
 absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::string& root, const std::string& cache_dir,
-                                          const CustomModels& custom) {
+                                          const CustomModels& custom, const StatisticsExchange& exchange) {
   DESCENT_ASSIGN_OR_RETURN(const ModelNeeds needs, NeedsOf(job.model()));
   WorkerData out;
   ModelInput input;
@@ -107,6 +145,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   options.classes = needs.classes;
   options.keys = needs.keys;
   options.geometry = GeometryOf(job);
+  options.csv = CsvColumnsOf(job.data().features());
   DESCENT_ASSIGN_OR_RETURN(out.train, Dataset::Open(job.data().train(), options));
   if (job.data().has_validation()) {
     DESCENT_ASSIGN_OR_RETURN(out.validation, Dataset::Open(job.data().validation(), options));
@@ -114,6 +153,9 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
       return absl::InvalidArgumentError(absl::StrCat("the validation data have ", out.validation->features(),
                                                      " features, the training data ", out.train->features()));
     }
+  }
+  if (job.data().has_features()) {
+    DESCENT_RETURN_IF_ERROR(ApplyFeatures(job.data(), exchange ? exchange : StatisticsAlone, &out));
   }
   input.features = out.train->features();
   input.sparse = out.train->sparse();
@@ -139,6 +181,9 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   plan.window_shards = job.data().window_shards();
   plan.rotate = ConsistencyOf(job).backup_ranks > 0;
   for (uint32_t s = 0; s <= out.train->shards(); ++s) plan.shard_begin.push_back(out.train->shard_begin(s));
+  if (job.data().features().compare_shares() && exchange) {
+    DESCENT_RETURN_IF_ERROR(CompareShares(needs, plan, exchange, *out.train));
+  }
   std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
   out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches));
   return out;

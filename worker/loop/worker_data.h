@@ -9,16 +9,19 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "descent/v1/coordinator.pb.h"
+#include "descent/v1/features.pb.h"
 #include "descent/v1/job.pb.h"
 #include "worker/data/dataset.h"
+#include "worker/features/fit_features.h"
 #include "worker/loop/trainer.h"
 #include "worker/models/model_factory.h"
 
 namespace descent {
 
 struct WorkerData {
-  std::unique_ptr<Dataset> train;       // null: the model needs no data
-  std::unique_ptr<Dataset> validation;  // null: the job has none
+  std::unique_ptr<Dataset> train;                // null: the model needs no data
+  std::unique_ptr<Dataset> validation;           // null: the job has none
+  std::unique_ptr<v1::FittedFeatures> features;  // null: the job asks for nothing of its features
   std::unique_ptr<Model<float>> model;
   std::unique_ptr<BatchSource> batches;
 
@@ -32,8 +35,10 @@ std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted, const 
 
 // `root`: where this host has the data, in the place of the job's data.root; empty: as the job says.
 // Errors as Dataset::Open and MakeModel.
+// `exchange`: how statistics of the training data are got where the job's features need them; null: computed here, and
+// ranks' shares are not compared.
 absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::string& root, const std::string& cache_dir,
-                                          const CustomModels& custom);
+                                          const CustomModels& custom, const StatisticsExchange& exchange = nullptr);
 
 }  // namespace descent
 

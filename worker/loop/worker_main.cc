@@ -25,6 +25,7 @@
 #include "common/numerics/fingerprint.h"
 #include "common/random/philox.h"
 #include "worker/loop/control_link.h"
+#include "worker/loop/statistics_exchange.h"
 #include "worker/loop/trainer.h"
 #include "worker/loop/worker_data.h"
 
@@ -115,6 +116,20 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   return options;
 }
 
+// How this worker and the others agree on statistics of the training data.
+StatisticsExchange ExchangeOf(ControlClient* control, const v1::GetJobReply& job) {
+  StatisticsCalls calls;
+  calls.share = [control](const v1::ShareStatisticsRequest& request) { return control->ShareStatistics(request); };
+  calls.pause = [](absl::Duration pause) { absl::SleepFor(pause); };
+  v1::ShareStatisticsRequest self;
+  self.set_protocol(kProtocolVersion);
+  self.set_job_fingerprint(JobFingerprint(job.job()));
+  self.set_host(HostName());
+  self.set_pid(static_cast<uint64_t>(getpid()));
+  return StatisticsWithOthers(std::move(calls), std::move(self),
+                              absl::Seconds(job.job().cluster().start_timeout_seconds()));
+}
+
 // The client of the servers of one generation.
 absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run, const v1::HeartbeatReply& news,
                                        const WorkerData& data) {
@@ -191,8 +206,8 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   const RealTimeSource time;
   DESCENT_ASSIGN_OR_RETURN(const v1::GetJobReply reply, control->WaitForJob(absl::Seconds(flags.wait_seconds)));
   const v1::JobSpec& job = reply.job();
-  absl::StatusOr<WorkerData> opened =
-      OpenWorkerData(job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom);
+  absl::StatusOr<WorkerData> opened = OpenWorkerData(
+      job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom, ExchangeOf(control, reply));
   if (!opened.ok()) {
     ReportOwnFailure(control, 0, opened.status());
     return opened.status();
