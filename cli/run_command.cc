@@ -119,8 +119,11 @@ absl::StatusOr<std::string> RunDirectoryToResume(const std::string& given, JobAr
                      a == ours.end() ? "" : absl::StripAsciiWhitespace(*a), "'"));
   }
   DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
-  // What does not decide what is trained may be said anew: where data and checkpoints are, limits, timeouts.
-  DESCENT_RETURN_IF_ERROR(WriteFileAtomically(file, JobText(now)));
+  if (now.checkpoint().path() != before.checkpoint().path()) {
+    return absl::FailedPreconditionError(absl::StrCat("checkpoint.path: '", now.checkpoint().path(),
+                                                      "', but the run's ", "checkpoints are in '",
+                                                      before.checkpoint().path(), "'"));
+  }
   // A run without a summary has not ended: that is what its coordinator goes by. Of the one before, the model stays
   // until there is another.
   if (summary.ok()) fs::rename(path / "summary.json", path / "summary.before.json", error);
@@ -147,6 +150,12 @@ int Run(RunArguments arguments) {
   }
   const auto run_dir = arguments.resume ? resumed : MakeRunDirectory(arguments.run_dir, *job);
   if (!run_dir.ok()) return Complain(run_dir.status(), 2);
+
+  // What does not decide what is trained may be said anew: where the data are, limits, timeouts.
+  if (arguments.resume) {
+    const absl::Status said = WriteFileAtomically((fs::path(*run_dir) / "job.textproto").string(), JobText(*job));
+    if (!said.ok()) return Complain(said, 1);
+  }
 
   SupervisorOptions options;
   options.server_binary = *server;

@@ -146,7 +146,7 @@ absl::StatusOr<Beginning> Begin(const Flags& flags) {
 }
 
 // The run is over and its summary written: tells whoever has not heard, for as long as it takes them to ask again, and
-// ends as the run did; only a stop is well by now, since somebody asked for it and its model is saved.
+// ends as the run did; a stop is well by now, since somebody asked for it and its model is saved.
 int TellEnd(const Flags& flags, const Beginning& run, const Logger& log, const RealTimeSource& time) {
   CoordinatorOptions options;
   options.job = run.job;

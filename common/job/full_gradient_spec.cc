@@ -43,6 +43,11 @@ uint32_t FullGradientSlots(const v1::Optimizer& optimizer) {
   return optimizer.has_lbfgs() ? 2 + 2 * optimizer.lbfgs().history() : 4;
 }
 
+uint64_t MostRoundsAtOnePoint(const v1::Optimizer& optimizer) {
+  constexpr uint64_t kSizes = 20;  // of one step that are tried (server/store/slope_search.h)
+  return optimizer.has_lbfgs() ? 2 * kSizes + 2 : kSizes + 2 + optimizer.newton_cg().max_products();
+}
+
 bool EvaluatesAverages(const v1::JobSpec& job) { return job.has_averaging() || TakesFullGradient(job.optimizer()); }
 
 void ResolveFullGradientRule(v1::Optimizer* optimizer) {
@@ -82,6 +87,9 @@ void CheckFullGradient(const v1::JobSpec& job, JobErrors* errors) {
   const v1::Optimizer& optimizer = job.optimizer();
   if (!TakesFullGradient(optimizer)) return;
   const std::string rule = optimizer.has_lbfgs() ? "lbfgs" : "newton_cg";
+  if (job.record_order()) {
+    errors->Error("record_order", rule, " makes the same steps again by itself: run the job once more");
+  }
   const auto refuse = [&](const char* path, const auto&... why) { errors->Error(path, why...); };
   if (job.batch_size() != kWholeShare) {
     refuse("batch_size", job.batch_size(), ", but ", rule, " takes the gradient of all data: leave it out");

@@ -18,6 +18,9 @@ bool TakesFullGradient(const v1::Optimizer& optimizer);
 // Vectors of optimizer state.
 uint32_t FullGradientSlots(const v1::Optimizer& optimizer);
 
+// Rounds in a row after which what is evaluated has moved, or never will again.
+uint64_t MostRoundsAtOnePoint(const v1::Optimizer& optimizer);
+
 // Whether what is evaluated and saved stands beside the parameters that gradients are taken at: averages, or the best
 // point of such a method.
 bool EvaluatesAverages(const v1::JobSpec& job);

@@ -6,13 +6,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/stopping_spec.h"
 
 namespace descent {
 namespace {
 
-enum Rule { kLossChange, kParameterChange, kGradientNorm, kRules };
+// The last is no rule: the clock of the last evaluation that differed from the one before, of a full-gradient method.
+enum Rule { kLossChange, kParameterChange, kGradientNorm, kMoved, kRules };
 
 std::optional<double> ValueOf(const MetricRecord& record, absl::string_view name) {
   if (name == "loss") return record.loss;
@@ -46,7 +48,8 @@ Steering::Steering(const v1::JobSpec& job)
       apply_push_(ConsistencyOf(job).apply_push),
       enabled_(StopsByEvaluations(job.stopping()) || job.has_reduce_on_plateau()),
       early_(EarlyPatience(job)),
-      plateau_(PlateauPatience(job)) {
+      plateau_(PlateauPatience(job)),
+      most_at_one_point_(TakesFullGradient(job.optimizer()) ? MostRoundsAtOnePoint(job.optimizer()) : 0) {
   Begin({});
 }
 
@@ -91,6 +94,7 @@ std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known) {
 
 void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<MetricRecord>* out) {
   state_.set_clock(record.clock);
+  if (most_at_one_point_ > 0 && !Moves(record) && !at_end) return;
   std::string settled = at_end ? "" : Settled(record);
   const v1::EarlyStopping& early = job_.stopping().early();
   bool over = false;
@@ -120,6 +124,17 @@ void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<Metric
     return;
   }
   if (job_.has_reduce_on_plateau()) Reduce(record, out);
+}
+
+// Between two steps of a full-gradient method the same point is evaluated again and again, which says nothing; unless
+// it has been for so long that no step is to come.
+bool Steering::Moves(const MetricRecord& record) {
+  const double value = record.objective.value_or(record.loss);
+  uint32_t* const moved = state_.mutable_below()->Mutable(kMoved);
+  if (state_.has_loss() && state_.loss() == value) return record.clock - *moved > most_at_one_point_;
+  *moved = static_cast<uint32_t>(record.clock);
+  if (!job_.stopping().has_loss_change()) state_.set_loss(value);
+  return true;
 }
 
 bool Steering::Small(int rule, double value, double bound) {

@@ -77,6 +77,7 @@ class Steering {
   std::string Settled(const MetricRecord& record);
   std::string Reached(const MetricRecord& record) const;
   void Reduce(const MetricRecord& record, std::vector<MetricRecord>* out);
+  bool Moves(const MetricRecord& record);
   bool Small(int rule, double value, double bound);
 
   static constexpr size_t kMostKept = 256;  // states and norms of evaluations that cuts may still ask for
@@ -84,6 +85,7 @@ class Steering {
   const v1::JobSpec job_;
   const bool apply_push_, enabled_;
   const Patience early_, plateau_;
+  const uint64_t most_at_one_point_;  // rounds; 0: not of a full-gradient method
   v1::SteeringState state_;
   std::map<uint64_t, v1::SteeringState> states_;  // by the clock of their last evaluation
   std::map<uint64_t, v1::ScalarSquares> norms_;

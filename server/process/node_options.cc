@@ -43,6 +43,11 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
                                             std::shared_ptr<const SharedRateChanges> changes) {
   const Consistency consistency = ConsistencyOf(job);
   StoreOptions store;
+  if (TakesFullGradient(job.optimizer()) && clocks_per_epoch > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("optimizer: a round has the gradient of all data, but a rank's share has more than ", kWholeShare,
+                     " rows: set ranks to at least ", uint64_t{job.ranks()} * clocks_per_epoch));
+  }
   store.geometry = GeometryOf(job);
   store.seed = job.seed();
   store.ranks = job.ranks();

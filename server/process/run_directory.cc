@@ -71,13 +71,19 @@ absl::StatusOr<RunDirectory::Resumed> RunDirectory::Resume(const std::string& pa
     DESCENT_ASSIGN_OR_RETURN(const std::string text, ReadFile(summary));
     const Json json = Json::parse(text, nullptr, false);
     Resumed::End end;
-    if (!json.is_object() || !v1::Phase_Parse(json.value("result", ""), &end.phase) || end.phase < v1::FINISHED) {
+    const auto text_of = [&json](const char* field) {
+      return json.is_object() && json.contains(field) && json[field].is_string() ? json[field].get<std::string>() : "";
+    };
+    if (!v1::Phase_Parse(text_of("result"), &end.phase) || end.phase < v1::FINISHED) {
       return absl::DataLossError(
           absl::StrCat(summary, ": expected a run's summary, whose result is FINISHED, STOPPED or ", "FAILED"));
     }
-    end.cause = json.value("first_cause", "the run failed");
-    out.end = std::move(end);
-    return out;
+    end.cause = text_of("first_cause");
+    // One that was stopped before there was a model to save goes on.
+    if (end.phase != v1::STOPPED || IdentifyFile(JoinPath(path, "model/model.json")).ok()) {
+      out.end = std::move(end);
+      return out;
+    }
   }
   out.directory.reset(new RunDirectory(path));
   return out;

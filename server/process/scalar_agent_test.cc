@@ -44,6 +44,7 @@ class ScriptedControl final : public ControlClient {
   absl::StatusOr<v1::RegisterReply> RegisterWorker(v1::RegisterWorkerRequest) override { return No(); }
   void ForgetRegistration() override {}
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(const v1::HeartbeatRequest&) override { return No(); }
+  absl::StatusOr<v1::ShareStatisticsReply> ShareStatistics(const v1::ShareStatisticsRequest&) override { return No(); }
   absl::Status Leave(uint64_t, const std::string&) override { return No(); }
   absl::StatusOr<v1::StatusReply> Status() override { return No(); }
   absl::Status Stop(int, bool) override { return No(); }

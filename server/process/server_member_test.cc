@@ -61,6 +61,9 @@ class ScriptedControl final : public ControlClient {
     return absl::OkStatus();
   }
   absl::StatusOr<v1::ScalarTotals> AgreeScalars(const v1::ScalarPartials&) override { return v1::ScalarTotals(); }
+  absl::StatusOr<v1::ShareStatisticsReply> ShareStatistics(const v1::ShareStatisticsRequest&) override {
+    return absl::UnimplementedError("not in this test");
+  }
   void Cancel() override {}
 
   std::vector<v1::RegisterServerRequest> registrations;

@@ -92,7 +92,7 @@ class Store final : public BlockStore {
         dense_bytes_ += dense_[t][b]->elements() * sizeof(float);
       }
     }
-    return absl::OkStatus();
+    return CheckProducts(options);
   }
 
   absl::Status Hold(BlockId id, Rank first, uint32_t span, const Payload& values) override {
@@ -270,6 +270,16 @@ class Store final : public BlockStore {
         absl::StrCat("tensor '", spec.name, "': optimizer.proximal.group_lasso needs each row of ", context->group,
                      " parameters in one block, but block_elements is ", block, ": set it to a multiple, such as ",
                      std::max<uint64_t>(1, block / context->group) * context->group));
+  }
+  // They go to the coordinator in one message.
+  absl::Status CheckProducts(const StoreOptions& options) const {
+    constexpr uint64_t kMostBytes = uint64_t{7} << 19;  // 3.5 MiB
+    const uint64_t bytes = dense_ids_.size() * options.rule->products() * sizeof(double);
+    if (bytes <= kMostBytes) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("optimizer: ", dense_ids_.size(), " blocks of a server with ", options.rule->products(),
+                     " products each are more than goes into a message: set block_elements to at least ",
+                     options.geometry.block_elements * (bytes / kMostBytes + 1)));
   }
   static uint64_t KeepBytes(const StoreOptions& options) {
     const StoreBudget budget = PlanStore(options);

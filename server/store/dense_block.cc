@@ -159,7 +159,7 @@ absl::Status DenseBlock::Commit(double total_weight, double* square) {
   DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
   DESCENT_ASSIGN_OR_RETURN(Value * value, Total(total_weight));
   if (value == nullptr) {
-    DESCENT_RETURN_IF_ERROR(Reserve());
+    if (context_->method == nullptr) DESCENT_RETURN_IF_ERROR(Reserve());
     Publish(versions_.back());
   } else if (context_->method != nullptr) {
     if (value->sum == nullptr) {

@@ -3,8 +3,8 @@
 //
 // A round brings the gradient g of the objective at the newest version, the *trial* point. Every server adds up the
 // products of its blocks (Measure, in double); their totals, the same on all servers, decide what the trial was worth
-// (Decide); then each block makes its part of the next trial point (Step). The *base* is the best point so far, which
-// the last trial taken was: it is what is evaluated and saved, and BlockStore keeps it where averages are kept.
+// (Decide); then each block makes its part of the next trial point (Step). The *base* is the last trial that was taken,
+// or the first point: it is what is evaluated and saved, and BlockStore keeps it where averages are kept.
 //
 // So that any number of servers takes the same steps: products are summed within a block in an order fixed by the
 // elements' indices, over blocks in (tensor, block) order, and all decisions are functions of totals alone.

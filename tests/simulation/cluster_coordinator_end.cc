@@ -84,11 +84,15 @@ std::string ClusterCoordinator::WhatCutLacks() {
 
 // Reads one server after the other, where the coordinator says it is.
 void ClusterCoordinator::Save(uint32_t s) {
+  if (coordinator_ == nullptr) {
+    saving_ = false;
+    return;
+  }
   if (s == cluster_->schedule.servers) return Saved();
   const std::shared_ptr<ClusterSeat> at = cluster_->SeatAt(coordinator_->addresses()[s]);
   const auto tried = [this](const absl::Status& status) {
-    if (coordinator_->phase() != v1::SAVING) {
-      saving_ = false;  // a server is gone, and all go back to a cut
+    if (coordinator_ == nullptr || coordinator_->phase() != v1::SAVING) {
+      saving_ = false;  // a server is gone, and all go back to a cut; or it gave up for its disk
       return;
     }
     tried_to_save_ = true;

@@ -183,7 +183,7 @@ void ControlLink::Loop() {
           if (!reply->unknown_member()) {
             training_.erase(training_.begin(), training_.begin() + beat.training_size());
             evaluation_.erase(evaluation_.begin(), evaluation_.begin() + beat.evaluation_size());
-            urgent_ |= !evaluation_.empty();
+            urgent_ |= !evaluation_.empty() || !training_.empty();
           }
           TakeNews(*reply);
         }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
+#include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
@@ -32,7 +33,8 @@ SamplingKind SamplingOf(v1::Sampling sampling) {
 
 class PrefetchedSource final : public BatchSource {
  public:
-  PrefetchedSource(const Dataset* data, std::unique_ptr<BatchPlan> plan) : prefetcher_(data, std::move(plan)) {}
+  PrefetchedSource(const Dataset* data, std::unique_ptr<BatchPlan> plan, size_t depth)
+      : prefetcher_(data, std::move(plan), depth) {}
   void Request(Rank rank, Clock clock) override { prefetcher_.Request(rank, clock); }
   absl::StatusOr<std::shared_ptr<const Batch>> Get(Rank rank, Clock clock) override {
     return prefetcher_.Get(rank, clock);
@@ -185,7 +187,9 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
     DESCENT_RETURN_IF_ERROR(CompareShares(needs, plan, exchange, *out.train));
   }
   std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
-  out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches));
+  // Whole shares are large: one that is ready, beside the one in use.
+  const size_t depth = TakesFullGradient(job.optimizer()) ? 1 : 16;
+  out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches), depth);
   return out;
 }
 
