@@ -6,8 +6,7 @@ COLUMNS = (("pr_auc", "PR AUC"), ("roc_auc", "ROC AUC"), ("precision", "precisio
 
 def numbers(run):
     """Of the last evaluation."""
-    last = run.last
-    return {key: last.get(key, 0.0) for key, _ in COLUMNS}
+    return {key: run.last["metrics"][key] for key, _ in COLUMNS}
 
 
 def bars(methods, figure):
