@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--pictures", type=pathlib.Path, help="a folder for the plots as PNG, too")
     for flag in ("--redraw", "--data-only", "--small"):
         parser.add_argument(flag, action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     unknown = [name for name in arguments.names if name not in NAMES]
     if unknown:
         parser.error(f"no such experiment: {', '.join(unknown)}; there are {', '.join(NAMES)}")
