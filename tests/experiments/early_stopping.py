@@ -1,6 +1,4 @@
-import gzip
-
-from lab import IMAGES
+from lab import first_images
 
 TITLE = "Stopping before the net learns by heart"
 QUESTION = """
@@ -21,23 +19,10 @@ VARIED = """
 SOURCE = "Prechelt, 1998"
 
 
-def first(source, target, count):
-    """The first `count` items of an IDX file."""
-    with gzip.open(IMAGES / source) as file:
-        head = file.read(4)
-        dimensions = [int.from_bytes(file.read(4), "big") for _ in range(head[3])]
-        size = count
-        for dimension in dimensions[1:]:
-            size *= dimension
-        sizes = b"".join(d.to_bytes(4, "big") for d in [count, *dimensions[1:]])
-        target.write_bytes(head + sizes + file.read(size))
-
-
 def measure(lab):
     lab.fashion()
     for name, source, count in (("train", "train", lab.size(1000, 200)), ("test", "t10k", lab.size(2000, 200))):
-        first(f"{source}-images-idx3-ubyte.gz", lab.folder / f"{name}.images", count)
-        first(f"{source}-labels-idx1-ubyte.gz", lab.folder / f"{name}.labels", count)
+        first_images(source, lab.folder / name, count)
     epochs = f"epochs={lab.size(60, 4)}"
     whole = lab.run(JOB, epochs)
     early = lab.run(JOB, epochs, "stopping={ early { patience: 5 restore_best: true } }")

@@ -1,5 +1,7 @@
 """Runs jobs for the experiments and reads what they leave behind. Every wait has a deadline; nothing is left running."""
+import gzip
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -114,3 +116,14 @@ def write_csv(path, names, columns):
         out.write(",".join(names) + "\n")
         for row in zip(*columns):
             out.write(",".join(f"{value:.6g}" for value in row) + "\n")
+
+
+def first_images(source, target, count):
+    """The first of Fashion-MNIST's "train" or "t10k": `target`.images and `target`.labels."""
+    for kind, name in (("images-idx3", "images"), ("labels-idx1", "labels")):
+        with gzip.open(IMAGES / f"{source}-{kind}-ubyte.gz") as file:
+            head = file.read(4)
+            shape = [int.from_bytes(file.read(4), "big") for _ in range(head[3])]
+            shape[0] = count
+            data = file.read(math.prod(shape))
+        target.with_suffix(f".{name}").write_bytes(head + b"".join(n.to_bytes(4, "big") for n in shape) + data)

@@ -7,7 +7,7 @@ name: "ranks" seed: 1 ranks: 1 batch_size: 32 epochs: 4
 data { ... }                     # Fashion-MNIST
 model { mlp { hidden: 64 activation: RELU classes: 10 } }
 optimizer { sgd {} }
-learning_rate { constant: 0.05 warmup_epochs: 0.5 }
+learning_rate { constant: 0.005 warmup_epochs: 0.5 }
 evaluation { every_epochs: 0.5 }
 """
 VARIED = """
