@@ -21,9 +21,9 @@ class Elman final : public Model<T> {
                         .shape = {width, units},
                         .initializer = normal(1 / std::sqrt(static_cast<double>(width)))});
     tensors_.push_back({.name = "state_weights", .shape = {units, units}, .initializer = normal(gain / root)});
-    tensors_.push_back({.name = "bias", .shape = {units}, .decay = false});
+    tensors_.push_back({.name = "bias", .shape = {units}, .decay = false, .initializer = {}});
     tensors_.push_back({.name = "output_weights", .shape = {units}, .initializer = normal(1 / root)});
-    tensors_.push_back({.name = "output_bias", .shape = {1}, .decay = false});
+    tensors_.push_back({.name = "output_bias", .shape = {1}, .decay = false, .initializer = {}});
   }
 
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }

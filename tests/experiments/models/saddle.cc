@@ -8,7 +8,7 @@ class Saddle final : public Model<T> {
  public:
   explicit Saddle(double start) {
     tensors_.push_back({.name = "x", .shape = {1}, .initializer = {Initializer::Kind::kConstant, start}});
-    tensors_.push_back({.name = "y", .shape = {1}});
+    tensors_.push_back({.name = "y", .shape = {1}, .initializer = {}});
   }
 
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }
