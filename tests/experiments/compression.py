@@ -45,5 +45,5 @@ def draw(data, figure):
     axes = figure.subplots()
     for i, (encoding, one) in enumerate(data.items()):
         axes.plot([b / 1e6 for b in one["bytes"]], one["accuracy"], "o", label=encoding, alpha=0.8)
-    axes.set(xlabel="megabytes sent in the run", ylabel="test accuracy", xlim=(0, None))
+    axes.set(xlabel="megabytes sent in the run", ylabel="test accuracy", xlim=(0, None), ylim=(0.85, 0.89))
     axes.legend()

@@ -15,7 +15,8 @@ learning_rate { constant: 1 }
 """
 VARIED = """
     `consistency.staleness`, tau, and the curvatures: 15 at once, evenly in their logarithm between one that is stable and one that is not, at first 0.01 and 2.5; after
-    each run the bracket is what lies between the last that had shrunk and the first that had grown. Runs of 100 + 20 tau, 75 (2 tau + 1) and 300 (2 tau + 1) rounds."""
+    each run the bracket is what lies between the last that had shrunk and the first that had grown. Runs of 100 + 20 tau, 75 (2 tau + 1) and 300 (2 tau + 1) rounds; since w swings, each is made
+    again a quarter of a period longer, and the larger of the two counts."""
 SOURCE = "Kuruklis, 1994, for the roots; Zhang, Mitliagkas and Ré, 2019, and Giladi et al., 2020, for training with delay"
 DELAYS = (0, 1, 2, 4, 8, 15, 30)
 
@@ -30,9 +31,12 @@ def measure(lab):
         low, high = 0.01, 2.5
         for rounds in (100 + 20 * tau, 75 * (2 * tau + 1), 300 * (2 * tau + 1)):
             tried = numpy.geomspace(low, high, 17)[1:-1]
-            run = lab.run(JOB, "model.custom.options[curvatures]=" + ",".join(f"{h:.9g}" for h in tried),
-                          f"consistency.staleness={tau}", f"rounds={rounds}", own_models=True)
-            grown = numpy.abs(run.parameters()["x"]) > 1
+            size = numpy.zeros(len(tried))
+            for longer in (0, tau // 2 + 1):
+                run = lab.run(JOB, "model.custom.options[curvatures]=" + ",".join(f"{h:.9g}" for h in tried),
+                              f"consistency.staleness={tau}", f"rounds={rounds + longer}", own_models=True)
+                size = numpy.maximum(size, numpy.abs(run.parameters()["x"]))
+            grown = size > 1
             first = int(numpy.argmax(grown)) if grown.any() else len(tried)
             low, high = float(tried[first - 1]) if first > 0 else low, float(tried[first]) if first < len(tried) else high
         found[str(tau)] = [low, high]

@@ -26,7 +26,7 @@ KINDS = {"full batch": ("batch_size=1000",), "batches of 100": ("batch_size=100"
 
 
 def measure(lab):
-    half = numpy.round(numpy.random.default_rng(1).normal(size=500) * 64) / 64  # sums of these are exact
+    half = numpy.round(numpy.random.default_rng(1).normal(size=500) * 16) / 16  # whose sums are exact
     write_csv(lab.folder / "pulls.csv", ["a", "unused"], [numpy.concatenate([half, -half]), numpy.zeros(1000)])
     out = {}
     for kind, sets in KINDS.items():

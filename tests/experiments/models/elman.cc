@@ -20,7 +20,8 @@ class Elman final : public Model<T> {
     tensors_.push_back({.name = "input_weights",
                         .shape = {width, units},
                         .initializer = normal(1 / std::sqrt(static_cast<double>(width)))});
-    tensors_.push_back({.name = "state_weights", .shape = {units, units}, .initializer = normal(gain / root)});
+    tensors_.push_back(
+        {.name = "state_weights", .shape = {units, units}, .initializer = normal(gain * std::sqrt(2.0) / root)});
     tensors_.push_back({.name = "bias", .shape = {units}, .decay = false, .initializer = {}});
     tensors_.push_back({.name = "output_weights", .shape = {units}, .initializer = normal(1 / root)});
     tensors_.push_back({.name = "output_bias", .shape = {1}, .decay = false, .initializer = {}});
@@ -42,7 +43,7 @@ class Elman final : public Model<T> {
       gradient[4][0] += error;
       for (size_t j = 0; j < units_; ++j) delta_[j] = error * parameters[3][j];
       for (size_t t = steps_; t > 0; --t) {
-        for (size_t j = 0; j < units_; ++j) delta_[j] *= 1 - State(t)[j] * State(t)[j];
+        for (size_t j = 0; j < units_; ++j) delta_[j] = State(t)[j] > 0 ? delta_[j] : T(0);
         Axpy(T(1), delta_.data(), gradient[2], units_);
         for (size_t k = 0; k < width_; ++k) {
           Axpy(static_cast<T>(x[(t - 1) * width_ + k]), delta_.data(), gradient[0] + k * units_, units_);
@@ -87,7 +88,8 @@ class Elman final : public Model<T> {
         Axpy(static_cast<T>(x[(t - 1) * width_ + k]), parameters[0] + k * units_, h, units_);
       }
       for (size_t k = 0; k < units_; ++k) Axpy(State(t - 1)[k], parameters[1] + k * units_, h, units_);
-      for (size_t j = 0; j < units_; ++j) h[j] = std::tanh(h[j]);
+      // A NaN is passed on.
+      for (size_t j = 0; j < units_; ++j) h[j] = h[j] < 0 ? T(0) : h[j];
     }
     return Dot(State(steps_), parameters[3], units_) + parameters[4][0];
   }

@@ -23,11 +23,11 @@ std::unique_ptr<Model<T>> MakeCurvedQuadratic(std::vector<double> curvature, dou
 template <typename T>
 std::unique_ptr<Model<T>> MakeSaddle(double start);
 
-// A recurrent net after Elman (1990): h_t = tanh(x_t U + h_(t-1) W + b), h_0 = 0, and the score h_steps v + c, compared
-// with a number by half the squared error. Features: `steps` inputs of `width`, one behind the other. W starts normal
-// with deviation gain / sqrt(units): above 1 derivatives grow from step to step (Sompolinsky, Crisanti and Sommers
-// 1988). Tensors: "input_weights" [width x units], "state_weights" [units x units], "bias", "output_weights",
-// "output_bias".
+// A recurrent net after Elman (1990) with rectified units, as that of Le, Jaitly and Hinton (2015): h_t = max(0, x_t U
+// + h_(t-1) W + b), h_0 = 0, and the score h_steps v + c, compared with a number by half the squared error. Features:
+// `steps` inputs of `width`, one behind the other. W starts normal with deviation gain sqrt(2 / units): above a gain of
+// 1 states and derivatives grow from step to step (He et al. 2015). Tensors: "input_weights" [width x units],
+// "state_weights" [units x units], "bias", "output_weights", "output_bias".
 template <typename T>
 std::unique_ptr<Model<T>> MakeElman(size_t steps, size_t width, size_t units, double gain);
 
