@@ -18,12 +18,12 @@ namespace descent {
 constexpr uint32_t kMostTrials = 10000;
 
 struct TuneSpace {
-  std::vector<std::string> grid;        // "learning_rate.constant=0.1,0.01"; with a | anywhere, that is between values
-  std::vector<std::string> range;       // "learning_rate.constant=1e-4..1"
-  std::vector<std::string> random;      // "optimizer.adam.beta1=0.8..0.99": uniform; whole numbers between whole ones
-  std::vector<std::string> random_log;  // likewise, the logarithm uniform
-  uint32_t trials = 0;                  // values of a range, or how often to draw; 0: 10
-  uint64_t seed = 0;                    // of the draws: trial i's are a function of it, i and the field's place
+  std::vector<std::string> grid = {};    // "learning_rate.constant=0.1,0.01"; with a | anywhere, that is between values
+  std::vector<std::string> range = {};   // "learning_rate.constant=1e-4..1"
+  std::vector<std::string> random = {};  // "optimizer.adam.beta1=0.8..0.99": uniform; whole numbers between whole ones
+  std::vector<std::string> random_log = {};  // likewise, the logarithm uniform
+  uint32_t trials = 0;                       // values of a range, or how often to draw; 0: 10
+  uint64_t seed = 0;                         // of the draws: trial i's are a function of it, i and the field's place
 };
 
 // Path and value, as --set takes them; in the order grid, range, random, random_log.

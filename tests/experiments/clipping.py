@@ -59,9 +59,10 @@ def cause(text):
 def seen(data):
     first = next(norm for one in data.values() for clock, norm in one["norms"] if clock == 1)
     yield f"The first gradient has a norm of {first:,.0f}.", first > 1000
-    ended = {key: one["ended"] for key, one in data.items() if one["ended"]}
-    told = "; ".join(f"{key}: {text}" for key, text in ended.items())
-    yield (f"Runs that ended with a number that is not finite, each within {max(data[key]['rounds'] for key in ended)} rounds: {told}.",
+    ended = {key: one for key, one in data.items() if one["ended"]}
+    told = ", ".join(key.rsplit(" ", 1)[1] for key in ended)
+    example = next(iter(ended.values()))["ended"] if ended else ""
+    yield (f"Without clipping rates of {told} end with a number that is not finite, at the latest in round {max(one['rounds'] for one in ended.values()) + 2}: \"{example}\".",
            all(key.startswith("not clipped") for key in ended) and len(ended) >= 2)
     least = {key: min(loss for _, loss in one["loss"]) for key, one in data.items() if not one["ended"]}
     plain = min((v, key) for key, v in least.items() if key.startswith("not"))

@@ -2,7 +2,7 @@ TITLE = "Bytes on the wire, and accuracy"
 QUESTION = """
     Gradients and parameters in 16 bits instead of 32: what is saved, and what does it cost?"""
 JOB = """
-name: "compression" seed: 1 ranks: 2 batch_size: 64 epochs: 3
+name: "compression" seed: 1 ranks: 2 batch_size: 64 epochs: 4
 data { ... }                     # Fashion-MNIST
 model { mlp { hidden: 128 activation: RELU classes: 10 } }
 optimizer { momentum { momentum: 0.9 } }
@@ -19,7 +19,7 @@ def measure(lab):
     job = JOB.replace("data { ... }", lab.fashion())
     out = {}
     for encoding in ENCODINGS:
-        runs = [lab.run(job, f"encoding={encoding}", f"seed={seed}", f"epochs={lab.size(3, 0.1)}", workers=2)
+        runs = [lab.run(job, f"encoding={encoding}", f"seed={seed}", f"epochs={lab.size(4, 0.1)}", workers=2)
                 for seed in range(1, lab.size(3, 1) + 1)]
         out[encoding] = {"bytes": [run.summary["payload_bytes"] for run in runs], "accuracy": [run.last["accuracy"] for run in runs],
                          "loss": [run.last["loss"] for run in runs]}

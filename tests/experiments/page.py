@@ -5,8 +5,8 @@ import json
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d1f", "#56b4e9", "#555555"]  # after Okabe and Ito, 2008
 INTRODUCTION = """# Experiments
 
-What the methods of [training.md](../training.md) do, each shown by a small experiment. One command makes all plots and this page,
-in a quarter of an hour on two cores:
+What the methods of [training.md](../training.md) do, each shown by a small experiment. One command makes all plots and this page
+(23 minutes on two cores that had much else to do):
 
 ```sh
 scripts/experiments                    # all
@@ -15,7 +15,7 @@ scripts/experiments momentum saddle    # some
 
 Each is a file of [tests/experiments](../../tests/experiments): a job, the fields that are varied, and what has to be seen in the numbers of the
 runs. The sentences under *seen* are written by that command from what it measured; one that does not hold is marked, and the command
-fails. Images are Fashion-MNIST; all other data are generated from a seed, but for the two tasks of imbalance (see there). Numbers in SYNC are the same on
+fails. `custom` models are those of [tests/experiments/models](../../tests/experiments/models). Images are Fashion-MNIST; all other data are generated from a seed, but for the two tasks of imbalance (see there). Numbers in SYNC are the same on
 every machine with the same instruction-set baseline; times, and all of asynchronous runs, are of the machine they were measured on.
 """
 
