@@ -1,6 +1,7 @@
 // descent tune JOB: short trials of a job with other values of some fields, one after the other.
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
