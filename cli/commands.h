@@ -11,6 +11,7 @@
 namespace descent {
 
 void AddRunCommand(CLI::App* program, int* exit_status);
+void AddTuneCommand(CLI::App* program, int* exit_status);
 void AddValidateCommand(CLI::App* program, int* exit_status);
 void AddStatusCommand(CLI::App* program, int* exit_status);
 void AddStopCommand(CLI::App* program, int* exit_status);

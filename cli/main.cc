@@ -28,6 +28,7 @@ int Main(int argc, char** argv) {
   program.allow_config_extras(false);
   int exit_status = 0;
   AddRunCommand(&program, &exit_status);
+  AddTuneCommand(&program, &exit_status);
   AddValidateCommand(&program, &exit_status);
   AddStatusCommand(&program, &exit_status);
   AddStopCommand(&program, &exit_status);

@@ -1,6 +1,4 @@
 // descent run JOB: a whole cluster on this machine.
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -11,10 +9,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/display.h"
 #include "cli/job_arguments.h"
+#include "cli/run_setup.h"
 #include "cli/supervisor.h"
 #include "common/base/status_macros.h"
 #include "common/files/file.h"
@@ -34,41 +32,6 @@ struct RunArguments {
   bool resume = false;
   bool plain = false;
 };
-
-// The binary given, else the one beside this program.
-absl::StatusOr<std::string> Binary(const std::string& given, const char* name) {
-  std::error_code error;
-  const fs::path path =
-      given.empty() ? fs::read_symlink("/proc/self/exe", error).parent_path() / name : fs::absolute(given, error);
-  if (fs::is_directory(path, error) || access(path.c_str(), X_OK) != 0) {
-    return absl::NotFoundError(absl::StrCat(path.string(), ": there is no such program to start"));
-  }
-  return path.string();
-}
-
-// Made, with logs/ and job.textproto in it. ALREADY_EXISTS: it is there and not empty.
-absl::StatusOr<std::string> MakeRunDirectory(const std::string& given, const v1::JobSpec& job) {
-  std::error_code error;
-  fs::path path(given);
-  if (given.empty()) {
-    const std::string stem =
-        absl::StrCat("runs/", job.name(), "-", absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()));
-    path = stem;
-    for (int i = 2; fs::exists(path, error); ++i) path = absl::StrCat(stem, "-", i);
-  }
-  path = fs::absolute(path, error).lexically_normal();
-  if (fs::exists(path, error) && !fs::is_directory(path, error)) {
-    return absl::AlreadyExistsError(absl::StrCat("run directory ", path.string(), ": is not a folder"));
-  }
-  if (fs::exists(path, error) && !fs::is_empty(path, error)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("run directory ", path.string(),
-                     ": exists and is not empty; it is never overwritten (a run in it goes on with ", "--resume)"));
-  }
-  DESCENT_RETURN_IF_ERROR(MakeDirs((path / "logs").string()));
-  DESCENT_RETURN_IF_ERROR(WriteFileAtomically((path / "job.textproto").string(), JobText(job)));
-  return path.string();
-}
 
 // The lines of the job that decide what is trained.
 std::vector<std::string> Deciding(v1::JobSpec job) {
@@ -139,9 +102,9 @@ int Run(RunArguments arguments) {
   }
   const auto job = arguments.job.Load();
   if (!job.ok()) return Complain(job.status(), 2);
-  const auto server = Binary(arguments.server_binary, "descent_server");
+  const auto server = ProgramPath(arguments.server_binary, "descent_server");
   if (!server.ok()) return Complain(server.status(), 2);
-  const auto worker = Binary(arguments.worker_binary, "descent_worker");
+  const auto worker = ProgramPath(arguments.worker_binary, "descent_worker");
   if (!worker.ok()) return Complain(worker.status(), 2);
   if (arguments.base_port != 0 && arguments.base_port + job->cluster().servers() - 1 > 65535) {
     return Complain(absl::InvalidArgumentError(absl::StrCat("--base-port ", arguments.base_port, ": no room for ",
@@ -157,17 +120,10 @@ int Run(RunArguments arguments) {
     if (!said.ok()) return Complain(said, 1);
   }
 
-  SupervisorOptions options;
-  options.server_binary = *server;
-  options.worker_binary = *worker;
-  options.run_dir = *run_dir;
+  SupervisorOptions options = OptionsOf(*job, *run_dir, *server, *worker);
   options.resume = arguments.resume;
   options.restarts.most = arguments.max_restarts;
-  options.servers = job->cluster().servers();
-  options.workers = job->cluster().workers();
   options.base_port = arguments.base_port;
-  options.start_timeout = absl::Seconds(job->cluster().start_timeout_seconds());
-  options.save_timeout = absl::Seconds(job->cluster().stall_timeout_seconds());
 
   Display display = Display::StandardOutput(arguments.plain);
   std::string first =

@@ -22,6 +22,7 @@ enum class Purpose : uint32_t {
   kTest = 5,
   kGradientNoise = 6,
   kDropout = 8,
+  kTuning = 30,
 };
 
 // A random-access stream: element i of the stream named by (seed, purpose, a, b).
