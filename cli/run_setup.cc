@@ -42,7 +42,7 @@ absl::StatusOr<std::string> ClaimRunPath(const std::string& given, absl::string_
   if (fs::exists(path, error) && !fs::is_empty(path, error)) {
     return absl::AlreadyExistsError(
         absl::StrCat("run directory ", path.string(),
-                     ": exists and is not empty; it is never overwritten (a run in it goes on with --resume)", advice));
+                     ": exists and is not empty; it is never overwritten", advice));
   }
   return path.string();
 }
