@@ -1,4 +1,5 @@
 // From registration to the first lease: admission, waiting, placement, memory, the job's length.
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/coordinator/coordinator_test_cluster.h"
@@ -81,6 +82,53 @@ TEST(CoordinatorStartTest, TheJobsLengthInClocks) {
   EXPECT_EQ(clocks(0.5, 0, 4, 1000), std::make_pair(uint64_t{25}, uint64_t{13}));
   EXPECT_EQ(clocks(3, 0, 8, 3), std::make_pair(uint64_t{1}, uint64_t{3})) << "fewer examples than ranks";
   EXPECT_EQ(clocks(0, 7, 4, 1000), std::make_pair(uint64_t{25}, uint64_t{7}));
+}
+
+TEST(CoordinatorStartTest, FeaturesAreFittedAlikeAndConstantColumnsNamedOnce) {
+  TestCluster t(TestCluster::Options(4, 1, 3));
+  t.AddServer("a", 1);
+  v1::RegisterWorkerRequest request = t.WorkerRequest("c", 3);
+  request.mutable_features()->set_columns(2);
+  request.mutable_features()->add_name("same");
+  request.mutable_features()->add_constant(0);
+  EXPECT_THAT(Mismatch(t.c->RegisterWorker(request, t.now)), ElementsAre());
+  v1::RegisterWorkerRequest other = t.WorkerRequest("d", 4);
+  *other.mutable_features() = request.features();
+  EXPECT_THAT(Mismatch(t.c->RegisterWorker(other, t.now)), ElementsAre());
+  v1::RegisterWorkerRequest unlike = t.WorkerRequest("e", 5);
+  *unlike.mutable_features() = request.features();
+  unlike.mutable_features()->add_scale(1);
+  EXPECT_THAT(Mismatch(t.c->RegisterWorker(unlike, t.now)),
+              ElementsAre("the worker on host e has fitted features otherwise than host c; expected the same numbers, "
+                          "from the same data"));
+  EXPECT_EQ(t.c->features().constant_size(), 1);
+  int told = 0;
+  for (const LogLine& line : t.c->DrainLog()) {
+    told += line.level == LogLine::Level::kWarning && absl::StrContains(line.text, "not scaled: 'same'");
+  }
+  EXPECT_EQ(told, 1);
+}
+
+TEST(CoordinatorStartTest, StatisticsAreSharedBeforeRegistrationByWhoeverHasTheJob) {
+  TestCluster t(TestCluster::Options(4, 1, 1));
+  v1::ShareStatisticsRequest request;
+  request.set_protocol(1);
+  request.set_job_fingerprint(0xabc);
+  request.set_host("c");
+  request.set_units(1);
+  EXPECT_EQ(t.c->ShareStatistics(request, t.now).unit(), 0u);
+  request.set_unit(0);
+  request.mutable_statistics()->set_rows(7);
+  EXPECT_EQ(t.c->ShareStatistics(request, t.now).total().rows(), 7u);
+  request.set_job_fingerprint(0xdef);
+  EXPECT_EQ(t.c->ShareStatistics(request, t.now).mismatch(),
+            "the worker on host c speaks protocol version 1 and has a job of fingerprint 0000000000000def; expected 1, "
+            "0000000000000abc");
+  v1::StopRequest stop;
+  stop.set_at_once(true);
+  t.c->Stop(stop, t.now);
+  request.set_job_fingerprint(0xabc);
+  EXPECT_EQ(t.c->ShareStatistics(request, t.now).mismatch(), "the worker on host c is too late: the job is STOPPED");
 }
 
 TEST(CoordinatorStartTest, EveryMismatchIsOneSentenceWithBothValues) {

@@ -34,7 +34,7 @@ def write_table(path, rows, seed, colours=("red", "green", "blue")):
         a, b, colour = rng.gauss(0, 1), rng.gauss(0, 1), rng.choice(colours)
         score = 2 * a - 2 * b + {"red": 3, "green": -3}.get(colour, 0)
         large = "NA" if rng.random() < 0.02 else f"{50000 + 9000 * b:.2f}"
-        lines.append(f"{1e-3 * a:.8f},{large},{colour},7,{int(score > 0)}")
+        lines.append(f"{1e-3 * a:.8f},{large},{colour},1,{int(score > 0)}")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -190,7 +190,7 @@ learning_rate {{ constant: 0.5 }}
         self.assertIn("features.log: the data have no feature column 'weight'", failure("log: 'weight'"))
         self.assertIn("column 'small': more than 2 categories (features.max_categories)",
                       failure("one_hot: 'small' max_categories: 2"))
-        (self.folder / "valid.csv").write_text("small,huge,colour,same,y\n1,1,red,7,0\n")
+        (self.folder / "valid.csv").write_text("small,huge,colour,same,y\n1,1,red,1,0\n")
         self.assertIn("the validation data: features: column 1 of the data is 'huge', of the training data 'large'",
                       failure("standardize {}"))
 
