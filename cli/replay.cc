@@ -160,8 +160,7 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
     absl::StrAppend(&out.note, "the run was computed by ", cut->manifest().numerics().build(), ", this is ", here.build,
                     ": the bits may differ\n");
   }
-  const uint64_t rows = data.train == nullptr ? 0 : data.train->rows();
-  DESCENT_ASSIGN_OR_RETURN(StoreOptions store_options, StoreOptionsOf(job, ClocksPerEpoch(job, rows)));
+  DESCENT_ASSIGN_OR_RETURN(StoreOptions store_options, StoreOptionsOf(job, ClocksPerEpoch(job, data.epoch_rows)));
   store_options.cuts = false;
   store_options.tensors = data.model->tensors();
   store_options.map = MakePartitionMap(store_options.tensors, store_options.geometry, 1);

@@ -15,6 +15,7 @@
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/resampling_spec.h"
 #include "common/job/step_spec.h"
 #include "common/job/stopping_spec.h"
 
@@ -115,6 +116,7 @@ class Checker : private JobErrors {
     if (job_.has_data()) {
       Range<uint64_t>("data.shard_rows", job_.data().shard_rows(), 1, 65536);
       Range<uint64_t>("data.window_shards", job_.data().window_shards(), 1, 65536);
+      CheckResampling(job_, this);
     }
   }
 

@@ -171,7 +171,7 @@ void Coordinator::LearnLength() {
   if (const std::string constant = ConstantColumnsText(admission_.features()); !constant.empty()) {
     log_.Warning(constant);
   }
-  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.train_rows());
+  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.epoch_rows());
   if (options_.job.length_case() == v1::JobSpec::kEpochs) clocks_ = ClocksOf(options_.job, clocks_per_epoch_);
   metrics_.SetEpochs(clocks_per_epoch_, admission_.train_rows());
 }
