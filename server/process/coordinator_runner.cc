@@ -105,7 +105,12 @@ void CoordinatorRunner::CountMembers() {
 }
 
 void CoordinatorRunner::Save() {
+  Drain();  // the last evaluation may have come since
   SaveModelRequest request;
+  if (summary_.evaluation.has_value()) {
+    const double* tuned = summary_.evaluation->metrics.Find("tuned_threshold");
+    if (tuned != nullptr) request.threshold = *tuned;
+  }
   request.job = job_;
   request.directory = directory_->model_dir();
   host_.With([&](Coordinator& coordinator, absl::Time) {
