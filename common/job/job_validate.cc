@@ -64,6 +64,9 @@ class Checker : private JobErrors {
         Error("rounds", "the length is missing: the model reads no data, so it has no epochs");
     }
     if (std::isfinite(job_.l2()) && job_.l2() < 0) Error("l2", job_.l2(), " is below 0");
+    if (job_.start_from().empty() && (job_.start_from_partial() || !job_.start_from_sha256().empty())) {
+      Error("start_from", "missing: the model that start_from_partial and start_from_sha256 are of");
+    }
     Range<uint64_t>("block_elements", job_.block_elements(), 1, 262144);
     BlockImages();
     Range<uint64_t>("slots", job_.slots(), 1, 1 << 20);

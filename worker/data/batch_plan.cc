@@ -124,7 +124,8 @@ class BatchPlanImpl final : public BatchPlan {
       const uint64_t copies = options_.resampling == nullptr ? 1 : Copies(epoch, row);
       for (uint64_t copy = 0; copy < copies; ++copy) {
         // The first is the row itself, the others are draws that no other epoch makes.
-        const uint64_t draw = options_.synthetic && copy > 0 ? epoch.number * options_.resampling->most_copies() + copy : 0;
+        const uint64_t draw =
+            options_.synthetic && copy > 0 ? epoch.number * options_.resampling->most_copies() + copy : 0;
         rows->push_back(row + rows_ * draw);
       }
     }

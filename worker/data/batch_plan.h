@@ -31,10 +31,11 @@ struct BatchPlanOptions {
   uint32_t batch_size = 32;
   uint32_t window_shards = 4;
   bool rotate = false;  // of kSequential: for jobs whose rounds may leave a slow rank, and so its share, out
-  std::vector<uint64_t> shard_begin;  // shards + 1 entries; the last is the number of rows
+  std::vector<uint64_t> shard_begin;             // shards + 1 entries; the last is the number of rows
   std::shared_ptr<const RowClasses> classes;     // with kClassBalanced
   std::shared_ptr<const Resampling> resampling;  // of kWithoutReplacement; null: none
-  // With `resampling`: what comes again are examples to be made, and not the row itself. They are named as smote.h says.
+  // With `resampling`: what comes again are examples to be made, and not the row itself. They are named as smote.h
+  // says.
   bool synthetic = false;
 };
 

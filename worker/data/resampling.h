@@ -2,10 +2,10 @@
 // nearer to each other than in the data, where they are N_k:
 //   kOver   T_k = max(N_k, ratio * max_j N_j): rows of rare classes come again
 //   kUnder  T_k = min(N_k, min_j N_j / ratio): rows of the others are left out
-// rounded to whole rows, over the classes that have any. Every row of class k comes floor(T_k / N_k) times, and a random
-// choice of T_k mod N_k of them once more. The choice is of (seed, epoch): all subsets are equally likely (selection
-// sampling, Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S). A pure function, the same in every process;
-// its sizes do not depend on the epoch. Thread-safe.
+// rounded to whole rows, over the classes that have any. Every row of class k comes floor(T_k / N_k) times, and a
+// random choice of T_k mod N_k of them once more. The choice is of (seed, epoch): all subsets are equally likely
+// (selection sampling, Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S). A pure function, the same in
+// every process; its sizes do not depend on the epoch. Thread-safe.
 #ifndef DESCENT_WORKER_DATA_RESAMPLING_H_
 #define DESCENT_WORKER_DATA_RESAMPLING_H_
 

@@ -21,9 +21,8 @@ absl::StatusOr<RowClasses> ReadClasses(const Dataset& data, uint32_t classes) {
     DESCENT_RETURN_IF_ERROR(data.Read(rows, &batch));
     for (const float label : batch.label) {
       if (!(label >= 0 && label < static_cast<float>(classes))) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("row ", out.of_row.size(), " has the label ", label, "; a class below ", classes,
-                         " was expected"));
+        return absl::InvalidArgumentError(absl::StrCat("row ", out.of_row.size(), " has the label ", label,
+                                                       "; a class below ", classes, " was expected"));
       }
       out.of_row.push_back(static_cast<uint32_t>(label));
       ++out.rows[out.of_row.back()];

@@ -1,15 +1,15 @@
 // Examples made between examples of one class: Chawla, Bowyer, Hall and Kegelmeyer, "SMOTE: Synthetic Minority
 // Over-sampling Technique", Journal of Artificial Intelligence Research 16, 2002, section 4.2. With x the features of a
-// row and x' those of one of its k nearest neighbours, a made example has x + u (x' - x), u uniform in [0, 1), for every
-// feature alike, and the row's label and weight.
+// row and x' those of one of its k nearest neighbours, a made example has x + u (x' - x), u uniform in [0, 1), for
+// every feature alike, and the row's label and weight.
 //
-// A data set of N rows seen through this one has rows beyond N: row j + N d, d > 0, is the d-th example made from row j,
-// a function of (seed, j, d) and the data alone. Neighbours are looked for within j's data shard, by Euclid's distance
-// of the features as they are; of equals the first row is the nearer. Where a shard has fewer rows of the class all of
-// them are neighbours, and a row that is alone in it is made again as it is.
+// A data set of N rows seen through this one has rows beyond N: row j + N d, d > 0, is the d-th example made from row
+// j, a function of (seed, j, d) and the data alone. Neighbours are looked for within j's data shard, by Euclid's
+// distance of the features as they are; of equals the first row is the nearer. Where a shard has fewer rows of the
+// class all of them are neighbours, and a row that is alone in it is made again as it is.
 //
-// What it costs: for each row, when it is first needed, its distance to all rows of its class and shard, after which its
-// k neighbours stay in memory.
+// What it costs: for each row, when it is first needed, its distance to all rows of its class and shard, after which
+// its k neighbours stay in memory.
 #ifndef DESCENT_WORKER_DATA_SMOTE_H_
 #define DESCENT_WORKER_DATA_SMOTE_H_
 

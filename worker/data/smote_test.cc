@@ -153,7 +153,8 @@ TEST_F(SmoteTest, MadeExamplesLieBetweenNeighboursKeyed) {
 
 TEST_F(SmoteTest, AFunctionOfSeedRowAndDraw) {
   ASSERT_NO_FATAL_FAILURE(Make(false));
-  const SmoteRows smote(data_.get(), classes_, 3, 5), again(data_.get(), classes_, 3, 5), other(data_.get(), classes_, 4, 5);
+  const SmoteRows smote(data_.get(), classes_, 3, 5), again(data_.get(), classes_, 3, 5),
+      other(data_.get(), classes_, 4, 5);
   Batch alone, among, others;
   // What else is in the batch, and what was read before, makes no difference.
   ASSERT_TRUE(smote.Read({8 + 600}, &alone).ok());

@@ -153,7 +153,8 @@ TEST_F(PredictorTest, TwoClassesAreToldApartByTheThreshold) {
     EXPECT_TRUE(Predict(*saved, data, out, {}, &summary).ok());
     return out.str() + std::to_string(static_cast<int>(summary.accuracy * 3 + 0.5)) + " right";
   };
-  // Weight 1/4: probabilities 0.438, 0.5 and 0.562 of class 1. With two outputs, weights 1/4 and -1/4: 0.622, 0.5, 0.378.
+  // Weight 1/4: probabilities 0.438, 0.5 and 0.562 of class 1. With two outputs, weights 1/4 and -1/4: 0.622, 0.5,
+  // 0.378.
   const std::string one = "logistic { no_bias: true }", two = "softmax { classes: 2 no_bias: true }";
   EXPECT_EQ(predict(one, "", std::nullopt), "0\n0\n1\n3 right");
   EXPECT_EQ(predict(one, " evaluation { threshold: 0.44 }", std::nullopt), "0\n1\n1\n2 right");
