@@ -65,7 +65,8 @@ void CheckDivergence(const v1::JobSpec& job, JobErrors* errors) {
   const v1::Divergence& divergence = job.divergence();
   CheckMetric(job, "divergence.metric", divergence.metric(), errors);
   if (MoreIsBetter(job.evaluation(), divergence.metric())) {
-    errors->Error("divergence.metric", "`", divergence.metric(), "` is better the more it is: expected a loss or an error");
+    errors->Error("divergence.metric", "`", divergence.metric(),
+                  "` is better the more it is: expected a loss or an error");
   }
   if (!divergence.has_loss_above() && !divergence.has_jump_factor()) {
     errors->Error("divergence", "neither loss_above nor jump_factor is set: nothing is a divergence");
@@ -90,6 +91,9 @@ void CheckDivergence(const v1::JobSpec& job, JobErrors* errors) {
     errors->Error("divergence.action", "ROLLBACK does not go with record_order: a replay has no evaluations");
   }
   if (job.optimizer().has_ftrl()) errors->Error("divergence.action", "ROLLBACK: ftrl takes a constant rate, its alpha");
+  if (job.optimizer().has_lbfgs() || job.optimizer().has_newton_cg()) {
+    errors->Error("divergence.action", "ROLLBACK: a line search finds the rate, which no factor makes smaller");
+  }
 }
 
 }  // namespace
@@ -139,7 +143,7 @@ void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
   const v1::Stopping& stopping = job.stopping();
   const bool watched = StopsByEvaluations(stopping) || job.has_reduce_on_plateau() || job.has_divergence();
   if (watched && job.evaluation().every_case() == v1::Evaluation::EVERY_NOT_SET) {
-    errors->Error(job.has_reduce_on_plateau()     ? "reduce_on_plateau"
+    errors->Error(job.has_reduce_on_plateau()    ? "reduce_on_plateau"
                   : StopsByEvaluations(stopping) ? "stopping"
                                                  : "divergence",
                   "looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");

@@ -141,8 +141,7 @@ void Admission::CheckData(const std::string& who, const v1::RegisterWorkerReques
   if (request.train_rows() != train_rows_) {
     mismatch->push_back(absl::StrCat(who, " found ", request.train_rows(), " rows of training data; expected ",
                                      train_rows_, ", as host ", *model_host_));
-  }
-  if (EpochRows(request) != epoch_rows_) {
+  } else if (EpochRows(request) != epoch_rows_) {
     mismatch->push_back(absl::StrCat(who, " has epochs of ", EpochRows(request), " examples; expected ", epoch_rows_,
                                      ", as host ", *model_host_));
   }

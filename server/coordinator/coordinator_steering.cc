@@ -149,7 +149,8 @@ void Coordinator::RestoreSteering() {
   steering_.Begin(restore_.has_value() ? restore_->state : v1::CoordinatorState());
   if (const auto rollback = std::exchange(rollback_, std::nullopt); rollback.has_value()) {
     if (rollback->to != (restore_.has_value() ? restore_->number : 0)) {
-      Fail(absl::StrCat("the run has diverged, and the checkpoint of clock ", rollback->to, ", to go back to, can't be used"));
+      Fail(absl::StrCat("the run has diverged, and the checkpoint of clock ", rollback->to,
+                        ", to go back to, can't be used"));
       return;
     }
     steering_.RolledBack(*rollback);

@@ -246,7 +246,8 @@ CoordinatorOptions Diverging(v1::DivergenceAction action) {
 }
 
 v1::FailureReport NotFinite(const std::string& host, uint64_t pid, uint64_t generation) {
-  v1::FailureReport report = FailureReportOf("worker", host, pid, true, "push of rank 1 was refused: weights[3] is nan");
+  v1::FailureReport report =
+      FailureReportOf("worker", host, pid, true, "push of rank 1 was refused: weights[3] is nan");
   report.set_diverged_generation(generation);
   return report;
 }

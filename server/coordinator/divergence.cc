@@ -33,8 +33,8 @@ std::optional<Rollback> DivergenceBounds::Next(const v1::SteeringState& state, d
 
 std::string DivergenceBounds::RollbackText(const Rollback& rollback) const {
   return absl::StrCat("back to ", rollback.to == 0 ? "the beginning" : absl::StrCat("clock ", rollback.to),
-                      " with the rate at ", Text(rollback.factor), " of the schedule's; rollback ", rollback.count, " of ",
-                      spec_.max_rollbacks());
+                      " with the rate at ", Text(rollback.factor), " of the schedule's; rollback ", rollback.count,
+                      " of ", spec_.max_rollbacks());
 }
 
 std::string DivergenceBounds::EndText() const {

@@ -13,8 +13,8 @@ namespace descent {
 
 // Back to where the last evaluation within bounds was, with a smaller rate.
 struct Rollback {
-  uint64_t to = 0;    // clock of a cut; 0: the initial values
-  double factor = 1;  // of the schedule's rate from there on
+  uint64_t to = 0;     // clock of a cut; 0: the initial values
+  double factor = 1;   // of the schedule's rate from there on
   uint32_t count = 0;  // of the run, with this one
 };
 

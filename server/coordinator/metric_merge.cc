@@ -69,7 +69,8 @@ MetricRecord EvaluationMerge::Merge(Pending pending) const {
     const double examples = p.weight() > 0 ? p.weight() : p.train_weight();
     const double mean = (p.weight() > 0 ? p.loss() : p.train_loss()) / examples;
     // A NaN is greater than any number.
-    if (examples > 0 && (!record.worst_rank.has_value() || (!std::isnan(record.worst_loss) && !(mean <= record.worst_loss)))) {
+    if (examples > 0 &&
+        (!record.worst_rank.has_value() || (!std::isnan(record.worst_loss) && !(mean <= record.worst_loss)))) {
       record.worst_rank = rank;
       record.worst_loss = mean;
     }

@@ -95,8 +95,8 @@ std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known, bool
     if (!late && !apply_push_ && !norms_.contains(pending_->clock - 1)) return out;
     const MetricRecord record = *std::exchange(pending_, std::nullopt);
     const std::optional<double> least = state_.has_least() ? std::optional(state_.least()) : std::nullopt;
-    out.push_back(Diverge(record.clock, absl::StrCat(divergence_.Broken(ValueOf(record, divergence_.metric()), least),
-                                                     Where(record))));
+    out.push_back(Diverge(
+        record.clock, absl::StrCat(divergence_.Broken(ValueOf(record, divergence_.metric()), least), Where(record))));
     return out;
   }
   if (pending_.has_value() && (!needs_norms() || at_end_ || norms_.contains(pending_->clock - 1))) {

@@ -1,8 +1,8 @@
 // What evaluations lead to: training ends before its length, its best model is gone back to, its learning rate is
-// reduced; a run that has diverged fails, or goes back to where it had not (divergence.h). Everything decided is a function of evaluations at clocks that the job fixes, and takes effect at the clock
-// of the evaluation: under ROUND no rank begins that clock before it is decided what comes of it (begin_below), so a
-// run ends in the same bits on any cluster and after any deaths. Under PUSH ranks do not wait, and where a stop finds
-// them depends on timing.
+// reduced; a run that has diverged fails, or goes back to where it had not (divergence.h). Everything decided is a
+// function of evaluations at clocks that the job fixes, and takes effect at the clock of the evaluation: under ROUND no
+// rank begins that clock before it is decided what comes of it (begin_below), so a run ends in the same bits on any
+// cluster and after any deaths. Under PUSH ranks do not wait, and where a stop finds them depends on timing.
 //
 //   Evaluated(clock), and the norms of the round before it where a rule looks at them
 //      -> decided: a stop; or a new rate, which every server must know, or a best model, which a cut must hold

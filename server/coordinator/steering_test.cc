@@ -200,7 +200,8 @@ std::vector<std::string> Diverge(Steering* steering, uint64_t clock, double loss
   steering->Agreed(norms);
   steering->Evaluated(record, kEnd);
   std::vector<std::string> told;
-  for (const MetricRecord& r : steering->Step(0, 0)) told.push_back(absl::StrCat(r.clock, " ", r.decision, ": ", r.why));
+  for (const MetricRecord& r : steering->Step(0, 0))
+    told.push_back(absl::StrCat(r.clock, " ", r.decision, ": ", r.why));
   return told;
 }
 
@@ -260,9 +261,9 @@ TEST(SteeringTest, ADivergenceGoesBackToTheLastEvaluationWithinBounds) {
     const std::vector<std::string> told = Diverge(&steering, 20, 40);
     ASSERT_EQ(told.size(), 1u);
     EXPECT_THAT(told[0], testing::AllOf(testing::StartsWith("20 rollback: loss is 40, above 10"),
-                                        testing::EndsWith(absl::StrCat(": back to clock 10 with the rate at ",
-                                                                       count == 1 ? "0.25" : "0.0625",
-                                                                       " of the schedule's; rollback ", count, " of 2"))));
+                                        testing::EndsWith(absl::StrCat(
+                                            ": back to clock 10 with the rate at ", count == 1 ? "0.25" : "0.0625",
+                                            " of the schedule's; rollback ", count, " of 2"))));
     ASSERT_TRUE(steering.rollback().has_value());
     const Rollback rollback = *steering.rollback();
     EXPECT_EQ(rollback.to, 10u);
@@ -281,7 +282,8 @@ TEST(SteeringTest, ADivergenceGoesBackToTheLastEvaluationWithinBounds) {
     EXPECT_EQ(steering.StateOf(15, kEvery)->steering().rollbacks(), count) << "further cuts know of it";
   }
   EXPECT_THAT(Diverge(&steering, 20, 40), ElementsAre(testing::StartsWith("20 diverged: loss is 40")));
-  EXPECT_THAT(steering.failure(), testing::StartsWith("the run has diverged at clock 20 after 2 rollbacks: loss is 40"));
+  EXPECT_THAT(steering.failure(),
+              testing::StartsWith("the run has diverged at clock 20 after 2 rollbacks: loss is 40"));
 }
 
 TEST(SteeringTest, AGradientThatIsNotFiniteIsADivergence) {

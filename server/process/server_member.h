@@ -72,11 +72,11 @@ class ServerMember {
   ServerServices* const services_;
   const Logger* const log_;
   std::unique_ptr<SeatContext> context_;
-  std::vector<std::unique_ptr<Storage>> storages_;  // of earlier registrations
-  uint64_t generation_ = 0;                         // that the seats are of, or are being made for
-  uint64_t rates_of_ = 0;                           // the generation that told the changes of the rate
-  std::deque<v1::ScalarPartials> untold_;           // norms that have not arrived yet
-  std::optional<uint64_t> failure_told_;  // the generation whose first failure has been told
+  std::vector<std::unique_ptr<Storage>> storages_;   // of earlier registrations
+  uint64_t generation_ = 0;                          // that the seats are of, or are being made for
+  uint64_t rates_of_ = 0;                            // the generation that told the changes of the rate
+  std::deque<v1::ScalarPartials> untold_;            // norms that have not arrived yet
+  std::optional<uint64_t> failure_told_;             // the generation whose first failure has been told
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };
 

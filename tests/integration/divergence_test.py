@@ -82,15 +82,15 @@ class DivergenceTest(ClusterTest):
 
     def test_a_gradient_that_is_not_finite_is_gone_back_from(self):
         # Beyond all bounds within one interval of evaluations, from the first step on.
-        job = self.text("divergence { loss_above: 1e6 action: ROLLBACK rate_factor: 1e-30 }", rate="constant: 1e30")
+        job = self.text("divergence { loss_above: 1e6 action: ROLLBACK rate_factor: 1e-31 }", rate="constant: 1e30")
         results = [self.succeed(job, servers=s, workers=s) for s in (1, 2)]
         for result in results:
             decisions = self.lines(result.run_dir, "decision")
             self.assertEqual([d["decision"] for d in decisions], ["rollback"])
-            self.assertRegex(decisions[0]["why"], r"(?i)\b(nan|inf)\b.*: back to the beginning with the rate at 1e-30 of the")
+            self.assertRegex(decisions[0]["why"], r"(?i)\b(nan|inf)\b.*: back to the beginning with the rate at 1e-31 of the")
         self.assertEqual(results[0].summary["parameters_sha256"], results[1].summary["parameters_sha256"])
         # It is the run that had the smaller rate from the beginning.
-        plain = self.succeed(self.text("", rate="constant: 1"))
+        plain = self.succeed(self.text("", rate="constant: 0.1"))
         self.assertEqual(plain.summary["parameters_sha256"], results[0].summary["parameters_sha256"])
 
     def test_too_many_rollbacks_fail(self):

@@ -1,6 +1,7 @@
 #include "worker/data/smote.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "common/base/check.h"

@@ -14,7 +14,6 @@
 #define DESCENT_WORKER_DATA_SMOTE_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "common/random/philox.h"
 #include "gmock/gmock.h"
@@ -29,7 +30,7 @@ class SmoteTest : public DataTest {
       for (uint32_t i = 0; i < kFeatures; ++i) {
         const uint64_t draw = random.Below(row * kFeatures + i, 1000);
         if (sparse && draw % 3 != 0) continue;
-        const double value = static_cast<double>(draw) / 64;  // a float holds it
+        const double value = static_cast<double>(draw) / 8;  // the text and a float hold it
         values_[row][i] = value;
         absl::StrAppend(&text, sparse ? absl::StrCat(" ", i + 1, ":") : "", value, sparse ? "" : ",");
       }
@@ -72,8 +73,8 @@ class SmoteTest : public DataTest {
       return out;
     }
     for (uint32_t e = batch.row_begin[at]; e < batch.row_begin[at + 1]; ++e) {
-      out[batch.keys.empty() ? batch.column[e] : batch.keys[batch.column[e]] - 1] = batch.value[e];
-      if (e > batch.row_begin[at]) EXPECT_LT(batch.column[e - 1], batch.column[e]);
+      out[batch.keys.empty() ? batch.column[e] : batch.keys[batch.column[e]]] = batch.value[e];
+      EXPECT_TRUE(e == batch.row_begin[at] || batch.column[e - 1] < batch.column[e]);
     }
     return out;
   }
@@ -108,7 +109,7 @@ class SmoteTest : public DataTest {
           }
           if (off < least) std::tie(least, share, to) = std::tuple(off, dot / square, other);
         }
-        EXPECT_LT(least, 1e-5) << "row " << rows[at];
+        EXPECT_LT(least, 1e-4) << "row " << rows[at];
         EXPECT_GE(share, -1e-6);
         EXPECT_LT(share, 1);
         used[rows[at] % 200].insert(to);
