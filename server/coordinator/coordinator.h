@@ -305,8 +305,8 @@ class Coordinator {
     absl::Time since;
     uint32_t failures;  // of cuts, before
   };
-  std::optional<Held> held_;  // ranks are, for the cut of the best model
-  std::optional<Rollback> rollback_;      // under way
+  std::optional<Held> held_;             // ranks are, for the cut of the best model
+  std::optional<Rollback> rollback_;     // under way
   std::optional<absl::Time> evaluated_;  // when the last evaluation was complete
   std::string model_dir_, parameters_sha256_, state_sha256_;
 };

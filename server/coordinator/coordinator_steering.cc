@@ -59,8 +59,8 @@ void Coordinator::KeepBest(uint64_t cut) {
     return;
   }
   const char* what = steering_.rolls_back() ? "the model" : "the best model";
-  log_.Warning(absl::StrCat(what, ", of clock ", cut, ", is not kept: its checkpoint failed ", failed,
-                            " times in ", absl::FormatDuration(absl::Trunc(now_ - held_->since, absl::Seconds(1))),
+  log_.Warning(absl::StrCat(what, ", of clock ", cut, ", is not kept: its checkpoint failed ", failed, " times in ",
+                            absl::FormatDuration(absl::Trunc(now_ - held_->since, absl::Seconds(1))),
                             cuts_.last_trouble().empty() ? "" : "; the last time: ", cuts_.last_trouble(),
                             steering_.rolls_back()
                                 ? "; training goes on, and fails if it diverges before the next is kept"

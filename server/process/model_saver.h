@@ -21,9 +21,9 @@ struct SaveModelRequest {
   std::vector<TensorSpec> tensors;
   v1::FittedFeatures features;
   PartitionMap map;
-  std::vector<std::string> addresses;  // of server i
-  std::string directory;               // appears whole or not at all
-  uint64_t clock = 0;                  // updates of clocks below are in it; UNAVAILABLE until they are
+  std::vector<std::string> addresses;              // of server i
+  std::string directory;                           // appears whole or not at all
+  uint64_t clock = 0;                              // updates of clocks below are in it; UNAVAILABLE until they are
   std::optional<double> threshold = std::nullopt;  // as the last evaluation has tuned it
 };
 
