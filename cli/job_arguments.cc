@@ -9,6 +9,7 @@
 #include "absl/strings/str_replace.h"
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
+#include "common/saved_model/start_from.h"
 
 namespace descent {
 
@@ -33,15 +34,19 @@ absl::StatusOr<v1::JobSpec> JobArguments::Load() const {
   DESCENT_ASSIGN_OR_RETURN(v1::JobSpec job, ReadJobFile(file));
   std::error_code error;
   for (const std::string& set : sets) {
-    const std::string before = job.data().root();
+    const std::string before = job.data().root(), start = job.start_from();
     DESCENT_RETURN_IF_ERROR(OverrideJob(set, &job));
     const std::string root = job.data().root();
     if (root != before && !root.empty() && root[0] != '/') {
       job.mutable_data()->set_root(std::filesystem::absolute(root, error).lexically_normal().string());
     }
+    if (job.start_from() != start && !job.start_from().empty()) {
+      job.set_start_from(std::filesystem::absolute(job.start_from(), error).string());
+    }
   }
   const std::filesystem::path folder = std::filesystem::absolute(file, error).parent_path();
   DESCENT_RETURN_IF_ERROR(ResolveJob(servers, workers, folder.string(), &job));
+  DESCENT_RETURN_IF_ERROR(ResolveStartFrom(folder.string(), &job));
   if (job.has_data()) {
     job.mutable_data()->set_root(std::filesystem::path(job.data().root()).lexically_normal().string());
   }

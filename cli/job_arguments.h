@@ -18,8 +18,9 @@ struct JobArguments {
   uint32_t servers = 0, workers = 0;  // 0: what the job says
 
   void AddTo(CLI::App* command);
-  // Read, overridden, resolved, validated. A relative data.root starts at the job file's folder, one given by --set at
-  // the folder the command is run in. Errors are a line each, the file in front.
+  // Read, overridden, resolved, validated. A relative data.root or start_from starts at the job file's folder, one
+  // given by
+  // --set at the folder the command is run in. Errors are a line each, the file in front.
   absl::StatusOr<v1::JobSpec> Load() const;
 };
 

@@ -160,9 +160,13 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
     absl::StrAppend(&out.note, "the run was computed by ", cut->manifest().numerics().build(), ", this is ", here.build,
                     ": the bits may differ\n");
   }
-  const uint64_t rows = data.train == nullptr ? 0 : data.train->rows();
-  DESCENT_ASSIGN_OR_RETURN(StoreOptions store_options, StoreOptionsOf(job, ClocksPerEpoch(job, rows)));
+  DESCENT_ASSIGN_OR_RETURN(StoreOptions store_options, StoreOptionsOf(job, ClocksPerEpoch(job, data.epoch_rows)));
   store_options.cuts = false;
+  if (!job.start_from().empty()) {
+    DESCENT_ASSIGN_OR_RETURN(store_options.start, OpenStart(job, [&out](const std::string& note) {
+                               absl::StrAppend(&out.note, note, "\n");
+                             }));
+  }
   store_options.tensors = data.model->tensors();
   store_options.map = MakePartitionMap(store_options.tensors, store_options.geometry, 1);
   DESCENT_ASSIGN_OR_RETURN(const std::unique_ptr<BlockStore> store, BlockStore::Create(store_options));

@@ -24,6 +24,7 @@
 #include "common/job/job.h"
 #include "common/net/endpoint.h"
 #include "common/net/process_settings.h"
+#include "common/saved_model/start_from.h"
 #include "server/process/coordinator_runner.h"
 #include "server/process/local_address.h"
 #include "server/process/run_directory.h"
@@ -77,6 +78,7 @@ absl::StatusOr<v1::JobSpec> LoadJob(const Flags& flags) {
   const size_t slash = flags.job.rfind('/');
   const std::string job_dir = slash == std::string::npos ? "." : flags.job.substr(0, slash);
   DESCENT_RETURN_IF_ERROR(ResolveJob(std::max(1u, servers), std::max(1u, workers), job_dir, &job));
+  DESCENT_RETURN_IF_ERROR(ResolveStartFrom(job_dir, &job));
   DESCENT_RETURN_IF_ERROR(ValidateJob(job));
   return job;
 }

@@ -11,6 +11,7 @@
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/resampling_spec.h"
 #include "common/job/step_spec.h"
 #include "common/job/stopping_spec.h"
 
@@ -34,6 +35,7 @@ void ResolveData(const std::string& job_dir, v1::DataSpec* data) {
   if (data->shard_rows() == 0) data->set_shard_rows(65536);
   if (data->window_shards() == 0) data->set_window_shards(4);
   if (data->has_features()) ResolveFeatures(data->mutable_features());
+  ResolveResampling(data);
 }
 
 void ResolveCluster(uint32_t servers, uint32_t workers, v1::Cluster* cluster) {

@@ -22,6 +22,7 @@ uint64_t JobFingerprint(const v1::JobSpec& job) {
   decides.clear_limits();
   decides.clear_checkpoint();
   decides.clear_replicas();
+  decides.clear_start_from();  // what it holds decides, and that is start_from_sha256
   if (decides.has_consistency() && decides.consistency().mode() == v1::SYNC) {
     decides.mutable_consistency()->clear_mode();  // said or not, it is the same job
   }

@@ -15,6 +15,7 @@
 #include "common/job/learning_rate_spec.h"
 #include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/resampling_spec.h"
 #include "common/job/step_spec.h"
 #include "common/job/stopping_spec.h"
 
@@ -63,6 +64,9 @@ class Checker : private JobErrors {
         Error("rounds", "the length is missing: the model reads no data, so it has no epochs");
     }
     if (std::isfinite(job_.l2()) && job_.l2() < 0) Error("l2", job_.l2(), " is below 0");
+    if (job_.start_from().empty() && (job_.start_from_partial() || !job_.start_from_sha256().empty())) {
+      Error("start_from", "missing: the model that start_from_partial and start_from_sha256 are of");
+    }
     Range<uint64_t>("block_elements", job_.block_elements(), 1, 262144);
     BlockImages();
     Range<uint64_t>("slots", job_.slots(), 1, 1 << 20);
@@ -115,6 +119,7 @@ class Checker : private JobErrors {
     if (job_.has_data()) {
       Range<uint64_t>("data.shard_rows", job_.data().shard_rows(), 1, 65536);
       Range<uint64_t>("data.window_shards", job_.data().window_shards(), 1, 65536);
+      CheckResampling(job_, this);
     }
   }
 

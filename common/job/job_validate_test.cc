@@ -466,6 +466,44 @@ TEST(ValidateJob, ReduceOnPlateau) {
             "every_rounds");
 }
 
+TEST(ValidateJob, Divergence) {
+  EXPECT_EQ(ErrorOf(kMlp, {"divergence={ loss_above: 20 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"divergence={ jump_factor: 3 action: ROLLBACK rate_factor: 0.1 max_rollbacks: 5 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"divergence={}"}),
+            "divergence: neither loss_above nor jump_factor is set: nothing is a divergence");
+  EXPECT_EQ(ErrorOf(kMlp, {"divergence={ metric: \"accuracy\" jump_factor: 1 rate_factor: 0.5 max_rollbacks: 1 }"}),
+            "divergence.metric: `accuracy` is better the more it is: expected a loss or an error\n"
+            "divergence.jump_factor: 1 is not above 1\n"
+            "divergence.rate_factor: is for action ROLLBACK\n"
+            "divergence.max_rollbacks: is for action ROLLBACK");
+  EXPECT_EQ(ErrorOf(kMlp, {"divergence={ loss_above: 2 action: ROLLBACK rate_factor: 2 }", "consistency.mode=ASYNC",
+                           "record_order=true"}),
+            "divergence.rate_factor: 2 is not above 0 and at most 1\n"
+            "divergence.action: ROLLBACK is for mode SYNC: otherwise what was evaluated is not what a checkpoint has\n"
+            "divergence.action: ROLLBACK does not go with record_order: a replay has no evaluations");
+  EXPECT_EQ(ErrorOf(kCsv, {"divergence={ loss_above: 2 metric: \"loss\" }"}),
+            "divergence: looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");
+}
+
+TEST(ValidateJob, SamplingByClass) {
+  EXPECT_EQ(ErrorOf(kMlp, {"data.sampling=CLASS_BALANCED"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"data.resampling={ kind: SMOTE neighbours: 3 }"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"data.resampling={ kind: UNDERSAMPLE ratio: 0.1 }"}), "");
+  EXPECT_EQ(ErrorOf(kCsv, {"data.sampling=CLASS_BALANCED", "data.resampling={}"}),
+            "data.sampling: CLASS_BALANCED, but the model's labels are not classes\n"
+            "data.resampling: the model's labels are not classes\n"
+            "data.resampling: is for sampling WITHOUT_REPLACEMENT, not CLASS_BALANCED");
+  EXPECT_EQ(ErrorOf(kMlp, {"data.resampling={ kind: OVERSAMPLE ratio: 1.5 neighbours: 2 }"}),
+            "data.resampling.ratio: 1.5 is not above 0 and at most 1\n"
+            "data.resampling.neighbours: is for SMOTE");
+}
+
+TEST(ValidateJob, StartFrom) {
+  EXPECT_EQ(ErrorOf(kMlp, {"start_from=/runs/a/model", "start_from_partial=true"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"start_from_partial=true"}),
+            "start_from: missing: the model that start_from_partial and start_from_sha256 are of");
+}
+
 TEST(ValidateJob, Metrics) {
   EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=CONFUSION,F1,TOP_K,CALIBRATION", "evaluation.top_k=1,3"}), "");
   EXPECT_EQ(ErrorOf(kMlp, {"evaluation.metrics=ROC_AUC,R2"}),

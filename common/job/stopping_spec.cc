@@ -61,7 +61,51 @@ void CheckPlateau(const v1::JobSpec& job, JobErrors* errors) {
   if (job.optimizer().has_ftrl()) errors->Error("reduce_on_plateau", "ftrl takes a constant rate, its alpha");
 }
 
+void CheckDivergence(const v1::JobSpec& job, JobErrors* errors) {
+  const v1::Divergence& divergence = job.divergence();
+  CheckMetric(job, "divergence.metric", divergence.metric(), errors);
+  if (MoreIsBetter(job.evaluation(), divergence.metric())) {
+    errors->Error("divergence.metric", "`", divergence.metric(),
+                  "` is better the more it is: expected a loss or an error");
+  }
+  if (!divergence.has_loss_above() && !divergence.has_jump_factor()) {
+    errors->Error("divergence", "neither loss_above nor jump_factor is set: nothing is a divergence");
+  }
+  if (divergence.has_jump_factor() && std::isfinite(divergence.jump_factor()) && !(divergence.jump_factor() > 1)) {
+    errors->Error("divergence.jump_factor", divergence.jump_factor(), " is not above 1");
+  }
+  if (!RollsBack(job)) {
+    if (divergence.has_rate_factor()) errors->Error("divergence.rate_factor", "is for action ROLLBACK");
+    if (divergence.max_rollbacks() != 0) errors->Error("divergence.max_rollbacks", "is for action ROLLBACK");
+    return;
+  }
+  if (!(divergence.rate_factor() > 0 && divergence.rate_factor() <= 1) && std::isfinite(divergence.rate_factor())) {
+    errors->Error("divergence.rate_factor", divergence.rate_factor(), " is not above 0 and at most 1");
+  }
+  errors->Range<uint64_t>("divergence.max_rollbacks", divergence.max_rollbacks(), 1, 1000);
+  if (ConsistencyOf(job).apply_push || ConsistencyOf(job).staleness > 0) {
+    errors->Error("divergence.action",
+                  "ROLLBACK is for mode SYNC: otherwise what was evaluated is not what a checkpoint has");
+  }
+  if (job.record_order()) {
+    errors->Error("divergence.action", "ROLLBACK does not go with record_order: a replay has no evaluations");
+  }
+  if (job.optimizer().has_ftrl()) errors->Error("divergence.action", "ROLLBACK: ftrl takes a constant rate, its alpha");
+  if (job.optimizer().has_lbfgs() || job.optimizer().has_newton_cg()) {
+    errors->Error("divergence.action", "ROLLBACK: a line search finds the rate, which no factor makes smaller");
+  }
+}
+
 }  // namespace
+
+bool CutsAtEvaluations(const v1::JobSpec& job) { return job.stopping().early().restore_best() || RollsBack(job); }
+
+bool RollsBack(const v1::JobSpec& job) { return job.has_divergence() && job.divergence().action() == v1::ROLLBACK; }
+
+bool LooksAtNorms(const v1::JobSpec& job) {
+  return job.stopping().has_gradient_norm() || job.stopping().has_parameter_change() ||
+         (job.has_divergence() && !ConsistencyOf(job).apply_push);
+}
 
 bool StopsByEvaluations(const v1::Stopping& stopping) {
   return stopping.has_loss_change() || stopping.has_parameter_change() || stopping.has_gradient_norm() ||
@@ -81,6 +125,13 @@ void ResolveStopping(v1::JobSpec* job) {
     if (stopping->evaluations() == 0) stopping->set_evaluations(1);
     if (stopping->has_early() && stopping->early().metric().empty()) stopping->mutable_early()->set_metric("loss");
   }
+  if (job->has_divergence()) {
+    v1::Divergence* divergence = job->mutable_divergence();
+    const bool train = job->data().has_train() && !job->data().has_validation();
+    if (divergence->metric().empty()) divergence->set_metric(train ? "train_loss" : "loss");
+    if (divergence->action() == v1::ROLLBACK && !divergence->has_rate_factor()) divergence->set_rate_factor(0.5);
+    if (divergence->action() == v1::ROLLBACK && divergence->max_rollbacks() == 0) divergence->set_max_rollbacks(3);
+  }
   if (!job->has_reduce_on_plateau()) return;
   v1::ReduceOnPlateau* plateau = job->mutable_reduce_on_plateau();
   if (plateau->metric().empty()) plateau->set_metric("loss");
@@ -90,9 +141,11 @@ void ResolveStopping(v1::JobSpec* job) {
 
 void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
   const v1::Stopping& stopping = job.stopping();
-  const bool watched = StopsByEvaluations(stopping) || job.has_reduce_on_plateau();
+  const bool watched = StopsByEvaluations(stopping) || job.has_reduce_on_plateau() || job.has_divergence();
   if (watched && job.evaluation().every_case() == v1::Evaluation::EVERY_NOT_SET) {
-    errors->Error(job.has_reduce_on_plateau() ? "reduce_on_plateau" : "stopping",
+    errors->Error(job.has_reduce_on_plateau()    ? "reduce_on_plateau"
+                  : StopsByEvaluations(stopping) ? "stopping"
+                                                 : "divergence",
                   "looks at evaluations, of which there are none: set evaluation.every_epochs or every_rounds");
   }
   if (job.has_stopping()) {
@@ -116,6 +169,7 @@ void CheckStopping(const v1::JobSpec& job, JobErrors* errors) {
     CheckMetric(job, absl::StrCat("stopping.target[", i, "].metric"), stopping.target(i).metric(), errors);
   }
   if (job.has_reduce_on_plateau()) CheckPlateau(job, errors);
+  if (job.has_divergence()) CheckDivergence(job, errors);
 }
 
 }  // namespace descent

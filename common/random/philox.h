@@ -22,6 +22,8 @@ enum class Purpose : uint32_t {
   kTest = 5,
   kGradientNoise = 6,
   kDropout = 8,
+  kResampling = 20,
+  kSmote = 21,
   kTuning = 30,
 };
 

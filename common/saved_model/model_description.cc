@@ -46,6 +46,7 @@ std::string ManifestToJson(const ModelManifest& manifest) {
   json["sparse"] = d.sparse;
   json["classes"] = d.classes;
   if (!d.fitted.empty()) json["fitted_features"] = {{"file", kFeaturesFile}, {"crc32c", Crc32c(d.fitted)}};
+  if (d.threshold.has_value()) json["threshold"] = *d.threshold;
   json["tensors"] = Json::array();
   for (size_t i = 0; i < d.specs.size(); ++i) {
     const TensorSpec& spec = d.specs[i];
@@ -83,9 +84,13 @@ absl::StatusOr<ModelManifest> ManifestFromJson(const std::string& text, absl::st
     d.features = json.at("features").get<uint64_t>();
     d.sparse = json.at("sparse").get<bool>();
     d.classes = json.at("classes").get<uint32_t>();
+    if (json.contains("threshold")) d.threshold = json.at("threshold").get<double>();
     d.job_text = json.at("job").get<std::string>();
     if (json.contains("fitted_features")) {
       manifest.fitted_crc32c = json.at("fitted_features").at("crc32c").get<uint32_t>();
+    }
+    if (d.threshold.has_value() && !(*d.threshold >= 0 && *d.threshold <= 1)) {
+      return Bad(file, absl::StrCat("threshold: a probability was expected, ", *d.threshold, " came"));
     }
     if (d.slots == 0 || (d.slots & (d.slots - 1)) != 0) return Bad(file, "slots: a power of two was expected");
     for (const Json& tensor : json.at("tensors")) {

@@ -23,6 +23,8 @@ struct ModelDescription {
   uint32_t classes = 0;   // of a softmax kind
   std::string fitted;     // what features.json holds; "": the model takes features as they are
   uint64_t clock = 0;     // updates of clocks below are in it
+  // The probability of class 1 from which it is predicted, as the last evaluation has tuned it.
+  std::optional<double> threshold = std::nullopt;
 };
 
 // What model.json holds: the description, the rows of each tensor that is a table (else 0), and parameters_sha256.

@@ -39,6 +39,7 @@ class SavedModelTest : public ::testing::Test {
     d.features = 3;
     d.sparse = true;
     d.classes = 2;
+    d.threshold = 0.1;
     d.clock = 42;
     d.specs = {{.name = "layer1/weights", .shape = {3, 2}, .initializer = {}},
                {.name = "table", .sparse = true, .shape = {2}, .initializer = {Initializer::Kind::kUniform, 0.5}},
@@ -103,6 +104,7 @@ TEST_F(SavedModelTest, WhatIsWrittenIsReadBack) {
   EXPECT_EQ(d.slots, 4u);
   EXPECT_EQ(d.features, 3u);
   EXPECT_EQ(d.classes, 2u);
+  EXPECT_EQ(d.threshold, 0.1);
   EXPECT_EQ(d.clock, 42u);
   EXPECT_TRUE(d.sparse);
   EXPECT_THAT((*model)->dense(TensorId(0)), ElementsAre(1, 2, 3, 4, 5, 6));

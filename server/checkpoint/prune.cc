@@ -45,10 +45,12 @@ absl::StatusOr<std::vector<std::string>> CheckpointFolder::Surplus(const std::ve
   }
   for (std::string& name : Best(good, options.keep_best, options.higher_is_better)) keep.insert(std::move(name));
   for (const Cut* cut : good) {
-    if (!keep.contains(cut->name) || cut->manifest.needs_cut() == 0) continue;
-    const auto needed = std::find_if(good.begin(), good.end(),
-                                     [&](const Cut* other) { return other->id.number == cut->manifest.needs_cut(); });
-    if (needed != good.end()) keep.insert((*needed)->name);
+    if (!keep.contains(cut->name)) continue;
+    for (const uint64_t number : cut->manifest.needs_cut()) {
+      const auto needed =
+          std::find_if(good.begin(), good.end(), [&](const Cut* other) { return other->id.number == number; });
+      if (needed != good.end()) keep.insert((*needed)->name);
+    }
   }
   if (keep.size() == good.size()) return std::vector<std::string>();
   // What looks good may have bytes that are not. Something good must stay.

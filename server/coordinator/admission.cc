@@ -20,6 +20,11 @@ bool SameNumerics(const v1::Numerics& a, const v1::Numerics& b) {
   return a.build() == b.build() && a.instruction_set() == b.instruction_set() && a.probe() == b.probe();
 }
 
+// A client that says nothing of epochs takes the data as they are.
+uint64_t EpochRows(const v1::RegisterWorkerRequest& request) {
+  return request.epoch_rows() > 0 ? request.epoch_rows() : request.train_rows();
+}
+
 }  // namespace
 
 std::vector<std::string> Admission::Server(const v1::RegisterServerRequest& request) {
@@ -51,6 +56,7 @@ std::vector<std::string> Admission::Worker(const v1::RegisterWorkerRequest& requ
     specs_ = *std::move(specs);
     files_.assign(request.files().begin(), request.files().end());
     train_rows_ = request.train_rows();
+    epoch_rows_ = EpochRows(request);
     validation_rows_ = request.validation_rows();
     features_ = request.features();
   }
@@ -135,6 +141,9 @@ void Admission::CheckData(const std::string& who, const v1::RegisterWorkerReques
   if (request.train_rows() != train_rows_) {
     mismatch->push_back(absl::StrCat(who, " found ", request.train_rows(), " rows of training data; expected ",
                                      train_rows_, ", as host ", *model_host_));
+  } else if (EpochRows(request) != epoch_rows_) {
+    mismatch->push_back(absl::StrCat(who, " has epochs of ", EpochRows(request), " examples; expected ", epoch_rows_,
+                                     ", as host ", *model_host_));
   }
   if (request.validation_rows() != validation_rows_) {
     mismatch->push_back(absl::StrCat(who, " found ", request.validation_rows(), " rows of validation data; expected ",

@@ -32,6 +32,7 @@ class Admission {
   bool has_model() const { return model_host_.has_value(); }
   const std::vector<TensorSpec>& specs() const { return specs_; }
   uint64_t train_rows() const { return train_rows_; }
+  uint64_t epoch_rows() const { return epoch_rows_; }  // that an epoch takes
   uint64_t validation_rows() const { return validation_rows_; }
   const v1::FittedFeatures& features() const { return features_; }
   // Set once members with different numerics are in a job that allows it.
@@ -53,7 +54,7 @@ class Admission {
   std::optional<std::string> model_host_;
   std::vector<TensorSpec> specs_;
   std::vector<v1::DataFile> files_;
-  uint64_t train_rows_ = 0, validation_rows_ = 0;
+  uint64_t train_rows_ = 0, epoch_rows_ = 0, validation_rows_ = 0;
   v1::FittedFeatures features_;
 };
 

@@ -141,7 +141,7 @@ void Coordinator::Evolve() {
   }
   if (phase_ != v1::RUNNING) return;
   Steer();
-  EndRunning();
+  if (phase_ == v1::RUNNING) EndRunning();
 }
 
 void Coordinator::BeginToRun() {

@@ -131,8 +131,11 @@ class Coordinator {
                     absl::string_view state_sha256, absl::Time now);
   // A server died: make the next generation lasting, find what to go on from, and call BeginGeneration.
   bool wants_generation() const { return wants_generation_; }
-  // What it is to go on from, if not the newest: the cut of the best model.
-  std::optional<uint64_t> wants_cut() const { return back_to_best_; }
+  // What it is to go on from, if not the newest: the cut of the best model, or that of before a divergence (0: the
+  // initial values).
+  std::optional<uint64_t> wants_cut() const {
+    return rollback_.has_value() ? std::optional(rollback_->to) : back_to_best_;
+  }
   // `generation` is newer than the present one. Ignored unless wanted.
   void BeginGeneration(Generation generation, std::optional<RestoreFrom> restore, absl::Time now);
   // With replicas: these are to be made lasting (nullopt: they are); then ViewsLasting. Nobody hears of a promotion or
@@ -146,7 +149,10 @@ class Coordinator {
   std::optional<v1::CoordinatorState> StateOfCut();
   // The validation loss of exactly the model in the cut that is committing; nullopt: it was not evaluated.
   std::optional<double> MetricOfCut() const;
-  bool restores_best() const { return steering_.restores_best(); }
+  // Cuts that must be kept as long as one with this state is.
+  std::vector<uint64_t> NeededCuts(const v1::CoordinatorState& state) const {
+    return steering_.NeededCuts(state.steering());
+  }
   std::string cut_folder;  // of the cut under way, set by the owner before cuts().Prepared
 
   // The job is over, and every member that is left has heard of it, or has had the time to.
@@ -230,6 +236,8 @@ class Coordinator {
   // Training is over. True: another model than that which stands is to be saved.
   bool GoBackToBest();
   void ForgetEnd();
+  // The run has diverged, and steering_ says what comes of it.
+  void EndDivergence();
   void RestoreSteering();
 
   // --- coordinator_status.cc: for people
@@ -297,7 +305,9 @@ class Coordinator {
     absl::Time since;
     uint32_t failures;  // of cuts, before
   };
-  std::optional<Held> held_;  // ranks are, for the cut of the best model
+  std::optional<Held> held_;             // ranks are, for the cut of the best model
+  std::optional<Rollback> rollback_;     // under way
+  std::optional<absl::Time> evaluated_;  // when the last evaluation was complete
   std::string model_dir_, parameters_sha256_, state_sha256_;
 };
 

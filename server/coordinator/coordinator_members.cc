@@ -171,7 +171,7 @@ void Coordinator::LearnLength() {
   if (const std::string constant = ConstantColumnsText(admission_.features()); !constant.empty()) {
     log_.Warning(constant);
   }
-  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.train_rows());
+  clocks_per_epoch_ = ClocksPerEpoch(options_.job, admission_.epoch_rows());
   if (options_.job.length_case() == v1::JobSpec::kEpochs) clocks_ = ClocksOf(options_.job, clocks_per_epoch_);
   metrics_.SetEpochs(clocks_per_epoch_, admission_.train_rows());
 }
@@ -246,6 +246,15 @@ void Coordinator::ReportFailure(const v1::FailureReport& report, absl::Time now)
   if (report.unix_seconds() > 0) when = std::min(when, absl::UnixEpoch() + absl::Seconds(report.unix_seconds()));
   log_.Error(absl::StrCat("reported as ", report.own() ? "its own failure: " : "a peer's: ", text));
 
+  if (report.own() && report.diverged_generation() != 0 && steering_.rolls_back()) {
+    // Others may have said so before, and then that generation is over.
+    if (report.diverged_generation() != generation_.value || phase_ != v1::RUNNING || stopping()) return;
+    const MetricRecord record = steering_.NotFinite(round(), text);
+    log_.Info(absl::StrCat("decided at clock ", record.clock, ": ", record.decision, ": ", record.why));
+    metrics_.AddDecision(record, now_);
+    EndDivergence();
+    return;
+  }
   if (report.own()) {
     // A standby-to-be that can't even register harms nobody once the job runs.
     if (member == nullptr && phase_ != v1::STARTING && phase_ != v1::FAILED) return;

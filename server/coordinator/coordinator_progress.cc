@@ -142,7 +142,9 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
     ranks_.Touch(Rank(part.rank()), now_);
     const uint64_t before = metrics_.evaluations();
     for (std::string& text : metrics_.AddEvaluation(part, now_)) log_.Warning(std::move(text));
-    if (metrics_.evaluations() > before) steering_.Evaluated(*metrics_.last_evaluation(), clocks_);
+    if (metrics_.evaluations() == before) continue;
+    steering_.Evaluated(*metrics_.last_evaluation(), clocks_);
+    evaluated_ = now_;
   }
   for (const v1::RankProgress& progress : request.progress()) {
     if (held(progress.rank()) && progress.done()) metrics_.Done(Rank(progress.rank()));

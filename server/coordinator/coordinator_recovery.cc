@@ -54,7 +54,7 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
   wants_generation_ = false;
   generation_ = generation;
   restore_ = std::move(restore);
-  if (!back_to_best_.has_value()) ++recoveries_;
+  if (!back_to_best_.has_value() && !rollback_.has_value()) ++recoveries_;
   first_ = FirstCause(lease_ + absl::Minutes(1));  // what has been mended is no cause
   const uint64_t before = round();
   Restore();

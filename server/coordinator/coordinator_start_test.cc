@@ -131,6 +131,17 @@ TEST(CoordinatorStartTest, StatisticsAreSharedBeforeRegistrationByWhoeverHasTheJ
   EXPECT_EQ(t.c->ShareStatistics(request, t.now).mismatch(), "the worker on host c is too late: the job is STOPPED");
 }
 
+TEST(CoordinatorStartTest, AnEpochIsAsLongAsWorkersResampleIt) {
+  TestCluster t(TestCluster::Options(4, 1, 2));
+  v1::RegisterWorkerRequest request = t.WorkerRequest("w", 1);
+  request.set_epoch_rows(1600);
+  EXPECT_EQ(t.Send(t.c->RegisterWorker(request, t.now).member()).clocks_per_epoch(), 40u);
+  v1::RegisterWorkerRequest other = t.WorkerRequest("v", 2);
+  other.set_epoch_rows(1599);
+  EXPECT_THAT(Mismatch(t.c->RegisterWorker(other, t.now)),
+              ElementsAre("the worker on host v has epochs of 1599 examples; expected 1600, as host w"));
+}
+
 TEST(CoordinatorStartTest, EveryMismatchIsOneSentenceWithBothValues) {
   TestCluster t(TestCluster::Options(4, 1, 3));
   t.AddServer("a", 1);

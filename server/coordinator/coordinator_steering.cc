@@ -12,6 +12,7 @@ namespace {
 
 // To take the cut of a best model: a disk that is full for a moment costs nothing, one that stays so costs that model.
 constexpr uint32_t kMostFailures = 30;
+constexpr absl::Duration kNormsPatience = absl::Seconds(2);  // which tensor it was is for people to know
 
 }  // namespace
 
@@ -27,10 +28,15 @@ void Coordinator::Steer() {
   for (const auto& [id, member] : members_) {
     if (member.is_server) known = std::min<uint64_t>(known, member.rate_changes);
   }
-  for (const MetricRecord& record : steering_.Step(cuts_.last(), known)) {
+  const bool late = evaluated_.has_value() && now_ - *evaluated_ > kNormsPatience;
+  for (const MetricRecord& record : steering_.Step(cuts_.last(), known, late)) {
     log_.Info(absl::StrCat("decided at clock ", record.clock, ": ", record.decision, ": ", record.why));
     metrics_.AddDecision(record, now_);
     TellRates();
+  }
+  if (steering_.rollback().has_value() || !steering_.failure().empty()) {
+    EndDivergence();
+    return;
   }
   const double most = options_.job.stopping().seconds();
   if (!steering_.stop().empty()) {
@@ -52,13 +58,26 @@ void Coordinator::KeepBest(uint64_t cut) {
     if (cuts_.demand_met()) cuts_.Demand(cut, now_);  // again if it has failed
     return;
   }
-  log_.Warning(absl::StrCat("the best model, of clock ", cut, ", is not kept: its checkpoint failed ", failed,
-                            " times in ", absl::FormatDuration(absl::Trunc(now_ - held_->since, absl::Seconds(1))),
+  const char* what = steering_.rolls_back() ? "the model" : "the best model";
+  log_.Warning(absl::StrCat(what, ", of clock ", cut, ", is not kept: its checkpoint failed ", failed, " times in ",
+                            absl::FormatDuration(absl::Trunc(now_ - held_->since, absl::Seconds(1))),
                             cuts_.last_trouble().empty() ? "" : "; the last time: ", cuts_.last_trouble(),
-                            "; training goes on, and what it ends with is saved unless a better one is kept"));
+                            steering_.rolls_back()
+                                ? "; training goes on, and fails if it diverges before the next is kept"
+                                : "; training goes on, and what it ends with is saved unless a better one is kept"));
   steering_.GiveUpCut();
   held_.reset();
   advanced_ = now_;
+}
+
+void Coordinator::EndDivergence() {
+  if (!steering_.rollback().has_value()) {
+    Fail(steering_.failure());
+    return;
+  }
+  rollback_ = steering_.rollback();
+  replication_.Halt();
+  RollBack("the run has diverged");
 }
 
 void Coordinator::TellRates() {
@@ -76,6 +95,11 @@ void Coordinator::TakeNorms(std::optional<uint64_t> clock) {
   squares.set_clock(*clock);
   squares.set_gradient(SumOfSquares(*agreed));
   squares.set_step(agreed->step_square);
+  const auto greatest = std::max_element(agreed->square.begin(), agreed->square.end());
+  if (greatest != agreed->square.end()) {
+    squares.set_tensor(admission_.specs()[static_cast<size_t>(greatest - agreed->square.begin())].name);
+    squares.set_of_tensor(*greatest);
+  }
   steering_.Agreed(squares);
 }
 
@@ -123,6 +147,14 @@ void Coordinator::ForgetEnd() {
 
 void Coordinator::RestoreSteering() {
   steering_.Begin(restore_.has_value() ? restore_->state : v1::CoordinatorState());
+  if (const auto rollback = std::exchange(rollback_, std::nullopt); rollback.has_value()) {
+    if (rollback->to != (restore_.has_value() ? restore_->number : 0)) {
+      Fail(absl::StrCat("the run has diverged, and the checkpoint of clock ", rollback->to,
+                        ", to go back to, can't be used"));
+      return;
+    }
+    steering_.RolledBack(*rollback);
+  }
   TellRates();
   evaluations_before_best_ = metrics_.evaluations();
   if (!back_to_best_.has_value()) {

@@ -232,6 +232,105 @@ TEST(CoordinatorSteeringTest, ACoordinatorInThePlaceOfADeadOneDecidesTheSame) {
   EXPECT_EQ(second.c->wants_cut(), 10u);
 }
 
+CoordinatorOptions Diverging(v1::DivergenceAction action) {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 1);
+  options.job.mutable_evaluation()->set_every_rounds(10);
+  v1::Divergence* divergence = options.job.mutable_divergence();
+  divergence->set_metric("loss");
+  divergence->set_loss_above(100);
+  divergence->set_action(action);
+  divergence->set_rate_factor(0.5);
+  divergence->set_max_rollbacks(2);
+  options.cuts.on_demand = true;
+  return options;
+}
+
+v1::FailureReport NotFinite(const std::string& host, uint64_t pid, uint64_t generation) {
+  v1::FailureReport report =
+      FailureReportOf("worker", host, pid, true, "push of rank 1 was refused: weights[3] is nan");
+  report.set_diverged_generation(generation);
+  return report;
+}
+
+TEST(CoordinatorSteeringTest, ADivergedRunFails) {
+  TestCluster t(Diverging(v1::STOP));
+  t.Start(1, 1);
+  Evaluate(&t, 10, 500);
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << "which tensor it was may still be told";
+  t.Run(absl::Seconds(3));
+  EXPECT_EQ(t.c->phase(), v1::FAILED);
+  EXPECT_EQ(t.c->first_cause(),
+            "the run has diverged at clock 10: loss is 500, above 100; of the ranks' shares that of rank 0 has the "
+            "greatest loss, 500");
+}
+
+TEST(CoordinatorSteeringTest, ADivergedRunGoesBackWithASmallerRate) {
+  TestCluster t(Diverging(v1::ROLLBACK));
+  t.Start(1, 1);
+  EXPECT_EQ(Evaluate(&t, 10, 5).begin_below(), 10u) << "not before there is a cut";
+  const v1::CoordinatorState state = TakeCut(&t, 10);
+  EXPECT_EQ(t.Send(t.worker[0]).begin_below(), 20u);
+  Evaluate(&t, 20, 500);
+  t.Run(absl::Seconds(3));
+  ASSERT_TRUE(t.c->wants_generation()) << t.Log();
+  EXPECT_EQ(t.c->wants_cut(), 10u);
+  t.c->BeginGeneration(Generation(2), CutAt(10, t, state), t.now);
+  EXPECT_FALSE(t.c->wants_cut().has_value());
+  // The servers hear of the rate with their placement.
+  const v1::HeartbeatReply reply = t.Send(t.server[0]);
+  ASSERT_EQ(reply.rate_change_size(), 1);
+  EXPECT_EQ(reply.rate_change(0).clock(), 10u);
+  EXPECT_EQ(reply.rate_change(0).factor(), 0.5);
+  t.Run(absl::Seconds(2));
+  ASSERT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+  EXPECT_EQ(t.c->Status(t.now).recoveries(), 0u) << "nobody has died";
+
+  // A gradient that is not finite, told by several, counts once.
+  Evaluate(&t, 10, 5);
+  t.c->ReportFailure(NotFinite("w0", 200, 1), t.now);
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << "that generation is over";
+  t.c->ReportFailure(NotFinite("w0", 200, 2), t.now);
+  t.c->ReportFailure(NotFinite("w0", 200, 2), t.now);
+  ASSERT_TRUE(t.c->wants_generation()) << t.Log();
+  EXPECT_EQ(t.c->wants_cut(), 10u);
+  t.c->BeginGeneration(Generation(3), CutAt(10, t, state), t.now);
+  EXPECT_EQ(t.Send(t.server[0]).rate_change(0).factor(), 0.25);
+  t.Run(absl::Seconds(2));
+  ASSERT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+  t.c->ReportFailure(NotFinite("w0", 200, 3), t.now);
+  EXPECT_EQ(t.c->phase(), v1::FAILED);
+  EXPECT_THAT(t.c->first_cause(), HasSubstr("after 2 rollbacks"));
+  EXPECT_THAT(t.c->first_cause(), HasSubstr("weights[3] is nan"));
+  std::vector<std::string> decisions;
+  for (const MetricRecord& record : t.c->DrainRecords()) {
+    if (record.kind == MetricRecord::Kind::kDecision) decisions.push_back(record.decision);
+  }
+  EXPECT_THAT(decisions, testing::ElementsAre("rollback", "rollback", "diverged"));
+}
+
+TEST(CoordinatorSteeringTest, BeforeTheFirstEvaluationTheBeginningIsGoneBackTo) {
+  TestCluster t(Diverging(v1::ROLLBACK));
+  t.Start(1, 1);
+  t.c->ReportFailure(NotFinite("w0", 200, 1), t.now);
+  ASSERT_TRUE(t.c->wants_generation()) << t.Log();
+  EXPECT_EQ(t.c->wants_cut(), 0u);
+  t.c->BeginGeneration(Generation(2), std::nullopt, t.now);
+  EXPECT_EQ(t.Send(t.server[0]).rate_change(0).factor(), 0.5);
+  t.Run(absl::Seconds(2));
+  EXPECT_EQ(t.c->phase(), v1::RUNNING) << t.Log();
+}
+
+TEST(CoordinatorSteeringTest, ACutThatIsLostCanNotBeGoneBackTo) {
+  TestCluster t(Diverging(v1::ROLLBACK));
+  t.Start(1, 1);
+  Evaluate(&t, 10, 5);
+  TakeCut(&t, 10);
+  t.c->ReportFailure(NotFinite("w0", 200, 1), t.now);
+  t.c->BeginGeneration(Generation(2), std::nullopt, t.now);
+  EXPECT_EQ(t.c->phase(), v1::FAILED);
+  EXPECT_THAT(t.c->first_cause(), HasSubstr("the checkpoint of clock 10, to go back to, can't be used"));
+}
+
 TEST(CoordinatorSteeringTest, TimeEndsTrainingAndDeathsDoNotProlongIt) {
   CoordinatorOptions options = TestCluster::Options(2, 1, 1);
   options.job.mutable_stopping()->set_seconds(60);

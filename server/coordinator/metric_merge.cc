@@ -66,6 +66,14 @@ MetricRecord EvaluationMerge::Merge(Pending pending) const {
     record.fuzzy |= p.fuzzy();
     classification |= p.classification();
     MergeSums(p.metrics(), &pending.metrics);
+    const double examples = p.weight() > 0 ? p.weight() : p.train_weight();
+    const double mean = (p.weight() > 0 ? p.loss() : p.train_loss()) / examples;
+    // A NaN is greater than any number.
+    if (examples > 0 &&
+        (!record.worst_rank.has_value() || (!std::isnan(record.worst_loss) && !(mean <= record.worst_loss)))) {
+      record.worst_rank = rank;
+      record.worst_loss = mean;
+    }
   }
   record.weight = static_cast<uint64_t>(weight);
   record.loss = weight > 0 ? loss / weight : 0;

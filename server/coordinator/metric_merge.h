@@ -43,6 +43,8 @@ struct MetricRecord {
   std::optional<double> objective;   // train_loss + regularizer, where that is known
   bool fuzzy = false;
   MetricResults metrics;
+  std::optional<uint32_t> worst_rank;  // over whose share of the data the mean loss is the greatest, and that
+  double worst_loss = 0;
   // RolledBack: this generation goes on from `clock`; what was recorded of later clocks is computed again.
   uint64_t generation = 0;
   // Decision: what evaluations have led to at `clock`.

@@ -28,6 +28,7 @@ absl::StatusOr<RecoveryDisk::Beginning> RecoveryDisk::Begin(bool restore, std::o
   } else if (!absl::IsNotFound(views.status())) {
     warn_(std::string(views.status().message()));
   }
+  if (number == uint64_t{0}) return beginning;
   NewestCut newest;
   if (number.has_value()) {
     DESCENT_ASSIGN_OR_RETURN(newest, folder_.FindNewestGood(options_.run, options_.job_fingerprint, number));
@@ -105,7 +106,7 @@ v1::CutManifest RecoveryDisk::ManifestOf(Coordinator& coordinator) const {
   for (const auto& [server, report] : cuts.reports()) *manifest.add_part() = report.part();
   if (const std::optional<v1::CoordinatorState> state = coordinator.StateOfCut(); state.has_value()) {
     state->SerializeToString(manifest.mutable_coordinator_state());
-    if (coordinator.restores_best()) manifest.set_needs_cut(state->steering().best_clock());
+    for (const uint64_t number : coordinator.NeededCuts(*state)) manifest.add_needs_cut(number);
   }
   if (const std::optional<double> loss = coordinator.MetricOfCut(); loss.has_value()) {
     manifest.set_metric_name("validation loss");

@@ -43,8 +43,8 @@ class RecoveryDisk {
     std::optional<v1::ReplicaViews> views;  // that the coordinator of this run before has made lasting
   };
   // A generation that nobody else has, made lasting, and the newest good cut of this run to go on from, unless the run
-  // is to begin with the initial values. `number`: rather the cut with this number, if it is good. FAILED_PRECONDITION:
-  // it is to begin with them, and there are cuts, of another run.
+  // is to begin with the initial values. `number`: rather the cut with this number, if it is good; 0: none.
+  // FAILED_PRECONDITION: it is to begin with them, and there are cuts, of another run.
   absl::StatusOr<Beginning> Begin(bool restore, std::optional<uint64_t> number = std::nullopt);
 
   // Makes them lasting. FAILED_PRECONDITION: a later generation has begun. On a full disk old cuts make room.

@@ -46,7 +46,8 @@ void KeepNewest(size_t most, Map* map) {
 Steering::Steering(const v1::JobSpec& job)
     : job_(job),
       apply_push_(ConsistencyOf(job).apply_push),
-      enabled_(StopsByEvaluations(job.stopping()) || job.has_reduce_on_plateau()),
+      enabled_(StopsByEvaluations(job.stopping()) || job.has_reduce_on_plateau() || job.has_divergence()),
+      divergence_(job),
       early_(EarlyPatience(job)),
       plateau_(PlateauPatience(job)),
       most_at_one_point_(TakesFullGradient(job.optimizer()) ? MostRoundsAtOnePoint(job.optimizer()) : 0) {
@@ -63,6 +64,16 @@ void Steering::Begin(const v1::CoordinatorState& state) {
   at_end_ = cut_needed_ = false;
   released_ = state_.clock();
   stop_.clear();
+  failure_.clear();
+  rollback_.reset();
+}
+
+void Steering::RolledBack(const Rollback& rollback) {
+  v1::RateChange* change = state_.add_rate_change();
+  change->set_clock(rollback.to);
+  change->set_factor(rollback.factor);
+  state_.set_rollbacks(rollback.count);
+  states_ = {{state_.clock(), state_}};
 }
 
 void Steering::Evaluated(const MetricRecord& record, uint64_t end) {
@@ -72,13 +83,22 @@ void Steering::Evaluated(const MetricRecord& record, uint64_t end) {
 }
 
 void Steering::Agreed(const v1::ScalarSquares& squares) {
-  if (!needs_norms()) return;
+  if (!needs_norms() && !divergence_.given()) return;
   norms_[squares.clock()] = squares;
   KeepNewest(kMostKept, &norms_);
 }
 
-std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known) {
+std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known, bool late) {
   std::vector<MetricRecord> out;
+  if (rollback_.has_value() || !failure_.empty()) return out;
+  if (pending_.has_value() && Diverged(*pending_)) {
+    if (!late && !apply_push_ && !norms_.contains(pending_->clock - 1)) return out;
+    const MetricRecord record = *std::exchange(pending_, std::nullopt);
+    const std::optional<double> least = state_.has_least() ? std::optional(state_.least()) : std::nullopt;
+    out.push_back(Diverge(
+        record.clock, absl::StrCat(divergence_.Broken(ValueOf(record, divergence_.metric()), least), Where(record))));
+    return out;
+  }
   if (pending_.has_value() && (!needs_norms() || at_end_ || norms_.contains(pending_->clock - 1))) {
     const MetricRecord record = *std::exchange(pending_, std::nullopt);
     Judge(record, at_end_, &out);
@@ -94,6 +114,11 @@ std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known) {
 
 void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<MetricRecord>* out) {
   state_.set_clock(record.clock);
+  if (divergence_.given()) {
+    const std::optional<double> value = ValueOf(record, divergence_.metric());
+    if (value.has_value() && (!state_.has_least() || *value < state_.least())) state_.set_least(*value);
+    state_.set_within(record.clock);
+  }
   if (most_at_one_point_ > 0 && !Moves(record) && !at_end) return;
   std::string settled = at_end ? "" : Settled(record);
   const v1::EarlyStopping& early = job_.stopping().early();
@@ -110,6 +135,7 @@ void Steering::Judge(const MetricRecord& record, bool at_end, std::vector<Metric
     cut_needed_ = best && early.restore_best() && !at_end;
     if (cut_needed_) not_kept_ = 0;  // it is tried anew in each generation
   }
+  if (rolls_back() && !at_end) cut_needed_ = true;
   if (at_end) return;
   stop_ = std::move(settled);
   if (stop_.empty()) stop_ = Reached(record);
@@ -135,6 +161,46 @@ bool Steering::Moves(const MetricRecord& record) {
   *moved = static_cast<uint32_t>(record.clock);
   if (!job_.stopping().has_loss_change()) state_.set_loss(value);
   return true;
+}
+
+bool Steering::Diverged(const MetricRecord& record) const {
+  const std::optional<double> least = state_.has_least() ? std::optional(state_.least()) : std::nullopt;
+  return !divergence_.Broken(ValueOf(record, divergence_.metric()), least).empty();
+}
+
+std::string Steering::Where(const MetricRecord& record) const {
+  std::string text;
+  if (record.worst_rank.has_value()) {
+    absl::StrAppend(&text, "; of the ranks' shares that of rank ", *record.worst_rank, " has the greatest loss, ",
+                    Text(record.worst_loss));
+  }
+  const auto norms = norms_.find(record.clock - 1);
+  if (norms != norms_.end() && !norms->second.tensor().empty()) {
+    absl::StrAppend(&text, "; of the tensors '", norms->second.tensor(), "' has the greatest gradient, of norm ",
+                    Text(std::sqrt(norms->second.of_tensor())));
+  }
+  return text;
+}
+
+MetricRecord Steering::Diverge(uint64_t clock, const std::string& why) {
+  rollback_ = divergence_.Next(state_, FactorAt(clock));
+  if (rollback_.has_value()) {
+    return Decision(clock, "rollback", absl::StrCat(why, ": ", divergence_.RollbackText(*rollback_)));
+  }
+  failure_ = absl::StrCat("the run has diverged at clock ", clock, divergence_.EndText(), ": ", why);
+  return Decision(clock, "diverged", why);
+}
+
+MetricRecord Steering::NotFinite(uint64_t clock, const std::string& what) {
+  pending_.reset();
+  return Diverge(clock, what);
+}
+
+std::vector<uint64_t> Steering::NeededCuts(const v1::SteeringState& state) const {
+  std::vector<uint64_t> cuts;
+  if (restores_best() && state.best_clock() > 0) cuts.push_back(state.best_clock());
+  if (rolls_back() && state.within() > 0) cuts.push_back(state.within());
+  return cuts;
 }
 
 bool Steering::Small(int rule, double value, double bound) {
@@ -214,7 +280,8 @@ MetricRecord Steering::Decision(uint64_t clock, std::string what, std::string wh
 }
 
 std::optional<uint64_t> Steering::wants_norms() const {
-  if (!needs_norms() || !pending_.has_value() || at_end_) return std::nullopt;
+  if (!pending_.has_value()) return std::nullopt;
+  if (!divergence_.given() && (!needs_norms() || at_end_)) return std::nullopt;
   return pending_->clock - 1;
 }
 

@@ -189,6 +189,120 @@ TEST(SteeringTest, ANewRateIsHeldUntilEveryServerKnowsIt) {
   EXPECT_EQ(steering.begin_below(kEvery), 30u);
 }
 
+// Evaluates; norms that explain are there.
+std::vector<std::string> Diverge(Steering* steering, uint64_t clock, double loss) {
+  MetricRecord record = Evaluation(clock, loss);
+  record.worst_rank = 1;
+  record.worst_loss = 2 * loss;
+  v1::ScalarSquares norms = Norms(clock - 1, 5, 1);
+  norms.set_tensor("w");
+  norms.set_of_tensor(16);
+  steering->Agreed(norms);
+  steering->Evaluated(record, kEnd);
+  std::vector<std::string> told;
+  for (const MetricRecord& r : steering->Step(0, 0))
+    told.push_back(absl::StrCat(r.clock, " ", r.decision, ": ", r.why));
+  return told;
+}
+
+TEST(DivergenceTest, BoundsByHand) {
+  v1::JobSpec job = Job("divergence { loss_above: 10 jump_factor: 3 }");
+  const DivergenceBounds bounds(job);
+  EXPECT_EQ(bounds.Broken(10, 4), "");
+  EXPECT_EQ(bounds.Broken(std::nullopt, 4), "") << "not evaluated";
+  EXPECT_EQ(bounds.Broken(10.5, std::nullopt), "loss is 10.5, above 10");
+  EXPECT_EQ(bounds.Broken(6, 2), "") << "not more than three times";
+  EXPECT_EQ(bounds.Broken(6.5, 2), "loss has jumped to 6.5, more than 3 times its least value 2");
+  EXPECT_EQ(bounds.Broken(6, -2), "") << "no multiple of that is a bound";
+  EXPECT_EQ(bounds.Broken(std::nan(""), std::nullopt), "loss is nan");
+  EXPECT_EQ(bounds.Broken(INFINITY, std::nullopt), "loss is inf");
+  EXPECT_EQ(DivergenceBounds(Job("")).Broken(INFINITY, std::nullopt), "");
+}
+
+TEST(SteeringTest, ADivergenceFailsByName) {
+  Steering steering(Job("divergence { jump_factor: 2 }"));
+  EXPECT_THAT(Diverge(&steering, 10, 4), IsEmpty());
+  EXPECT_THAT(Diverge(&steering, 20, 3), IsEmpty());
+  EXPECT_EQ(steering.begin_below(kEvery), 30u);
+  EXPECT_FALSE(steering.wants_cut().has_value()) << "nothing is to be gone back to";
+  const std::string why =
+      "loss has jumped to 7, more than 2 times its least value 3; of the ranks' shares that of rank 1 has the greatest "
+      "loss, 14; of the tensors 'w' has the greatest gradient, of norm 4";
+  EXPECT_THAT(Diverge(&steering, 30, 7), ElementsAre("30 diverged: " + why));
+  EXPECT_EQ(steering.failure(), "the run has diverged at clock 30: " + why);
+  EXPECT_EQ(steering.begin_below(kEvery), 30u);
+  EXPECT_THAT(steering.Step(0, 0), IsEmpty());
+}
+
+TEST(SteeringTest, NormsThatExplainAreWaitedForButNotForLong) {
+  Steering steering(Job("divergence { loss_above: 5 }"));
+  steering.Evaluated(Evaluation(10, 7), kEnd);
+  EXPECT_THAT(steering.Step(0, 0), IsEmpty());
+  EXPECT_EQ(steering.wants_norms(), 9u);
+  EXPECT_EQ(steering.failure(), "");
+  EXPECT_EQ(steering.Step(0, 0, /*late=*/true).size(), 1u);
+  EXPECT_EQ(steering.failure(), "the run has diverged at clock 10: loss is 7, above 5");
+}
+
+TEST(SteeringTest, ADivergenceGoesBackToTheLastEvaluationWithinBounds) {
+  Steering steering(Job("divergence { loss_above: 10 action: ROLLBACK rate_factor: 0.25 max_rollbacks: 2 }"));
+  EXPECT_TRUE(steering.changes_rate());
+  // Each evaluation within bounds is held until a cut has it.
+  EXPECT_THAT(Diverge(&steering, 10, 4), IsEmpty());
+  EXPECT_EQ(steering.wants_cut(), 10u);
+  EXPECT_EQ(steering.begin_below(kEvery), 10u);
+  const v1::CoordinatorState cut = *steering.StateOf(10, kEvery);
+  steering.Step(10, 0);
+  EXPECT_EQ(steering.begin_below(kEvery), 20u);
+  EXPECT_THAT(steering.NeededCuts(steering.state()), ElementsAre(10));
+  EXPECT_THAT(steering.NeededCuts(cut.steering()), IsEmpty()) << "it is the first";
+
+  for (const uint32_t count : {1u, 2u}) {
+    const std::vector<std::string> told = Diverge(&steering, 20, 40);
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_THAT(told[0], testing::AllOf(testing::StartsWith("20 rollback: loss is 40, above 10"),
+                                        testing::EndsWith(absl::StrCat(
+                                            ": back to clock 10 with the rate at ", count == 1 ? "0.25" : "0.0625",
+                                            " of the schedule's; rollback ", count, " of 2"))));
+    ASSERT_TRUE(steering.rollback().has_value());
+    const Rollback rollback = *steering.rollback();
+    EXPECT_EQ(rollback.to, 10u);
+    // The generation that goes on from that cut.
+    steering.Begin(cut);
+    steering.RolledBack(rollback);
+    EXPECT_FALSE(steering.rollback().has_value());
+    EXPECT_EQ(steering.FactorAt(9), 1);
+    EXPECT_EQ(steering.FactorAt(10), count == 1 ? 0.25 : 0.0625);
+    EXPECT_EQ(steering.begin_below(kEvery), 10u);
+    EXPECT_THAT(Diverge(&steering, 10, 4), IsEmpty());
+    steering.Step(10, 0);
+    EXPECT_EQ(steering.begin_below(kEvery), 10u) << "not before every server knows the rate";
+    steering.Step(10, 1);
+    EXPECT_EQ(steering.begin_below(kEvery), 20u);
+    EXPECT_EQ(steering.StateOf(15, kEvery)->steering().rollbacks(), count) << "further cuts know of it";
+  }
+  EXPECT_THAT(Diverge(&steering, 20, 40), ElementsAre(testing::StartsWith("20 diverged: loss is 40")));
+  EXPECT_THAT(steering.failure(),
+              testing::StartsWith("the run has diverged at clock 20 after 2 rollbacks: loss is 40"));
+}
+
+TEST(SteeringTest, AGradientThatIsNotFiniteIsADivergence) {
+  Steering steering(Job("divergence { loss_above: 10 action: ROLLBACK }"));
+  EXPECT_EQ(steering.NotFinite(3, "rank 1: weights[2] is nan").why,
+            "rank 1: weights[2] is nan: back to the beginning with the rate at 0.5 of the schedule's; rollback 1 of 3");
+  EXPECT_EQ(steering.rollback()->to, 0u);
+  Steering stops(Job("divergence { loss_above: 10 }"));
+  EXPECT_FALSE(stops.rolls_back()) << "then it fails as in any job";
+}
+
+TEST(SteeringTest, ADivergenceAtTheEndGoesBackToo) {
+  Steering steering(Job("divergence { loss_above: 10 action: ROLLBACK }"));
+  EXPECT_THAT(Diverge(&steering, 10, 4), IsEmpty());
+  steering.Step(10, 0);
+  EXPECT_EQ(Diverge(&steering, kEnd, 11).size(), 1u);
+  EXPECT_EQ(steering.rollback()->to, 10u);
+}
+
 TEST(SteeringTest, AGenerationFromAnyCutDecidesTheSame) {
   const v1::JobSpec job = Job(R"(
     stopping { early { patience: 9 restore_best: true } loss_change: 0.02 evaluations: 3 gradient_norm: 0.05 }

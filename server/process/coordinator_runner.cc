@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/stopping_spec.h"
 #include "server/process/model_saver.h"
 #include "server/process/node_options.h"
 
@@ -54,7 +55,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorRunner>> CoordinatorRunner::Create(con
   options.cuts.every_rounds = job.checkpoint().every_rounds();
   options.cuts.every = absl::Seconds(job.checkpoint().every_seconds());
   options.cuts.at_end = job.record_order();
-  options.cuts.on_demand = job.stopping().early().restore_best();
+  options.cuts.on_demand = CutsAtEvaluations(job);
   options.checkpoint_folder = checkpointing->folder();
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Coordinator> coordinator,
                            Coordinator::Create(std::move(options), time->Now()));
@@ -105,7 +106,12 @@ void CoordinatorRunner::CountMembers() {
 }
 
 void CoordinatorRunner::Save() {
+  Drain();  // the last evaluation may have come since
   SaveModelRequest request;
+  if (summary_.evaluation.has_value()) {
+    const double* tuned = summary_.evaluation->metrics.Find("tuned_threshold");
+    if (tuned != nullptr) request.threshold = *tuned;
+  }
   request.job = job_;
   request.directory = directory_->model_dir();
   host_.With([&](Coordinator& coordinator, absl::Time) {

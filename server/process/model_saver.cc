@@ -194,6 +194,7 @@ absl::StatusOr<SavedModelInfo> SaveModel(const SaveModelRequest& request) {
   if (LabelOf(LossOf(model)) == LossLabel::kClass) description.classes = ClassesOf(model);
   description.clock = request.clock;
   if (request.job.data().has_features()) description.fitted = FeaturesToJson(request.features);
+  description.threshold = request.threshold;
   if (!request.tensors.empty() && !request.tensors[0].sparse) {
     description.features = FeaturesOf(model, request.tensors[0].shape[0]);
   }

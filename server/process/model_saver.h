@@ -2,6 +2,7 @@
 #ifndef DESCENT_SERVER_PROCESS_MODEL_SAVER_H_
 #define DESCENT_SERVER_PROCESS_MODEL_SAVER_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,10 @@ struct SaveModelRequest {
   std::vector<TensorSpec> tensors;
   v1::FittedFeatures features;
   PartitionMap map;
-  std::vector<std::string> addresses;  // of server i
-  std::string directory;               // appears whole or not at all
-  uint64_t clock = 0;                  // updates of clocks below are in it; UNAVAILABLE until they are
+  std::vector<std::string> addresses;              // of server i
+  std::string directory;                           // appears whole or not at all
+  uint64_t clock = 0;                              // updates of clocks below are in it; UNAVAILABLE until they are
+  std::optional<double> threshold = std::nullopt;  // as the last evaluation has tuned it
 };
 
 struct SavedModelInfo {

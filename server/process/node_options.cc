@@ -11,6 +11,7 @@
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_schedule.h"
+#include "common/job/stopping_spec.h"
 
 namespace descent {
 
@@ -75,7 +76,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;
   store.cuts = job.checkpoint().every_rounds() > 0 || job.checkpoint().every_seconds() > 0 || job.record_order() ||
-               job.stopping().early().restore_best();
+               CutsAtEvaluations(job);
   store.staleness_aware_rate = consistency.staleness_aware_rate;
   store.compensation = static_cast<float>(consistency.compensation);
   ServerNodeOptions node;

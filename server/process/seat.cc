@@ -9,6 +9,8 @@
 #include "common/base/status_macros.h"
 #include "common/control/messages.h"
 #include "common/job/job.h"
+#include "common/job/stopping_spec.h"
+#include "common/saved_model/start_from.h"
 #include "server/checkpoint/cut_reader.h"
 #include "server/checkpoint/part_file.h"
 #include "server/process/node_options.h"
@@ -45,8 +47,7 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   if (options.backup_ranks > 0) {
     options.full_every = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
   }
-  const v1::Stopping& stopping = context_->job.job().stopping();
-  if (stopping.has_gradient_norm() || stopping.has_parameter_change()) {
+  if (LooksAtNorms(context_->job.job())) {
     options.scalars_before = EvaluateEvery(context_->job.job().evaluation(), news.clocks_per_epoch());
   }
   StoreOptions& store = options.store;
@@ -62,9 +63,15 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
     RestoredState& restored = options.restored.emplace();
     for (uint64_t clock : news.restore().clock()) restored.restart.push_back(Clock(clock));
   }
+  if (!context_->job.job().start_from().empty() && !news.has_restore() && !joins) {
+    DESCENT_ASSIGN_OR_RETURN(
+        store.start,
+        OpenStart(context_->job.job(), [log = context_->log](const std::string& note) { log->Log(note); }));
+  }
   // What the generation before held goes first: there may be no room for both.
   services_->service()->Uninstall();
   services_->agent()->Forget();
+  services_->ForgetFailure();
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   ServerNode::Output* const output = services_->service()->output();

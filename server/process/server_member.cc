@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/job/job.h"
 #include "common/job/step_spec.h"
+#include "common/job/stopping_spec.h"
 #include "common/numerics/fingerprint.h"
 #include "server/checkpoint/checkpoint_folder.h"
 #include "server/rpc/remote_storage.h"
@@ -231,15 +232,20 @@ void ServerMember::SendScalars() {
 void ServerMember::TellFailures() {
   for (const auto& [server, seat] : seats_) {
     const absl::Status failure = seat->services()->failure();
-    if (failure.ok() || failure_told_) continue;
-    failure_told_ = true;
+    const bool rolls_back = RollsBack(context_->job.job());
+    // That of a node which is about to go is of a generation that counts no more.
+    if (failure.ok() || failure_told_ == generation_ || (rolls_back && !seat->ready(generation_))) continue;
+    failure_told_ = generation_;
     log_->Log(absl::StrCat("failed: ", failure.message()));
-    ReportOwnFailure(failure);
+    // What a node says of gradients: one that is not finite, or whose sum is not.
+    const bool diverged = absl::IsInvalidArgument(failure) || absl::IsFailedPrecondition(failure);
+    ReportOwnFailure(failure, diverged && rolls_back ? generation_ : 0);
   }
 }
 
-void ServerMember::ReportOwnFailure(const absl::Status& cause) {
+void ServerMember::ReportOwnFailure(const absl::Status& cause, uint64_t diverged_generation) {
   v1::FailureReport report;
+  report.set_diverged_generation(diverged_generation);
   report.set_member(context_->registration.member());
   report.set_role("server");
   report.set_host(options_.host);
@@ -316,7 +322,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
       }
     }
     if (ready() && !was_ready) continue;  // say so at once
-    if (!placing) services_->Wait(absl::Now() + pause, failure_told_);
+    if (!placing) services_->Wait(absl::Now() + pause, failure_told_ == generation_);
     TellFailures();
   }
 }

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,18 +64,19 @@ class ServerMember {
   void SpeakOfSteps();
   // A failure of a node, told once.
   void TellFailures();
-  void ReportOwnFailure(const absl::Status& cause);
+  // `diverged_generation`: as in FailureReport.
+  void ReportOwnFailure(const absl::Status& cause, uint64_t diverged_generation = 0);
 
   const ServerMemberOptions options_;
   ControlClient* const control_;
   ServerServices* const services_;
   const Logger* const log_;
   std::unique_ptr<SeatContext> context_;
-  std::vector<std::unique_ptr<Storage>> storages_;  // of earlier registrations
-  uint64_t generation_ = 0;                         // that the seats are of, or are being made for
-  uint64_t rates_of_ = 0;                           // the generation that told the changes of the rate
-  std::deque<v1::ScalarPartials> untold_;           // norms that have not arrived yet
-  bool failure_told_ = false;
+  std::vector<std::unique_ptr<Storage>> storages_;   // of earlier registrations
+  uint64_t generation_ = 0;                          // that the seats are of, or are being made for
+  uint64_t rates_of_ = 0;                            // the generation that told the changes of the rate
+  std::deque<v1::ScalarPartials> untold_;            // norms that have not arrived yet
+  std::optional<uint64_t> failure_told_;             // the generation whose first failure has been told
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };
 

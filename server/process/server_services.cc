@@ -45,4 +45,9 @@ absl::Status ServerServices::failure() const {
   return failure_;
 }
 
+void ServerServices::ForgetFailure() {
+  MutexLock lock(&mu_);
+  failure_ = absl::OkStatus();
+}
+
 }  // namespace descent

@@ -33,6 +33,7 @@ class ServerServices {
   void Wait(absl::Time deadline, bool failure_known);
   std::vector<Scalars> TakeScalars();
   absl::Status failure() const;
+  void ForgetFailure();  // the node that failed is gone
 
  private:
   mutable Mutex mu_;

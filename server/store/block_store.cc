@@ -75,19 +75,26 @@ class Store final : public BlockStore {
       context.pool = &pool_;
       context.copied_bytes = &copied_bytes_;
       const std::vector<ServerId>& placement = options.map.placement[t];
+      std::optional<TensorValues> start;
+      if (options.start != nullptr && std::count(placement.begin(), placement.end(), options.self) > 0) {
+        DESCENT_ASSIGN_OR_RETURN(start, options.start(spec));
+      }
       if (spec.sparse) {
         tables_[t] = std::make_unique<SparseTable>(&context, &arena_);
         slots_[t].resize(placement.size());
         for (uint32_t slot = 0; slot < placement.size(); ++slot) {
           if (placement[slot] == options.self) slots_[t][slot] = std::make_unique<SparseSlot>(tables_[t].get(), slot);
         }
+        if (start.has_value()) DESCENT_RETURN_IF_ERROR(StartTable(t, *start));
         continue;
       }
+      if (start.has_value()) DESCENT_CHECK(start->values.size() == spec.elements());
       dense_[t].resize(placement.size());
       for (uint32_t b = 0; b < placement.size(); ++b) {
         if (placement[b] != options.self) continue;
         dense_[t][b] = std::make_unique<DenseBlock>(&context, b);
-        if (absl::Status status = dense_[t][b]->Init(); !status.ok()) return status;
+        const float* values = start.has_value() ? start->values.data() : nullptr;
+        if (absl::Status status = dense_[t][b]->Init(values); !status.ok()) return status;
         dense_ids_.push_back({TensorId(t), b});
         dense_bytes_ += dense_[t][b]->elements() * sizeof(float);
       }
@@ -251,6 +258,24 @@ class Store final : public BlockStore {
   uint64_t copied_bytes() const override { return copied_bytes_; }
 
  private:
+  // Of the rows that a table begins with, those of this server's slots.
+  absl::Status StartTable(uint32_t table, const TensorValues& start) {
+    const TensorContext& context = contexts_[table];
+    DESCENT_CHECK(start.values.size() == start.keys.size() * context.spec.dim());
+    std::vector<std::vector<std::pair<uint64_t, const float*>>> rows(slots_[table].size());
+    for (size_t i = 0; i < start.keys.size(); ++i) {
+      const uint32_t slot = context.geometry.slot(start.keys[i]);
+      if (slots_[table][slot] == nullptr) continue;
+      rows[slot].emplace_back(start.keys[i], start.values.data() + i * context.spec.dim());
+    }
+    for (size_t slot = 0; slot < rows.size(); ++slot) {
+      if (rows[slot].empty()) continue;
+      std::sort(rows[slot].begin(), rows[slot].end());
+      DESCENT_RETURN_IF_ERROR(slots_[table][slot]->Start(rows[slot]));
+    }
+    return absl::OkStatus();
+  }
+
   static const char* NotOfTables(const StoreOptions& options) {
     if (options.noise != nullptr) return "gradient_noise";
     if (options.compensation > 0) return "delay_compensation";

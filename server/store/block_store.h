@@ -31,6 +31,7 @@
 #include "common/base/ids.h"
 #include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
+#include "common/tensor/start_values.h"
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
 #include "server/store/tensor_step.h"
@@ -65,6 +66,10 @@ struct StoreOptions {
   std::function<float(Clock)> average_weight;
   uint32_t history = 1;
   bool cuts = false;  // cuts will be taken: PlanStore counts what one may hold
+  // What tensors begin with in the place of their initializers' values; null: nothing. Asked for each tensor of which
+  // this server holds a part, whose values are all in memory meanwhile. Rows of a table that are not in it begin as
+  // ever.
+  StartValues start;
   uint64_t recorded_pushes =
       0;  // PUSH: as many are recorded in order (server/node/order_log.h), which PlanStore counts
 };
@@ -88,7 +93,7 @@ struct BlockExport {
 class BlockStore {
  public:
   // Makes every block that `map` gives to `self`, with its initial values. RESOURCE_EXHAUSTED if memory does not
-  // suffice.
+  // suffice; errors of `start`.
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(StoreOptions options);
   virtual ~BlockStore() = default;
 

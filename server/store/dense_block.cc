@@ -24,10 +24,14 @@ DenseBlock::DenseBlock(const TensorContext* context, uint32_t index)
       tree_(context->ranks),
       tree_before_(context->ranks) {}
 
-absl::Status DenseBlock::Init() {
+absl::Status DenseBlock::Init(const float* start) {
   FloatBuffer first = context_->pool->Take(elements_);
   if (first == nullptr) return NoMemory(*context_, elements_);
-  InitialDense(context_->seed, context_->id, context_->spec, begin_, absl::MakeSpan(first.get(), elements_));
+  if (start != nullptr) {
+    std::copy_n(start + begin_, elements_, first.get());
+  } else {
+    InitialDense(context_->seed, context_->id, context_->spec, begin_, absl::MakeSpan(first.get(), elements_));
+  }
   versions_.push_back(std::move(first));
   if (context_->keeps_averages()) averages_.push_back(versions_.back());
   const int states = context_->trainable ? context_->rule->state_slots() : 0;

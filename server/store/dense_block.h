@@ -28,8 +28,9 @@ namespace descent {
 class DenseBlock {
  public:
   DenseBlock(const TensorContext* context, uint32_t index);
-  // Allocates and fills the first version. RESOURCE_EXHAUSTED.
-  absl::Status Init();
+  // Allocates and fills the first version: with the tensor's `start`, all of its elements, or its initializer's values
+  // where that is null. RESOURCE_EXHAUSTED.
+  absl::Status Init(const float* start);
 
   absl::Status Hold(Rank first, uint32_t span, const Payload& values);
   absl::StatusOr<BlockScalars> Measure(double total_weight);

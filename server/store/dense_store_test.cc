@@ -83,6 +83,38 @@ std::vector<float> Gradient(uint64_t clock, uint32_t rank, BlockId id, size_t n)
 
 size_t Size(BlockStore& store, BlockId id) { return store.Read(id, std::nullopt)->size() / sizeof(float); }
 
+TEST(DenseStore, StartsWithTheValuesThatItIsGiven) {
+  StoreOptions options = Options(Adam(), 2);
+  options.average_weight = [](Clock) { return 0.5f; };
+  options.map = MakePartitionMap(options.tensors, options.geometry, 2);
+  options.start = [](const TensorSpec& spec) -> absl::StatusOr<std::optional<TensorValues>> {
+    if (spec.name == "bias") return std::nullopt;
+    TensorValues values;
+    for (uint64_t i = 0; i < spec.elements(); ++i) values.values.push_back(static_cast<float>(i) + 0.5f);
+    return values;
+  };
+  uint32_t blocks = 0;
+  for (const uint32_t server : {0u, 1u}) {
+    options.self = ServerId(server);
+    auto store = BlockStore::Create(options).value();
+    for (const BlockId id : store->dense_blocks()) {
+      ++blocks;
+      const uint64_t begin = options.geometry.block_begin(id.index);
+      std::vector<float> expected(Size(*store, id));
+      if (id.tensor.value == 1) {
+        InitialDense(3, id.tensor, options.tensors[1], begin, absl::MakeSpan(expected));
+      } else {
+        for (size_t i = 0; i < expected.size(); ++i) expected[i] = static_cast<float>(begin + i) + 0.5f;
+      }
+      EXPECT_EQ(Floats(*store->Read(id, std::nullopt)), expected);
+      EXPECT_EQ(Floats(*store->ReadAverage(id, std::nullopt)), expected) << "averages begin there too";
+    }
+  }
+  EXPECT_EQ(blocks, 5u);
+  options.start = [](const TensorSpec&) { return absl::FailedPreconditionError("no such tensor"); };
+  EXPECT_EQ(BlockStore::Create(options).status().message(), "no such tensor");
+}
+
 TEST(DenseStore, RoundsGiveTheBitsOfAPlainProgram) {
   constexpr uint32_t kRanks = 5;
   auto store = BlockStore::Create(Options(Adam(), kRanks)).value();

@@ -81,6 +81,9 @@ class SparseSlot {
   // Before any step: rows of an image, keys ascending, are added; the rest of them may come with further images of the
   // same version and steps. INVALID_ARGUMENT; RESOURCE_EXHAUSTED.
   absl::Status Install(const BlockExport& image);
+  // Before any step: the rows that the table starts with, `dim` floats for each key. INVALID_ARGUMENT;
+  // RESOURCE_EXHAUSTED.
+  absl::Status Start(const std::vector<std::pair<uint64_t, const float*>>& rows);
   // What Image with state and Install make of the rows at now(): those that are behind their table are caught up, and
   // those that are ahead of it count as many steps as it.
   void Reinstall();

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 #include "server/store/float_runs.h"
 #include "server/store/sparse_slot.h"
 
@@ -93,6 +94,22 @@ absl::Status SparseSlot::Install(const BlockExport& image) {
       std::memcpy(rows_.row(at) + v * table_->dim, values + (v * image.keys + i) * row, row);
     }
     if (context.catch_up) SetLast(rows_.row(at), image.steps + (image.ahead.empty() ? 0 : image.ahead[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SparseSlot::Start(const std::vector<std::pair<uint64_t, const float*>>& rows) {
+  const TensorContext& context = *table_->context;
+  std::vector<uint64_t> keys;
+  for (const auto& [key, values] : rows) keys.push_back(key);
+  const Batch batch{static_cast<uint32_t>(keys.size()), reinterpret_cast<const std::byte*>(keys.data()), nullptr};
+  DESCENT_RETURN_IF_ERROR(CheckKeys(batch));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const RowTable::Row row = rows_.Insert(table_->buckets[i], keys[i]);
+    if (row == RowTable::kAbsent) return NoMemory(context, table_->stride);
+    InitialRowTo(keys[i], rows_.row(row));
+    std::memcpy(rows_.row(row), rows[i].second, table_->dim * sizeof(float));
+    if (context.catch_up) SetLast(rows_.row(row), 0);
   }
   return absl::OkStatus();
 }

@@ -35,8 +35,17 @@ struct Case {
   uint32_t history = 2;
   bool push = false;
   bool decay = true;
-  float clip = 0;  // by value
+  float clip = 0;      // by value
+  bool start = false;  // some rows are there from the start, with values of their own
 };
+
+// The row that a key starts with; empty: as it is initialised.
+std::vector<float> StartRow(const Case& c, uint64_t key) {
+  std::vector<float> row;
+  if (!c.start || key % 3 != 0) return row;
+  for (uint32_t i = 0; i < c.dim; ++i) row.push_back(static_cast<float>(key % 11) / 16 - 0.3f * static_cast<float>(i));
+  return row;
+}
 
 // With those whose rows are groups.
 std::vector<std::string> Rules() {
@@ -46,6 +55,13 @@ std::vector<std::string> Rules() {
 }
 
 float Rate(Clock clock) { return 0.1f / static_cast<float>(clock.value + 1); }
+
+std::vector<uint64_t> AllKeys() {
+  std::vector<uint64_t> keys;
+  for (uint64_t k = 0; k < kKeys; ++k) keys.push_back(k);
+  keys.push_back(kFarKey);
+  return keys;
+}
 
 StoreOptions Options(const Case& c) {
   StoreOptions options;
@@ -67,14 +83,20 @@ StoreOptions Options(const Case& c) {
   options.l2_touched_rows_only = c.touched_only;
   options.history = c.history;
   options.apply_push = c.push;
+  if (c.start) {
+    options.start = [c](const TensorSpec& spec) -> absl::StatusOr<std::optional<TensorValues>> {
+      EXPECT_EQ(spec.name, "emb");
+      TensorValues values;
+      for (const uint64_t key : AllKeys()) {
+        const std::vector<float> row = StartRow(c, key);
+        if (row.empty()) continue;
+        values.keys.insert(values.keys.begin(), key);  // in no order of slots
+        values.values.insert(values.values.begin(), row.begin(), row.end());
+      }
+      return values;
+    };
+  }
   return options;
-}
-
-std::vector<uint64_t> AllKeys() {
-  std::vector<uint64_t> keys;
-  for (uint64_t k = 0; k < kKeys; ++k) keys.push_back(k);
-  keys.push_back(kFarKey);
-  return keys;
 }
 
 using Rows = std::map<uint64_t, std::vector<float>>;
@@ -119,6 +141,7 @@ class DenseTwin {
       Row& row = rows_[key];
       row.w.resize(c.dim);
       InitialRow(options.seed, TensorId(0), c.initializer, key, absl::MakeSpan(row.w));
+      if (const std::vector<float> start = StartRow(c, key); !start.empty()) row.w = start;
       for (int s = 0; s < options.rule->state_slots(); ++s) {
         row.state.emplace_back(c.dim, options.rule->initial_state(s));
       }
@@ -211,6 +234,9 @@ class SparseStore : public ::testing::Test {
     const bool idle = rule.idle_without_gradient() && (c.l2 == 0 || !c.decay);
     std::vector<Rows> history = {twin.values()};
     std::set<uint64_t> touched;
+    for (const uint64_t key : AllKeys()) {
+      if (!StartRow(c, key).empty()) touched.insert(key);
+    }
     ExpectRead(*store, options, 0, twin.values());
     for (uint64_t clock = 0; clock < 25; ++clock) {
       std::vector<Rows> g;
@@ -296,7 +322,7 @@ class SparseStore : public ::testing::Test {
       EXPECT_EQ(0, std::memcmp(bytes.data(), keys.data(), keys.size() * sizeof(uint64_t)));
       EXPECT_EQ(0, std::memcmp(bytes.data() + keys.size() * 8, values.data(), values.size() * sizeof(float)));
     }
-    EXPECT_EQ(rows, touched.size()) << "only a step makes a row";
+    EXPECT_EQ(rows, touched.size()) << "only a step, or the start, makes a row";
     EXPECT_EQ(store->parameter_bytes(), rows * c.dim * sizeof(float));
   }
 
@@ -315,6 +341,17 @@ TEST_F(SparseStore, HoldsWhatADenseTensorWouldHold) {
         RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .history = 0});
         RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .decay = false});
         RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 2, .clip = 0.3f});
+      }
+    }
+  }
+}
+
+TEST_F(SparseStore, RowsOfTheStartAreAsADenseTensorThatStartsSo) {
+  for (const std::string& rule : Rules()) {
+    for (float l2 : {0.0f, 0.05f}) {
+      for (Initializer initializer : {Initializer{}, Initializer{Initializer::Kind::kUniform, 0.5}}) {
+        RunRounds({.rule = rule, .l2 = l2, .initializer = initializer, .dim = 3, .start = true});
+        RunRounds({.rule = rule, .l2 = l2, .touched_only = true, .initializer = initializer, .dim = 2, .start = true});
       }
     }
   }

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -88,6 +89,18 @@ class ClusterTest(unittest.TestCase):
 
         self.addCleanup(end)
         return process
+
+    def kill_some(self, run_dir, role):
+        """The newest process of a role that a log names."""
+        logs = "".join(p.read_text() for p in sorted((run_dir / "logs").glob("*.log")))
+        pids = [int(p) for p in re.findall(rf"{role} \d+ on host \S+ \(pid (\d+)\)", logs)]
+        for pid in reversed(pids):
+            try:
+                os.kill(pid, signal.SIGKILL)
+                return
+            except ProcessLookupError:
+                pass
+        self.fail(f"no {role} to kill")
 
     def wait_for(self, condition, process):
         """Until the condition holds, while the process lives."""

@@ -72,10 +72,27 @@ class MetricsTest(ClusterTest):
         self.assertAlmostEqual(metrics["tuned_f1"], best, places=12)
         self.assertIn(f"roc_auc {metrics['roc_auc']:.6g}", result.output)
         # On the same data predict measures the same.
-        for name in ("roc_auc", "pr_auc", "f1_macro", "tuned_threshold"):
+        for name in ("roc_auc", "pr_auc", "log_loss", "tuned_threshold"):
             found = re.search(rf"\b{name} ([0-9.e-]+)", told)
             self.assertIsNotNone(found, told)
             self.assertAlmostEqual(float(found[1]), metrics[name], delta=1e-5)
+
+    def test_the_tuned_threshold_is_saved_and_predicted_with(self):
+        job = TWO.format(model="logistic {}", evaluation="tune_threshold: true metrics: F1") + "class_weights { weight: 1 weight: 9 }"
+        result = self.succeed(self.job(job), servers=2, workers=2)
+        tuned = result.summary["metrics"]["tuned_threshold"]
+        saved = json.loads((result.run_dir / "model" / "model.json").read_text())
+        self.assertEqual(saved["threshold"], tuned)
+        p, y, told = self.scores(result)
+        self.assertGreater(tuned, 0.55, "weights for class 1 move its scores up")
+        predicted = numpy.array([int(line.split()[0]) for line in told.splitlines() if not line.startswith("descent")])
+        # Scores are computed again, so the one that is the threshold may come out next to it.
+        sure = abs(p - tuned) > 1e-6
+        self.assertTrue((predicted == (p >= tuned))[sure].all())
+        self.assertTrue(((predicted == 1) != (p > 0.5)).any(), "no prediction is another for the threshold")
+        f1 = 2 * ((y == 1) & (predicted == 1)).sum() / ((predicted == 1).sum() + (y == 1).sum())
+        self.assertAlmostEqual(f1, result.summary["metrics"]["tuned_f1"], delta=0.02)
+        self.assertAlmostEqual(float(re.search(r"\baccuracy ([0-9.]+)", told)[1]), (predicted == y).mean(), places=5)
 
     def test_numbers_by_their_definitions(self):
         result = self.succeed(self.job(TWO.format(model="linear {}", evaluation="metrics: RMSE metrics: MAE metrics: R2")),

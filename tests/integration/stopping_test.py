@@ -1,8 +1,5 @@
 """Training that ends before its length: why, where, with which model; and the same bits whatever dies."""
 import json
-import os
-import re
-import signal
 import unittest
 
 import numpy
@@ -85,18 +82,6 @@ class StoppingTest(ClusterTest):
         self.assertEqual(result.summary["evaluated_at_clock"], best)
         self.assertEqual(result.summary["ended_by"], "the length is reached: 200 clocks")
 
-    def kill_some(self, process, run_dir, role):
-        """The newest process of a role that a log names."""
-        logs = "".join(p.read_text() for p in sorted((run_dir / "logs").glob("*.log")))
-        pids = [int(p) for p in re.findall(rf"{role} \d+ on host \S+ \(pid (\d+)\)", logs)]
-        for pid in reversed(pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                return
-            except ProcessLookupError:
-                pass
-        self.fail(f"no {role} to kill")
-
     def test_the_same_bits_under_kills(self):
         rules = self.EARLY + " reduce_on_plateau { patience: 1 factor: 0.5 } checkpoint { every_rounds: 15 }"
         job = self.job(JOB.format(rate=0.01, rules=rules))
@@ -108,7 +93,7 @@ class StoppingTest(ClusterTest):
                                  *self.slow_worker(4))
             log = run_dir / "metrics.jsonl"
             self.wait_for(lambda: log.exists() and log.read_text().count('"evaluation"') >= 3, process)
-            self.kill_some(process, run_dir, role)
+            self.kill_some(run_dir, role)
             self.assertEqual(process.wait(120), 0, process.log())
             summary = json.loads((run_dir / "summary.json").read_text())
             for name in ("parameters_sha256", "state_sha256", "ended_by", "clocks", "loss"):

@@ -12,6 +12,9 @@
 #include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
 #include "worker/data/prefetcher.h"
+#include "worker/data/resampling.h"
+#include "worker/data/row_classes.h"
+#include "worker/data/smote.h"
 #include "worker/features/feature_columns.h"
 #include "worker/features/label_pass.h"
 #include "worker/features/transformed_dataset.h"
@@ -26,6 +29,8 @@ SamplingKind SamplingOf(v1::Sampling sampling) {
       return SamplingKind::kWithReplacement;
     case v1::SEQUENTIAL:
       return SamplingKind::kSequential;
+    case v1::CLASS_BALANCED:
+      return SamplingKind::kClassBalanced;
     default:
       return SamplingKind::kWithoutReplacement;
   }
@@ -45,24 +50,20 @@ class PrefetchedSource final : public BatchSource {
   Prefetcher prefetcher_;
 };
 
-// N / (classes x N_k); 1 for a class that no example has. A pass over the data.
-absl::StatusOr<std::vector<double>> BalancedWeights(const Dataset& data, uint32_t classes) {
-  constexpr uint64_t kStep = 8192;
-  std::vector<uint64_t> count(classes), rows;
-  Batch batch;
-  for (uint64_t begin = 0; begin < data.rows(); begin += kStep) {
-    rows.clear();
-    for (uint64_t r = begin; r < std::min(begin + kStep, data.rows()); ++r) rows.push_back(r);
-    DESCENT_RETURN_IF_ERROR(data.Read(rows, &batch));
-    for (const float label : batch.label) ++count[static_cast<size_t>(label)];
-  }
-  std::vector<double> weights(classes, 1);
-  for (uint32_t k = 0; k < classes; ++k) {
-    if (count[k] > 0) {
-      weights[k] = static_cast<double>(data.rows()) / (static_cast<double>(classes) * static_cast<double>(count[k]));
-    }
+// N / (classes x N_k); 1 for a class that no example has.
+std::vector<double> BalancedWeights(const RowClasses& classes) {
+  std::vector<double> weights;
+  for (const uint64_t rows : classes.rows) {
+    weights.push_back(rows == 0 ? 1
+                                : static_cast<double>(classes.of_row.size()) /
+                                      (static_cast<double>(classes.rows.size()) * static_cast<double>(rows)));
   }
   return weights;
+}
+
+// Whether anything of a job is by the class of each training row.
+bool WantsClasses(const v1::JobSpec& job) {
+  return job.class_weights().balanced() || job.data().has_resampling() || job.data().sampling() == v1::CLASS_BALANCED;
 }
 
 // Fits the job's features to the training data, and has all data transformed as they are read.
@@ -99,6 +100,39 @@ absl::Status CompareShares(const ModelNeeds& needs, const BatchPlanOptions& opti
   return exchange(pass).status();
 }
 
+absl::Status PlanBatches(const v1::JobSpec& job, const ModelNeeds& needs, std::shared_ptr<const RowClasses> classes,
+                         const StatisticsExchange& exchange, WorkerData* out) {
+  BatchPlanOptions plan;
+  plan.seed = job.seed();
+  plan.sampling = SamplingOf(job.data().sampling());
+  plan.ranks = job.ranks();
+  plan.batch_size = job.batch_size();
+  plan.window_shards = job.data().window_shards();
+  plan.rotate = ConsistencyOf(job).backup_ranks > 0;
+  for (uint32_t s = 0; s <= out->train->shards(); ++s) plan.shard_begin.push_back(out->train->shard_begin(s));
+  if (plan.sampling == SamplingKind::kClassBalanced) plan.classes = classes;
+  if (job.data().features().compare_shares() && exchange) {
+    DESCENT_RETURN_IF_ERROR(CompareShares(needs, plan, exchange, *out->train));  // of the data as they are
+  }
+  const Dataset* rows = out->train.get();
+  if (job.data().has_resampling()) {
+    const v1::Resampling& spec = job.data().resampling();
+    const auto kind = spec.kind() == v1::UNDERSAMPLE ? Resampling::Kind::kUnder : Resampling::Kind::kOver;
+    plan.resampling = std::make_shared<Resampling>(kind, spec.ratio(), job.seed(), classes);
+    plan.synthetic = spec.kind() == v1::SMOTE;
+    if (plan.synthetic) {
+      out->made = std::make_unique<SmoteRows>(rows, std::move(classes), job.seed(), spec.neighbours());
+      rows = out->made.get();
+    }
+  }
+  std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
+  out->epoch_rows = batches->epoch_rows();
+  // Whole shares are large: one that is ready, beside the one in use.
+  const size_t depth = TakesFullGradient(job.optimizer()) ? 1 : 16;
+  out->batches = std::make_unique<PrefetchedSource>(rows, std::move(batches), depth);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string CacheDirOf(const v1::JobSpec& job, const std::string& wanted, const std::string& user_cache) {
@@ -120,6 +154,7 @@ void WorkerData::Describe(v1::RegisterWorkerRequest* request) const {
   }
   if (features != nullptr) *request->mutable_features() = *features;
   request->set_train_rows(train != nullptr ? train->rows() : 0);
+  request->set_epoch_rows(epoch_rows);
   request->set_validation_rows(validation != nullptr ? validation->rows() : 0);
 }
 
@@ -161,8 +196,13 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   }
   input.features = out.train->features();
   input.sparse = out.train->sparse();
+  std::shared_ptr<const RowClasses> classes;
+  if (WantsClasses(job)) {
+    DESCENT_ASSIGN_OR_RETURN(RowClasses read, ReadClasses(*out.train, ClassesOf(job.model())));
+    classes = std::make_shared<const RowClasses>(std::move(read));
+  }
   if (job.class_weights().balanced()) {
-    DESCENT_ASSIGN_OR_RETURN(input.class_weights, BalancedWeights(*out.train, ClassesOf(job.model())));
+    input.class_weights = BalancedWeights(*classes);
   } else {
     input.class_weights = {job.class_weights().weight().begin(), job.class_weights().weight().end()};
   }
@@ -174,22 +214,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   if (const absl::Status fit = CheckMetrics(job.evaluation(), PredictionOf(*out.model)); !fit.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("evaluation: ", fit.message()));
   }
-
-  BatchPlanOptions plan;
-  plan.seed = job.seed();
-  plan.sampling = SamplingOf(job.data().sampling());
-  plan.ranks = job.ranks();
-  plan.batch_size = job.batch_size();
-  plan.window_shards = job.data().window_shards();
-  plan.rotate = ConsistencyOf(job).backup_ranks > 0;
-  for (uint32_t s = 0; s <= out.train->shards(); ++s) plan.shard_begin.push_back(out.train->shard_begin(s));
-  if (job.data().features().compare_shares() && exchange) {
-    DESCENT_RETURN_IF_ERROR(CompareShares(needs, plan, exchange, *out.train));
-  }
-  std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
-  // Whole shares are large: one that is ready, beside the one in use.
-  const size_t depth = TakesFullGradient(job.optimizer()) ? 1 : 16;
-  out.batches = std::make_unique<PrefetchedSource>(out.train.get(), std::move(batches), depth);
+  DESCENT_RETURN_IF_ERROR(PlanBatches(job, needs, std::move(classes), exchange, &out));
   return out;
 }
 

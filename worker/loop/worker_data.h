@@ -22,8 +22,10 @@ struct WorkerData {
   std::unique_ptr<Dataset> train;                // null: the model needs no data
   std::unique_ptr<Dataset> validation;           // null: the job has none
   std::unique_ptr<v1::FittedFeatures> features;  // null: the job asks for nothing of its features
+  std::unique_ptr<Dataset> made;                 // `train` with the examples that SMOTE makes; null: it makes none
   std::unique_ptr<Model<float>> model;
   std::unique_ptr<BatchSource> batches;
+  uint64_t epoch_rows = 0;  // examples that an epoch takes: the training data's, or as they are resampled
 
   // Tensors, data files and row counts, as registration wants them.
   void Describe(v1::RegisterWorkerRequest* request) const;

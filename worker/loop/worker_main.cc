@@ -20,6 +20,7 @@
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/stopping_spec.h"
 #include "common/net/grpc_client_transport.h"
 #include "common/net/process_settings.h"
 #include "common/numerics/fingerprint.h"
@@ -69,9 +70,11 @@ class DelayedSource final : public BatchSource {
 };
 
 // The cause of this process's end, told as its own. Of one that has not registered (member 0) it counts while the run
-// is starting.
-void ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Status& cause) {
+// is starting. `diverged_generation`: as in FailureReport, and the process goes on.
+absl::Status ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Status& cause,
+                              uint64_t diverged_generation = 0) {
   v1::FailureReport report;
+  report.set_diverged_generation(diverged_generation);
   report.set_member(member);
   report.set_role("worker");
   report.set_host(HostName());
@@ -79,7 +82,7 @@ void ReportOwnFailure(ControlClient* control, uint64_t member, const absl::Statu
   report.set_own(true);
   report.set_cause(std::string(cause.message()));
   report.set_unix_seconds(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
-  control->ReportFailure(report).IgnoreError();
+  return control->ReportFailure(report);
 }
 
 v1::RegisterWorkerRequest Registration(const Flags& flags, const v1::JobSpec& job, const WorkerData& data) {
@@ -146,9 +149,20 @@ absl::StatusOr<ClientOptions> ClientOf(const v1::GetJobReply& job, uint64_t run,
   return client;
 }
 
+// A coordinator that is being replaced hears it a little later, or begins another generation anyway.
+absl::Status TellDivergence(ControlClient* control, uint64_t member, const absl::Status& cause, uint64_t generation) {
+  absl::Status told;
+  for (int tries = 0; tries < 10; ++tries) {
+    told = ReportOwnFailure(control, member, cause, generation);
+    if (!absl::IsUnavailable(told) && !absl::IsDeadlineExceeded(told)) break;
+    absl::SleepFor(absl::Milliseconds(500));
+  }
+  return absl::IsUnavailable(told) || absl::IsDeadlineExceeded(told) ? absl::OkStatus() : told;
+}
+
 // Trains, generation after generation, until the run is over or this worker is to leave. What was loaded stays loaded.
 absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSource* batches, const Logger& log,
-                   const TimeSource& time, ControlLink* link) {
+                   const TimeSource& time, ControlClient* control, ControlLink* link) {
   ClientStats total;
   const auto tell = [&] {
     log.Log(absl::StrCat("pushed ", total.payload_bytes_out, " bytes, pulled ", total.payload_bytes_in, ", ",
@@ -182,6 +196,12 @@ absl::Status Train(const v1::GetJobReply& job, const WorkerData& data, BatchSour
       log.Log(absl::StrCat(trained.message(), "; waiting for it to run"));
       continue;
     }
+    // A refused push: a gradient that is not finite.
+    if (news.ok() && absl::IsInvalidArgument(trained) && RollsBack(job.job())) {
+      log.Log(absl::StrCat(trained.message(), "; waiting for the run to go back"));
+      DESCENT_RETURN_IF_ERROR(TellDivergence(control, link->member(), trained, news->generation()));
+      continue;
+    }
     if (!trained.ok() && !absl::IsCancelled(trained)) return trained;
     link->StopObeyed();
     if (link->leaving()) {
@@ -209,7 +229,7 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   absl::StatusOr<WorkerData> opened = OpenWorkerData(
       job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom, ExchangeOf(control, reply));
   if (!opened.ok()) {
-    ReportOwnFailure(control, 0, opened.status());
+    ReportOwnFailure(control, 0, opened.status()).IgnoreError();
     return opened.status();
   }
   WorkerData& data = *opened;
@@ -243,9 +263,11 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   joined(&link);
   log.Log(absl::StrCat("registered as member ", link.member(), "; ", registration.train_rows(), " training rows"));
 
-  const absl::Status state = Train(reply, data, batches, log, time, &link);
+  const absl::Status state = Train(reply, data, batches, log, time, control, &link);
   const v1::Phase phase = link.phase();
-  if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) ReportOwnFailure(control, link.member(), state);
+  if (!state.ok() && phase != v1::FAILED && !absl::IsCancelled(state)) {
+    ReportOwnFailure(control, link.member(), state).IgnoreError();
+  }
   link.Close();
   control->Leave(link.member(), state.ok() ? "the run is over" : std::string(state.message())).IgnoreError();
   joined(nullptr);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -67,27 +68,28 @@ class Parameters {
   std::vector<internal::AlignedBuffer<float>> rows_;
 };
 
+// Of the `n` probabilities of an example's classes, or of class 1 alone.
+size_t ClassOf(const float* y, size_t n, std::optional<double> threshold) {
+  if (n <= 2 && threshold.has_value()) return static_cast<double>(y[n - 1]) >= *threshold ? 1 : 0;
+  if (n == 1) return y[0] > 0.5f ? 1 : 0;
+  return static_cast<size_t>(std::max_element(y, y + n) - y);
+}
+
 // One line for `n` outputs of an example.
-void AppendLine(const float* y, size_t n, bool classifier, bool probabilities, std::string* text) {
-  if (!classifier) {
-    for (size_t k = 0; k < n; ++k) {
-      if (k > 0) text->push_back(' ');
-      AppendNumber(y[k], text);
-    }
-  } else if (n == 1) {
-    absl::StrAppend(text, y[0] > 0.5f ? "1" : "0");
-    if (probabilities) {
-      text->push_back(' ');
-      AppendNumber(1.0f - y[0], text);
-      text->push_back(' ');
-      AppendNumber(y[0], text);
-    }
-  } else {
-    absl::StrAppend(text, std::max_element(y, y + n) - y);
-    for (size_t k = 0; probabilities && k < n; ++k) {
-      text->push_back(' ');
-      AppendNumber(y[k], text);
-    }
+void AppendLine(const float* y, size_t n, bool classifier, bool probabilities, std::optional<double> threshold,
+                std::string* text) {
+  if (classifier) absl::StrAppend(text, ClassOf(y, n, threshold));
+  for (size_t k = 0; !classifier && k < n; ++k) {
+    if (k > 0) text->push_back(' ');
+    AppendNumber(y[k], text);
+  }
+  if (classifier && probabilities && n == 1) {
+    text->push_back(' ');
+    AppendNumber(1.0f - y[0], text);
+  }
+  for (size_t k = 0; classifier && probabilities && k < n; ++k) {
+    text->push_back(' ');
+    AppendNumber(y[k], text);
   }
   text->push_back('\n');
 }
@@ -143,7 +145,10 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
   std::string text;
   const uint64_t step = std::max<uint32_t>(1, options.batch_size);
   const size_t n = model->outputs();
-  MetricObserver metrics(job.evaluation(), PredictionOf(*model), data.rows());
+  v1::Evaluation measured = job.evaluation();
+  if (d.threshold.has_value()) measured.set_threshold(*d.threshold);
+  const std::optional<double> threshold = measured.has_threshold() ? std::optional(measured.threshold()) : std::nullopt;
+  MetricObserver metrics(measured, PredictionOf(*model), data.rows());
   for (uint64_t begin = 0; begin < data.rows(); begin += step) {
     const uint64_t end = std::min(data.rows(), begin + step);
     rows.clear();
@@ -160,7 +165,7 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
     if (options.metrics) metrics.Add(batch.label, y);
     text.clear();
     for (size_t r = 0; r < batch.rows; ++r) {
-      AppendLine(y.data() + r * n, n, model->classifier(), options.probabilities, &text);
+      AppendLine(y.data() + r * n, n, model->classifier(), options.probabilities, threshold, &text);
     }
     out.write(text.data(), static_cast<std::streamsize>(text.size()));
     if (!out) return absl::UnavailableError("predictions can't be written: the output takes no more");
@@ -169,7 +174,7 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
   if (total.weight > 0) {
     summary->loss = total.loss / total.weight;
     summary->accuracy = total.correct / total.weight;
-    summary->metrics = Finish(job.evaluation(), metrics.Take());
+    summary->metrics = Finish(measured, metrics.Take());
     if (const double* accuracy = summary->metrics.Find("accuracy"); accuracy != nullptr) summary->accuracy = *accuracy;
   }
   return absl::OkStatus();

@@ -33,7 +33,8 @@ struct PredictSummary {
 // INVALID_ARGUMENT: the model takes no data, or its job can't be read.
 absl::Status SetDatasetOptions(const SavedModel& model, DatasetOptions* options);
 
-// Writes a line per example, in the order of the rows: a classifier's most likely class (of equals the first), then
+// Writes a line per example, in the order of the rows: a classifier's most likely class (of equals the first); of two
+// classes 1 where its probability is at least the threshold that was saved with the model or else its job gives. Then
 // with `probabilities` that of each class 0, 1, ..., separated by blanks; a regression's number. Numbers are the
 // shortest decimals that read back as the same float. Rows of a table that the model doesn't hold have their initial
 // values. INVALID_ARGUMENT: data of another kind or number of features than the model's; a dataset's errors;

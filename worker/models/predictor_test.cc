@@ -68,9 +68,11 @@ class PredictorTest : public ::testing::Test {
 
   // Dense tensors get 1, -1, 2, -2, ... / 4; a table the given keys with rows of the same numbers.
   std::unique_ptr<SavedModel> Save(const std::string& model, uint64_t features, bool sparse,
-                                   const std::vector<uint64_t>& keys = {}) {
+                                   const std::vector<uint64_t>& keys = {}, const std::string& rest = "",
+                                   std::optional<double> threshold = std::nullopt) {
     ModelDescription d;
-    d.job_text = "model { " + model + " }";
+    d.job_text = "model { " + model + " }" + rest;
+    d.threshold = threshold;
     d.slots = 1;
     d.seed = 5;
     d.features = features;
@@ -134,6 +136,32 @@ TEST_F(PredictorTest, ClassifiersWriteClassAndProbabilities) {
   ASSERT_TRUE(Predict(*saved, data, full, {.probabilities = true}, &summary).ok());
   EXPECT_THAT(full.str(), ::testing::StartsWith("2 0.2594"));
   EXPECT_THAT(full.str(), HasSubstr("\n1 1.18"));
+}
+
+TEST_F(PredictorTest, TwoClassesAreToldApartByTheThreshold) {
+  Batch all;
+  all.rows = 3;
+  all.features = 1;
+  all.dense.Resize(3);
+  for (const size_t i : {0u, 1u, 2u}) all.dense[i] = static_cast<float>(i) - 1;
+  all.label = {0, 0, 1};
+  const MemoryDataset data(std::move(all));
+  const auto predict = [&](const std::string& model, const std::string& rest, std::optional<double> threshold) {
+    const auto saved = Save(model, 1, false, {}, rest, threshold);
+    std::ostringstream out;
+    PredictSummary summary;
+    EXPECT_TRUE(Predict(*saved, data, out, {}, &summary).ok());
+    return out.str() + std::to_string(static_cast<int>(summary.accuracy * 3 + 0.5)) + " right";
+  };
+  // Weight 1/4: probabilities 0.438, 0.5 and 0.562 of class 1. With two outputs, weights 1/4 and -1/4: 0.622, 0.5,
+  // 0.378.
+  const std::string one = "logistic { no_bias: true }", two = "softmax { classes: 2 no_bias: true }";
+  EXPECT_EQ(predict(one, "", std::nullopt), "0\n0\n1\n3 right");
+  EXPECT_EQ(predict(one, " evaluation { threshold: 0.44 }", std::nullopt), "0\n1\n1\n2 right");
+  EXPECT_EQ(predict(one, " evaluation { threshold: 0.44 }", 0.5625), "0\n0\n0\n2 right") << "what was tuned goes first";
+  EXPECT_EQ(predict(one, "", 0.5), "0\n1\n1\n2 right") << "at least";
+  EXPECT_EQ(predict(two, "", 0.378), "1\n1\n0\n0 right");
+  EXPECT_EQ(predict(two, "", 0.3), "1\n1\n1\n1 right");
 }
 
 TEST_F(PredictorTest, TablesUseInitialValuesForRowsTheyLack) {
