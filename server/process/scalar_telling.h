@@ -19,7 +19,7 @@ class ScalarTelling {
   // Seeded bugs, for tests alone.
   enum class Fault : uint8_t {
     kNone,
-    kNotToldAgain,  // what a coordinator before has answered is not told the next
+    kNotToldAgain,  // what one coordinator was told is not told the next
   };
   struct Told {
     Clock clock;
@@ -34,8 +34,7 @@ class ScalarTelling {
   void TellAgain(size_t keep) {
     keep_ = keep;
     ++epoch_;
-    if (fault_ == Fault::kNotToldAgain) return;
-    for (Told& told : told_) told.answered = false;
+    for (Told& told : told_) told.answered = fault_ == Fault::kNotToldAgain;
   }
   void Measured(Clock clock, std::vector<BlockScalars> parts) {
     told_.push_back({clock, std::move(parts), false});

@@ -21,7 +21,7 @@ enum class ClusterFault : uint8_t {
   kUncommittedRestored,   // a run goes on from the newest folder of a cut, committed or not
   kZombieStays,           // a server that is told that nobody knows it does not register again
   kCutAttemptKept,        // a cut that is ordered again is not told from the order before
-  kNormsNotToldAgain,     // what a coordinator has answered of a step's norms is not told the next one
+  kNormsNotToldAgain,     // what one coordinator was told of the norms that a step waits for is not told the next
   // With replicas:
   kAckBeforeReplicate,  // a primary's replies do not wait for its backup
   kSyncedTooSoon,       // a primary says that its backup is synced as soon as it has one
