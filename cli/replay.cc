@@ -14,6 +14,7 @@
 #include "common/job/job.h"
 #include "common/numerics/fingerprint.h"
 #include "common/saved_model/canonical_hash.h"
+#include "common/saved_model/start_from.h"
 #include "common/storage/storage.h"
 #include "server/checkpoint/checkpoint_folder.h"
 #include "server/checkpoint/cut_reader.h"

@@ -69,16 +69,16 @@ class Parameters {
 };
 
 // Of the `n` probabilities of an example's classes, or of class 1 alone.
-size_t ClassOf(const float* y, size_t n, std::optional<double> threshold) {
-  if (n <= 2 && threshold.has_value()) return static_cast<double>(y[n - 1]) >= *threshold ? 1 : 0;
+size_t ClassOf(const float* y, size_t n, const v1::Evaluation& measured) {
+  if (n <= 2 && measured.has_threshold()) return static_cast<double>(y[n - 1]) >= measured.threshold() ? 1 : 0;
   if (n == 1) return y[0] > 0.5f ? 1 : 0;
   return static_cast<size_t>(std::max_element(y, y + n) - y);
 }
 
 // One line for `n` outputs of an example.
-void AppendLine(const float* y, size_t n, bool classifier, bool probabilities, std::optional<double> threshold,
+void AppendLine(const float* y, size_t n, bool classifier, bool probabilities, const v1::Evaluation& measured,
                 std::string* text) {
-  if (classifier) absl::StrAppend(text, ClassOf(y, n, threshold));
+  if (classifier) absl::StrAppend(text, ClassOf(y, n, measured));
   for (size_t k = 0; !classifier && k < n; ++k) {
     if (k > 0) text->push_back(' ');
     AppendNumber(y[k], text);
@@ -147,7 +147,6 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
   const size_t n = model->outputs();
   v1::Evaluation measured = job.evaluation();
   if (d.threshold.has_value()) measured.set_threshold(*d.threshold);
-  const std::optional<double> threshold = measured.has_threshold() ? std::optional(measured.threshold()) : std::nullopt;
   MetricObserver metrics(measured, PredictionOf(*model), data.rows());
   for (uint64_t begin = 0; begin < data.rows(); begin += step) {
     const uint64_t end = std::min(data.rows(), begin + step);
@@ -165,7 +164,7 @@ absl::Status Predict(const SavedModel& saved, const Dataset& data, std::ostream&
     if (options.metrics) metrics.Add(batch.label, y);
     text.clear();
     for (size_t r = 0; r < batch.rows; ++r) {
-      AppendLine(y.data() + r * n, n, model->classifier(), options.probabilities, threshold, &text);
+      AppendLine(y.data() + r * n, n, model->classifier(), options.probabilities, measured, &text);
     }
     out.write(text.data(), static_cast<std::streamsize>(text.size()));
     if (!out) return absl::UnavailableError("predictions can't be written: the output takes no more");
