@@ -41,8 +41,7 @@ absl::StatusOr<std::string> ClaimRunPath(const std::string& given, absl::string_
   }
   if (fs::exists(path, error) && !fs::is_empty(path, error)) {
     return absl::AlreadyExistsError(
-        absl::StrCat("run directory ", path.string(),
-                     ": exists and is not empty; it is never overwritten", advice));
+        absl::StrCat("run directory ", path.string(), ": exists and is not empty; it is never overwritten", advice));
   }
   return path.string();
 }
