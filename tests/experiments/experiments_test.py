@@ -55,11 +55,11 @@ class ExperimentsTest(unittest.TestCase):
             lab.Lab(BIN, self.folder).run('model { quadratic {} } rounds: 1')
 
     def test_judgements_can_fail(self):
-        flat = {"whole": 1.0, "variance": {"1": {"value": 100.0}, "1000": {"value": 90.0}}}
+        flat = {"rows": 30000, "single": 100.0, "variance": {"1": {"value": 100.0}, "1000": {"value": 90.0}}}
         self.assertFalse(list(gradient_variance.seen(flat))[-1][1])
         self.assertFalse(list(delay_limit.seen({"3": [1.0, 1.0]}))[-1][1])
         # A loss that falls by a tenth in each step, with a bump that the envelope passes over.
-        points = [[t, 0.9 ** t * (1 if t % 7 else 0.5)] for t in range(400)]
+        points = [[t, 0.9 ** t * (1 if t % 7 else 0.5)] for t in range(401)]
         self.assertAlmostEqual(momentum.factor(points), 0.9, places=4)
 
 
