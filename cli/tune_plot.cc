@@ -73,7 +73,7 @@ class Axis {
     const double ratio = rough / power;
     const double step = power * (ratio < 1.5 ? 1 : ratio < 3.5 ? 2 : ratio < 7.5 ? 5 : 10);
     for (double i = std::ceil(low_ / step - 1e-9); i * step <= high_ + 1e-9 * step && ticks_.size() < 20; ++i) {
-      ticks_.emplace_back(i * step, absl::StrFormat("%.4g", i * step));
+      ticks_.emplace_back(i * step, absl::StrFormat("%.4g", i * step + 0.0));  // not "-0"
     }
   }
 

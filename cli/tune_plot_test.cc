@@ -65,11 +65,13 @@ TEST(TunePlot, APanelForEachFieldAndNamesAsTheyAre) {
 TEST(TunePlot, NothingToShowIsNoReasonToFail) {
   for (const std::vector<Trial>& trials : {std::vector<Trial>{},
                                            {Of({{"rate", "0.1"}}, std::nullopt)},
-                                           {Of({{"rate", "0"}}, 0), Of({{"rate", "0"}}, 0)}}) {
+                                           {Of({{"rate", "0"}}, 0), Of({{"rate", "0"}}, 0)},
+                                           {Of({{"rate", "1"}}, 0), Of({{"rate", "2"}}, 5e19)}}) {
     const std::string svg = TunePlot(trials, {"loss", false});
     EXPECT_THAT(svg, HasSubstr("</svg>"));
     EXPECT_THAT(svg, Not(HasSubstr("nan")));
     EXPECT_THAT(svg, Not(HasSubstr("inf")));
+    EXPECT_THAT(svg, Not(HasSubstr(">-0<")));
   }
 }
 

@@ -19,4 +19,4 @@ def bars(methods, figure):
     axes.set_xticks(range(len(COLUMNS)), [name for _, name in COLUMNS])
     axes.grid(axis="x", visible=False)
     axes.set(ylim=(0, 1.02))
-    axes.legend(ncol=len(methods), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(ncol=min(len(methods), 7), loc="lower center", bbox_to_anchor=(0.5, 1.0))
