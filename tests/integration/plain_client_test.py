@@ -14,7 +14,7 @@ from harness import DEADLINE, SOURCE, ClusterTest, main
 generated = tempfile.TemporaryDirectory()
 subprocess.run(["protoc", f"-I{SOURCE}/proto", f"--python_out={generated.name}", f"--grpc_out={generated.name}",
                 "--plugin=protoc-gen-grpc=/usr/bin/grpc_python_plugin", "descent/v1/job.proto",
-                "descent/v1/parameter.proto", "descent/v1/coordinator.proto"], check=True)
+                "descent/v1/features.proto", "descent/v1/parameter.proto", "descent/v1/coordinator.proto"], check=True)
 sys.path.insert(0, generated.name)
 from descent.v1 import coordinator_pb2 as control  # noqa: E402
 from descent.v1 import coordinator_pb2_grpc as control_grpc  # noqa: E402
