@@ -81,14 +81,6 @@ class FullGradientTest(ClusterTest):
                 hashes.add((result.summary["parameters_sha256"], result.summary["state_sha256"]))
             self.assertEqual(len(hashes), 1, rule)
 
-    def status(self, run_dir):
-        try:
-            address = (run_dir / "coordinator.address").read_text().strip()
-        except OSError:
-            return {}
-        out = self.command("descent", "status", address, "--json")
-        return json.loads(out.stdout) if out.returncode == 0 else {}
-
     def second_server(self, process):
         """Process id of the server that was told where the coordinator is."""
         out = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="], stdout=subprocess.PIPE, text=True)

@@ -66,6 +66,15 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(result.status, 0, result.output)
         return result
 
+    def status(self, run_dir):
+        """What the run's coordinator says of it; {} where none answers."""
+        try:
+            address = (run_dir / "coordinator.address").read_text().strip()
+        except OSError:
+            return {}
+        out = self.command("descent", "status", address, "--json")
+        return json.loads(out.stdout) if out.returncode == 0 else {}
+
     def slow_worker(self, mean_ms=2):
         """Flags for workers that wait at random before each batch: arrival orders differ from run to run, and no machine is
         so fast that a run is over before it is disturbed."""

@@ -53,14 +53,6 @@ class ReplicasTest(ClusterTest):
         self.wait_for(lambda: self.status(run_dir).get("phase") == "RUNNING" and self.round(run_dir) > 20, process)
         return process, run_dir
 
-    def status(self, run_dir):
-        try:
-            address = (run_dir / "coordinator.address").read_text().strip()
-        except OSError:
-            return {}
-        out = self.command("descent", "status", address, "--json")
-        return json.loads(out.stdout) if out.returncode == 0 else {}
-
     def round(self, run_dir):
         return int(self.status(run_dir).get("round", 0))
 
