@@ -220,6 +220,7 @@ int Serve(const Flags& flags, StopSignals* signals) {
     if (absl::Status local = (*rpc)->ServeLocally(*address); !local.ok()) log.Log(local.message());
   }
   member_options.address = *address;
+  member_options.find_address = [&flags, bind = *bind, port = (*rpc)->port()] { return Advertised(flags, bind, port); };
   member_options.replica_bind = *bind;
   if (absl::StatusOr<Endpoint> reached = ParseEndpoint(*address, Endpoint{"127.0.0.1", 0}); reached.ok()) {
     member_options.replica_host = reached->host;

@@ -46,6 +46,7 @@ absl::Status ServerMember::Register(bool again) {
   request.mutable_numerics()->set_build(numerics.build);
   request.mutable_numerics()->set_instruction_set(numerics.instruction_set);
   request.mutable_numerics()->set_probe(numerics.probe);
+  if (again && options_.find_address != nullptr) FindAddress();
   request.set_address(options_.address);
   request.set_host(options_.host);
   request.set_pid(static_cast<uint64_t>(getpid()));
@@ -118,6 +119,16 @@ v1::HeartbeatRequest ServerMember::Beat() {
 bool ServerMember::ready() const {
   return !seats_.empty() &&
          std::all_of(seats_.begin(), seats_.end(), [&](const auto& s) { return s.second->ready(generation_); });
+}
+
+void ServerMember::FindAddress() {
+  const absl::StatusOr<std::string> found = options_.find_address();
+  if (!found.ok() || *found == options_.address) return;
+  log_->Log(absl::StrCat("is at ", *found, " now, not at ", options_.address, " any more"));
+  options_.address = *found;
+  if (const auto reached = ParseEndpoint(*found, Endpoint{"127.0.0.1", 0}); reached.ok()) {
+    options_.replica_host = reached->host;
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Seat>> ServerMember::MakeSeat(const v1::Seat& want) {

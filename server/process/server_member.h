@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,6 +30,8 @@ namespace descent {
 
 struct ServerMemberOptions {
   std::string address;  // where others reach this server
+  // Asked whenever it registers again, since a host may come back to the network with another address; null: it stays.
+  std::function<absl::StatusOr<std::string>()> find_address;
   std::string host;
   uint64_t memory_bytes = 0;  // 0: the job's limit, else 90 % of the machine's
   std::string numerics_profile;
@@ -51,6 +54,7 @@ class ServerMember {
 
  private:
   absl::Status Register(bool again);
+  void FindAddress();
   // The checkpoint folder: itself where this host reaches it, else through the coordinator.
   std::unique_ptr<Storage> CheckpointStorage() const;
   v1::HeartbeatRequest Beat();
@@ -67,7 +71,7 @@ class ServerMember {
   // `diverged_generation`: as in FailureReport.
   void ReportOwnFailure(const absl::Status& cause, uint64_t diverged_generation = 0);
 
-  const ServerMemberOptions options_;
+  ServerMemberOptions options_;
   ControlClient* const control_;
   ServerServices* const services_;
   const Logger* const log_;

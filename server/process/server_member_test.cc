@@ -171,6 +171,33 @@ TEST_F(ServerMemberTest, OfAnotherServersPrimaryThereIsOneSeatAtItsAddress) {
   }
 }
 
+// As a container that was off the network, and came back to it with another address.
+TEST_F(ServerMemberTest, RegistersAgainWhereItsHostIsNow) {
+  const v1::HeartbeatReply begins = Fresh(owner_, (owner_ + 1) % kServers, 1);
+  bool unknown = false;
+  ScriptedControl control(job_, [&](const v1::HeartbeatRequest& beat) -> std::optional<v1::HeartbeatReply> {
+    if (unknown) return std::nullopt;
+    if (!AllReady(beat, begins)) return begins;
+    unknown = true;
+    v1::HeartbeatReply reply;
+    reply.set_unknown_member(true);
+    return reply;
+  });
+  ServerMemberOptions options = options_;
+  int asked = 0;
+  options.find_address = [&asked] {
+    ++asked;
+    return std::string("10.0.0.9:7001");
+  };
+  ServerMember member(options, &control, &services_, &log_);
+  ASSERT_TRUE(member.Run().ok());
+  ASSERT_FALSE(control.late);
+  ASSERT_EQ(control.registrations.size(), 2u);
+  EXPECT_EQ(control.registrations[0].address(), options_.address);
+  EXPECT_EQ(control.registrations[1].address(), "10.0.0.9:7001");
+  EXPECT_EQ(asked, 1);
+}
+
 // Another coordinator is told what is held, which it may go on with.
 TEST_F(ServerMemberTest, WhoIsUnknownRegistersAgainWithWhatItHolds) {
   const v1::HeartbeatReply begins = Fresh(owner_, (owner_ + 1) % kServers, 1);
