@@ -133,6 +133,19 @@ class ServerMemberTest : public testing::Test {
     return ready == news.seat_size() && beat.seat_size() == ready;
   }
 
+  // A coordinator that knows the member no more, once, when it has made what it was to make.
+  ScriptedControl::Script UnknownOnceReady() const {
+    return [begins = Fresh(owner_, (owner_ + 1) % kServers, 1),
+            unknown = false](const v1::HeartbeatRequest& beat) mutable -> std::optional<v1::HeartbeatReply> {
+      if (unknown) return std::nullopt;
+      if (!AllReady(beat, begins)) return begins;
+      unknown = true;
+      v1::HeartbeatReply reply;
+      reply.set_unknown_member(true);
+      return reply;
+    };
+  }
+
   static constexpr uint64_t kElements = 64;
   const Logger log_{"test"};
   ServerServices services_;
@@ -173,16 +186,7 @@ TEST_F(ServerMemberTest, OfAnotherServersPrimaryThereIsOneSeatAtItsAddress) {
 
 // As a container that was off the network, and came back to it with another address.
 TEST_F(ServerMemberTest, RegistersAgainWhereItsHostIsNow) {
-  const v1::HeartbeatReply begins = Fresh(owner_, (owner_ + 1) % kServers, 1);
-  bool unknown = false;
-  ScriptedControl control(job_, [&](const v1::HeartbeatRequest& beat) -> std::optional<v1::HeartbeatReply> {
-    if (unknown) return std::nullopt;
-    if (!AllReady(beat, begins)) return begins;
-    unknown = true;
-    v1::HeartbeatReply reply;
-    reply.set_unknown_member(true);
-    return reply;
-  });
+  ScriptedControl control(job_, UnknownOnceReady());
   ServerMemberOptions options = options_;
   int asked = 0;
   options.find_address = [&asked] {
@@ -200,16 +204,7 @@ TEST_F(ServerMemberTest, RegistersAgainWhereItsHostIsNow) {
 
 // Another coordinator is told what is held, which it may go on with.
 TEST_F(ServerMemberTest, WhoIsUnknownRegistersAgainWithWhatItHolds) {
-  const v1::HeartbeatReply begins = Fresh(owner_, (owner_ + 1) % kServers, 1);
-  bool unknown = false;
-  ScriptedControl control(job_, [&](const v1::HeartbeatRequest& beat) -> std::optional<v1::HeartbeatReply> {
-    if (unknown) return std::nullopt;
-    if (!AllReady(beat, begins)) return begins;
-    unknown = true;
-    v1::HeartbeatReply reply;
-    reply.set_unknown_member(true);
-    return reply;
-  });
+  ScriptedControl control(job_, UnknownOnceReady());
   ServerMember member(options_, &control, &services_, &log_);
   ASSERT_TRUE(member.Run().ok());
   ASSERT_FALSE(control.late);
