@@ -35,6 +35,9 @@ absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_byte
       if (spec.shape.size() != 1 || spec.shape[0] == 0 || spec.shape[0] > 65536) {
         return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": expected one dimension from 1 to 65536"));
       }
+      if (spec.role == TensorRole::kStatistic) {
+        return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": a running statistic is dense"));
+      }
       if (orthogonal) return absl::InvalidArgumentError(absl::StrCat("sparse ", who, ": a table can't be orthogonal"));
       continue;
     }

@@ -20,6 +20,8 @@ struct Initializer {
   bool operator==(const Initializer&) const = default;
 };
 
+// kStatistic: a running mean of what batches show, which prediction needs (worker/models/model.h). kFrozen, kAuxiliary:
+// as it begins.
 enum class TensorRole { kTrainable, kStatistic, kFrozen, kAuxiliary };
 
 // A dense tensor of float32 in row-major order, or a sparse table: 64-bit key -> row of `dim` floats.
@@ -38,8 +40,8 @@ struct TensorSpec {
 };
 
 // Tensor specs checked as a whole (names unique and not empty, shapes positive, dims <= 65536, total dense bytes <=
-// max_bytes with no overflow, orthogonal ones matrices of at most kMostOrthogonalElements): INVALID_ARGUMENT names the
-// tensor.
+// max_bytes with no overflow, orthogonal ones matrices of at most kMostOrthogonalElements, statistics dense):
+// INVALID_ARGUMENT names the tensor.
 absl::Status ValidateSpecs(absl::Span<const TensorSpec> specs, uint64_t max_bytes);
 
 // Hash of a key, stable for ever: slots on disk and on the wire depend on it. The finaliser of splitmix64 (Steele, Lea,

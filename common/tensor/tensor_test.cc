@@ -28,6 +28,12 @@ TEST(ValidateSpecs, NamesTheTensor) {
   EXPECT_THAT(ValidateSpecs({Dense("w", {3, 0})}, max).message(), HasSubstr("no elements"));
   EXPECT_THAT(ValidateSpecs({Dense("w", {3}), Dense("w", {3})}, max).message(), HasSubstr("two tensors"));
   EXPECT_FALSE(ValidateSpecs({}, max).ok());
+  TensorSpec statistic = Dense("mean", {3});
+  statistic.role = TensorRole::kStatistic;
+  EXPECT_TRUE(ValidateSpecs({statistic}, max).ok());
+  statistic.sparse = true;
+  EXPECT_EQ(ValidateSpecs({statistic}, max).message(),
+            "sparse tensor 'mean' of shape [3]: a running statistic is dense");
 }
 
 TEST(PartitionMap, SpreadsBytesEvenly) {

@@ -249,7 +249,8 @@ void NodeImpl::Commit(const CommitBlock& commit) {
   // Of full-gradient methods what is evaluated: their newest versions are points that are tried.
   const bool tried = options_.store.rule->products() > 0;
   const auto read = [&] { return tried ? store_->ReadAverage(id, std::nullopt) : store_->Read(id, std::nullopt); };
-  const absl::StatusOr<Payload> before = scalars ? read() : Payload();
+  const bool statistic = options_.store.tensors[id.tensor.value].role == TensorRole::kStatistic;  // no parameter
+  const absl::StatusOr<Payload> before = scalars && !statistic ? read() : Payload();
   if (absl::Status status = store_->Commit(id, TotalWeight(commit.clock), scalars ? &square : nullptr); !status.ok()) {
     Fail(absl::FailedPreconditionError(
         absl::StrCat(status.message(), " (the round of clock ", commit.clock.value, ")")));
@@ -257,7 +258,7 @@ void NodeImpl::Commit(const CommitBlock& commit) {
   }
   if (order_ != nullptr) order_->OnRound(commit.block, commit.clock, LeftOut(commit.clock));
   if (scalars) {
-    const absl::StatusOr<Payload> after = read();
+    const absl::StatusOr<Payload> after = statistic ? Payload() : read();
     const double step = before.ok() && after.ok() ? SquaredDistance(*before, *after) : 0;
     squares_[commit.clock.value % 2][commit.block] = {id, square, step};
   }

@@ -53,23 +53,16 @@ class Store final : public BlockStore {
       context.geometry = options.geometry;
       context.seed = options.seed;
       context.ranks = options.ranks;
-      context.rule = spec.decay ? options.rule : Sharing(options.rule, options.rule->unpenalized());
       context.rate = options.rate;
-      context.trainable = spec.role == TensorRole::kTrainable;
-      context.l2 = spec.decay ? options.l2 : 0;
-      context.trust = spec.decay ? options.rule->trust() : Trust{};
-      context.staleness_aware_rate = options.staleness_aware_rate;
-      context.compensation = options.compensation;
-      context.clip_value = options.clip.value;
-      context.momentum = options.momentum;
-      context.noise = options.noise;
-      if (context.trainable && !spec.sparse) context.average_weight = options.average_weight;
-      context.method = method_.get();
       context.counts = &counts_;
+      if (spec.role == TensorRole::kStatistic) {
+        DESCENT_RETURN_IF_ERROR(SetStatistic(options, &context));
+      } else {
+        SetSteps(options, &context);
+      }
       DESCENT_RETURN_IF_ERROR(SetGroup(&context));
       context.catch_up = spec.sparse && context.trainable && (context.l2 != 0 || context.rule->proximal()) &&
                          !options.l2_touched_rows_only;
-      context.reduce_sum = options.reduce_sum;
       context.apply_push = options.apply_push;
       context.history = options.history;
       context.pool = &pool_;
@@ -157,7 +150,9 @@ class Store final : public BlockStore {
       l2.push_back(context.l2);
     }
     const std::vector<TensorStep> steps = TensorSteps(clip_, totals, trust, l2);
-    for (size_t t = 0; t < steps.size(); ++t) contexts_[t].agreed = steps[t];
+    for (size_t t = 0; t < steps.size(); ++t) {
+      if (!contexts_[t].statistic) contexts_[t].agreed = steps[t];
+    }
     if (method_ != nullptr) method_->Decide(totals.products);
   }
   std::vector<BlockId> HeldSlots() const override { return {held_slots_.begin(), held_slots_.end()}; }
@@ -276,6 +271,36 @@ class Store final : public BlockStore {
     return absl::OkStatus();
   }
 
+  // What a step of the tensor is made of: the job's rule, and what surrounds it.
+  void SetSteps(const StoreOptions& options, TensorContext* context) const {
+    const TensorSpec& spec = context->spec;
+    context->rule = spec.decay ? options.rule : Sharing(options.rule, options.rule->unpenalized());
+    context->trainable = spec.role == TensorRole::kTrainable;
+    context->l2 = spec.decay ? options.l2 : 0;
+    context->trust = spec.decay ? options.rule->trust() : Trust{};
+    context->staleness_aware_rate = options.staleness_aware_rate;
+    context->compensation = options.compensation;
+    context->clip_value = options.clip.value;
+    context->momentum = options.momentum;
+    context->noise = options.noise;
+    if (context->trainable && !spec.sparse) context->average_weight = options.average_weight;
+    context->method = method_.get();
+    context->reduce_sum = options.reduce_sum;
+  }
+  // A statistic has a rule of its own, of the mean of what came, and nothing surrounds it.
+  absl::Status SetStatistic(const StoreOptions& options, TensorContext* context) const {
+    const TensorSpec& spec = context->spec;
+    DESCENT_CHECK(!spec.sparse);  // ValidateSpecs
+    if (method_ != nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor '", spec.name, "': a running statistic is of mini-batches, and the optimizer takes the ",
+                       "gradient of all data"));
+    }
+    context->rule = UpdateRule::RunningMean(options.statistic_decay);
+    context->trainable = false;
+    context->statistic = true;
+    return absl::OkStatus();
+  }
   static const char* NotOfTables(const StoreOptions& options) {
     if (options.noise != nullptr) return "gradient_noise";
     if (options.compensation > 0) return "delay_compensation";

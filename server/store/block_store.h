@@ -47,8 +47,11 @@ struct StoreOptions {
   uint64_t seed = 0;
   uint32_t ranks = 1;
   std::shared_ptr<const UpdateRule> rule;
-  std::function<float(Clock)> rate;   // the learning rate of a clock (ROUND), or of a block's step (PUSH)
-  float l2 = 0;                       // of tensors that are decayed; the others' rule is unpenalized
+  std::function<float(Clock)> rate;  // the learning rate of a clock (ROUND), or of a block's step (PUSH)
+  float l2 = 0;                      // of tensors that are decayed; the others' rule is unpenalized
+  // Tensors of role kStatistic are running means of what is pushed for them, with this decay a round, or a push: no
+  // gradients, so that nothing else here touches them, and they count in no norm.
+  double statistic_decay = 0.99;
   bool l2_touched_rows_only = false;  // rows do not catch up on l2, nor on proximal steps
   bool reduce_sum = false;            // the weighted sum instead of the weighted mean
   bool apply_push = false;            // PUSH instead of ROUND

@@ -105,7 +105,7 @@ absl::StatusOr<DenseBlock::Value*> DenseBlock::Total(double total_weight) {
     cells_[fold.from] = Value();
   }
   const std::optional<ReductionTree::Cell> root = tree_.root();
-  if (!root.has_value() || !(total_weight > 0) || !context_->trainable) return nullptr;
+  if (!root.has_value() || !(total_weight > 0) || !context_->moves()) return nullptr;
   Value& value = cells_[*root];
   if (value.sum != nullptr && !value.finite) {
     Payload sum;
@@ -122,7 +122,7 @@ absl::StatusOr<BlockScalars> DenseBlock::Measure(double total_weight) {
   float scale = 1;
   DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
   DESCENT_ASSIGN_OR_RETURN(const Value* value, Total(total_weight));
-  if (value == nullptr) return out;
+  if (value == nullptr || context_->statistic) return out;
   if (context_->method != nullptr) {
     DESCENT_RETURN_IF_ERROR(MeasureMethod(*value, scale, &out));
     return out;
@@ -160,6 +160,7 @@ absl::StatusOr<BlockScalars> DenseBlock::Measure(double total_weight) {
 
 absl::Status DenseBlock::Commit(double total_weight, double* square) {
   float scale = 1;
+  if (context_->statistic) square = nullptr;  // no gradient
   DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
   DESCENT_ASSIGN_OR_RETURN(Value * value, Total(total_weight));
   if (value == nullptr) {
@@ -185,7 +186,7 @@ absl::Status DenseBlock::Apply(double weight, const Payload& values, std::option
   DESCENT_RETURN_IF_ERROR(context_->Scale(weight, &scale));
   DESCENT_RETURN_IF_ERROR(CheckSize(values));
   DESCENT_RETURN_IF_ERROR(CheckFinite(*context_, begin_, values));
-  if (weight > 0 && context_->trainable) return Step(values, scale, nullptr, read);
+  if (weight > 0 && context_->moves()) return Step(values, scale, nullptr, read);
   DESCENT_RETURN_IF_ERROR(Reserve());
   Publish(versions_.back());
   return absl::OkStatus();

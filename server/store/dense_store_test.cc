@@ -34,7 +34,7 @@ StoreOptions Options(const v1::Optimizer& optimizer, uint32_t ranks) {
   bias.decay = false;
   TensorSpec mean = bias;
   mean.name = "mean";
-  mean.role = TensorRole::kStatistic;
+  mean.role = TensorRole::kAuxiliary;
   options.tensors = {w, bias, mean};
   options.geometry.block_elements = kBlock;
   options.map = MakePartitionMap(options.tensors, options.geometry, 1);

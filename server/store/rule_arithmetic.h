@@ -49,6 +49,12 @@ struct Sgd : RuleBase<0, true> {
   float StepSize(const StepFactors& f) const { return f.rate; }
 };
 
+struct RunningMean : RuleBase<0, false> {
+  float decay, rest;
+  explicit RunningMean(double keep) : decay(static_cast<float>(keep)), rest(Rest(keep)) {}
+  void Move(const StepFactors&, float d, float& w) const { w = decay * w + rest * d; }
+};
+
 struct Momentum : RuleBase<1, false> {
   float mu, rest, gain;  // a gradient's weights in all steps that it takes part in add up to gain
   explicit Momentum(const v1::Momentum& spec)

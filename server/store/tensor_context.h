@@ -26,8 +26,9 @@ struct TensorContext {
   std::shared_ptr<const UpdateRule> rule;  // of this tensor: unpenalized where spec.decay is false
   std::function<float(Clock)> rate;
   bool trainable = true;
-  float l2 = 0;           // of this tensor: 0 where spec.decay is false
-  bool catch_up = false;  // sparse: rows make the steps they missed
+  bool statistic = false;  // a running mean of what comes, which nothing but its rule touches
+  float l2 = 0;            // of this tensor: 0 where spec.decay is false
+  bool catch_up = false;   // sparse: rows make the steps they missed
   bool reduce_sum = false;
   bool apply_push = false;
   uint32_t history = 1;
@@ -46,6 +47,8 @@ struct TensorContext {
   uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
   // Whether each version has other parameters beside it: averages, or the base of a method.
+  // Whether rounds and pushes change it.
+  bool moves() const { return trainable || statistic; }
   bool keeps_averages() const { return average_weight != nullptr || (method != nullptr && trainable); }
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
@@ -58,6 +61,7 @@ struct TensorContext {
     counts->clipped += clipped;
   }
 };
+    if (statistic) return;
 
 // INVALID_ARGUMENT if the values of `payload` are not all finite, naming tensor, element (begin + index) and value.
 absl::Status CheckFinite(const TensorContext& context, uint64_t begin, const Payload& payload);

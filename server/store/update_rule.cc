@@ -75,6 +75,8 @@ void UpdateRule::Direction(const Step&, size_t, const float*, float*, const floa
   DESCENT_CHECK(false);  // it measures none
 }
 
+Result UpdateRule::RunningMean(double decay) { return Plain(descent::RunningMean(decay)); }
+
 absl::StatusOr<Result> UpdateRule::Make(const v1::Optimizer& given) {
   v1::Optimizer spec = given;
   ResolveOptimizer(&spec);

@@ -29,6 +29,9 @@
 //             alpha is the rate, which must stay the same. A parameter that does not start at 0 starts with the z
 //             whose solution it is, and d == 0 makes no step.
 //
+// Of tensors that are statistics of what is trained on, with d = g * scale the mean of what came, whatever the rate:
+//   running   w = decay w + (1 - decay) d                                           (Ioffe & Szegedy 2015, section 3.1)
+//
 // A proximal step may follow (proximal_step.h).
 #ifndef DESCENT_SERVER_STORE_UPDATE_RULE_H_
 #define DESCENT_SERVER_STORE_UPDATE_RULE_H_
@@ -80,6 +83,8 @@ class UpdateRule {
 
   // INVALID_ARGUMENT names every field that is out of range. No rule set: SGD.
   static absl::StatusOr<std::unique_ptr<const UpdateRule>> Make(const v1::Optimizer& spec);
+  // Of running statistics; decay from 0 to below 1.
+  static std::unique_ptr<const UpdateRule> RunningMean(double decay);
   virtual ~UpdateRule() = default;
 
   virtual int state_slots() const = 0;  // vectors of optimizer state
