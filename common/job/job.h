@@ -51,6 +51,7 @@ struct Consistency {
   std::vector<StalenessChange> changes = {};  // of the bound; the first is of clock 0; empty: none
   bool staleness_aware_rate = false;          // PUSH
   double compensation = 0;                    // PUSH: lambda of delay compensation; 0: none
+  double mean_square_decay = 0;               // of the mean square that lambda is divided by the root of; 0: by nothing
   // PUSH: each push says what it was computed from.
   bool tells_reads() const { return apply_push && (staleness_aware_rate || compensation > 0); }
   bool finish_late = false;  // a rank whose round has closed computes its batch to the end all the same

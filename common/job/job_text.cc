@@ -74,6 +74,7 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
   }
   result.staleness_aware_rate = spec.staleness_aware_rate();
   result.compensation = spec.delay_compensation().lambda();
+  result.mean_square_decay = spec.delay_compensation().mean_square_decay();
   result.backup_ranks = spec.backup_ranks();
   result.finish_late = spec.backup_ranks() > 0 && spec.late() == v1::FINISH;
   return result;

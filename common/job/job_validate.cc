@@ -78,7 +78,8 @@ class Checker : private JobErrors {
   void BlockImages() {
     constexpr uint64_t kMessage = uint64_t{4} << 20, kBeside = uint64_t{64} << 10, kMark = 10;
     const uint64_t room = kMessage - kBeside - kMark * std::min<uint64_t>(job_.ranks(), 65536);
-    const uint64_t vectors = 1 + uint64_t{StateSlots(job_.optimizer())} + (EvaluatesAverages(job_) ? 1 : 0);
+    const uint64_t vectors =
+        1 + uint64_t{StateSlots(job_.optimizer())} + StateBesideRule(job_) + (EvaluatesAverages(job_) ? 1 : 0);
     const uint64_t most = room / (vectors * sizeof(float));
     if (job_.block_elements() > most) {
       Error("block_elements", job_.block_elements(), " parameters with ", vectors - 1,

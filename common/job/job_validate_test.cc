@@ -360,6 +360,12 @@ TEST(ValidateJob, DelaysAndChangesOfTheBound) {
   EXPECT_EQ(
       ErrorOf(kMlp, {"consistency.delay_compensation.lambda=0"}),
       "consistency.delay_compensation.lambda: 0 is not above 0\nconsistency.delay_compensation: is for apply: PUSH");
+  const std::string compensated = std::string(kMlp) + "consistency { mode: ASYNC delay_compensation { lambda: 2 } }";
+  EXPECT_EQ(ErrorOf(compensated, {"consistency.delay_compensation.mean_square_decay=0.95"}), "");
+  EXPECT_EQ(ErrorOf(compensated, {"consistency.delay_compensation.mean_square_decay=1"}),
+            "consistency.delay_compensation.mean_square_decay: 1 is not from 0 to below 1");
+  EXPECT_EQ(ErrorOf(compensated, {"consistency.delay_compensation.mean_square_decay=-0.5"}),
+            "consistency.delay_compensation.mean_square_decay: -0.5 is not from 0 to below 1");
   EXPECT_EQ(
       ErrorOf(kSparse, {"consistency.mode=ASYNC", "consistency.delay_compensation.lambda=1"}),
       "consistency.delay_compensation: needs the parameters that a push was computed from; of a sparse_table none "

@@ -152,6 +152,7 @@ class StepChecker {
     if (!spec.has_delay_compensation()) return;
     const std::string path = "consistency.delay_compensation";
     errors_->PositiveFloat(path + ".lambda", spec.delay_compensation().lambda());
+    errors_->Share(path + ".mean_square_decay", spec.delay_compensation().mean_square_decay());
     if (!push_) errors_->Error(path, "is for apply: PUSH");
     if (tables_)
       errors_->Error(path, "needs the parameters that a push was computed from; of a sparse_table none are kept");
@@ -178,6 +179,10 @@ void CheckSteps(const v1::JobSpec& job, bool epochs, bool tables, JobErrors* err
 
 bool NeedsScalars(const v1::JobSpec& job) {
   return job.clip().norm() > 0 || job.clip().global_norm() > 0 || Layerwise(job) || TakesFullGradient(job.optimizer());
+}
+
+uint32_t StateBesideRule(const v1::JobSpec& job) {
+  return job.consistency().delay_compensation().mean_square_decay() > 0 ? 1 : 0;
 }
 
 }  // namespace descent

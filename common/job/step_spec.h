@@ -16,6 +16,9 @@ void CheckSteps(const v1::JobSpec& job, bool epochs, bool tables, JobErrors* err
 // Whether a step waits for sums over whole tensors: norms of gradients, of parameters, products.
 bool NeedsScalars(const v1::JobSpec& job);
 
+// Vectors of state that steps keep beside the rule's: the mean square of an adaptive delay compensation.
+uint32_t StateBesideRule(const v1::JobSpec& job);
+
 }  // namespace descent
 
 #endif  // DESCENT_COMMON_JOB_STEP_SPEC_H_

@@ -4,6 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/optimizer_spec.h"
+#include "common/job/step_spec.h"
 
 namespace descent {
 namespace {
@@ -28,7 +29,8 @@ MemoryPlan EstimateMemory(const v1::JobSpec& job, bool apply_push, const Geometr
   }
   const uint64_t held = apply_push ? 1 : (job.ranks() + 1) / 2;
   // Averages are in two versions, too.
-  const uint64_t state = (StateSlots(job.optimizer()) + (EvaluatesAverages(job) ? 2 : 0)) * parameters;
+  const uint64_t state =
+      (StateSlots(job.optimizer()) + StateBesideRule(job) + (EvaluatesAverages(job) ? 2 : 0)) * parameters;
   return MemoryPlan{2 * parameters + state + held * parameters,
                     absl::StrCat("parameters in two versions ", Bytes(2 * parameters), ", optimizer state ",
                                  Bytes(state), ", held contributions ", Bytes(held * parameters))};

@@ -38,6 +38,10 @@ TEST(MemoryPlanTest, AnEstimateCountsVersionsStateAndHeldContributionsOfDenseTen
   EXPECT_EQ(EstimateMemory(job, true, geometry, ServerId(0), specs, map).bytes +
                 EstimateMemory(job, true, geometry, ServerId(1), specs, map).bytes,
             (2 + 0 + 1) * 4 * kMiB);
+  job.mutable_consistency()->mutable_delay_compensation()->set_mean_square_decay(0.95);
+  EXPECT_EQ(EstimateMemory(job, true, geometry, ServerId(0), specs, map).bytes +
+                EstimateMemory(job, true, geometry, ServerId(1), specs, map).bytes,
+            (2 + 1 + 1) * 4 * kMiB);
 }
 
 TEST(MemoryPlanTest, WhoHasTooLittleIsNamedWithBothNumbers) {

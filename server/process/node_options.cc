@@ -79,6 +79,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
                CutsAtEvaluations(job);
   store.staleness_aware_rate = consistency.staleness_aware_rate;
   store.compensation = static_cast<float>(consistency.compensation);
+  store.mean_square_decay = static_cast<float>(consistency.mean_square_decay);
   ServerNodeOptions node;
   node.staleness = consistency.staleness;
   node.store = store;

@@ -280,6 +280,7 @@ class Store final : public BlockStore {
     context->trust = spec.decay ? options.rule->trust() : Trust{};
     context->staleness_aware_rate = options.staleness_aware_rate;
     context->compensation = options.compensation;
+    context->mean_square_decay = options.mean_square_decay;
     context->clip_value = options.clip.value;
     context->momentum = options.momentum;
     context->noise = options.noise;
@@ -348,7 +349,7 @@ class Store final : public BlockStore {
   uint32_t StateSlots(BlockId id, bool with_state) const {
     const TensorContext& context = contexts_[id.tensor.value];
     if (!with_state || !context.trainable) return 0;
-    return static_cast<uint32_t>(context.rule->state_slots()) + (context.keeps_averages() ? 1 : 0);
+    return static_cast<uint32_t>(context.state_slots()) + (context.keeps_averages() ? 1 : 0);
   }
   absl::StatusOr<BlockExport> ExportSlot(BlockId id, bool with_state, uint64_t steps) {
     SparseSlot& slot = sparse(id);
@@ -412,6 +413,7 @@ StoreBudget PlanStore(const StoreOptions& options) {
   StoreBudget budget;
   uint64_t largest = 0, averages = 0;
   const bool method = options.rule->products() > 0;
+  const int mean_squares = options.compensation > 0 && options.mean_square_decay > 0 ? 1 : 0;
   for (uint32_t t = 0; t < options.tensors.size(); ++t) {
     const TensorSpec& spec = options.tensors[t];
     if (spec.sparse) continue;
@@ -420,7 +422,7 @@ StoreBudget PlanStore(const StoreOptions& options) {
       if (placement[b] != options.self) continue;
       const uint64_t bytes = uint64_t{options.geometry.block_size(spec, b)} * sizeof(float);
       budget.parameters += bytes;
-      if (spec.role == TensorRole::kTrainable) budget.state += bytes * options.rule->state_slots();
+      if (spec.role == TensorRole::kTrainable) budget.state += bytes * (options.rule->state_slots() + mean_squares);
       if (spec.role == TensorRole::kTrainable && (method || options.average_weight != nullptr)) averages += bytes;
       largest = std::max(largest, bytes);
     }

@@ -61,6 +61,9 @@ struct StoreOptions {
   // lambda of delay compensation; 0: none. Dense tensors alone. `history` versions are kept for it; what was read is
   // taken to be the oldest where it is older.
   float compensation = 0;
+  // Above 0: lambda is divided, element by element, by the root of a moving mean of squared gradients with this decay,
+  // which is one more vector of optimizer state.
+  float mean_square_decay = 0;
   ClipBounds clip;
   std::function<float(Clock)> momentum;  // of a step, by number as `rate`; null: the rule's own
   std::function<float(Clock)> noise;     // likewise: the standard deviation of gradient noise; null: none

@@ -34,11 +34,12 @@ absl::Status DenseBlock::Init(const float* start) {
   }
   versions_.push_back(std::move(first));
   if (context_->keeps_averages()) averages_.push_back(versions_.back());
-  const int states = context_->trainable ? context_->rule->state_slots() : 0;
+  const int states = context_->state_slots();
   for (int s = 0; s < states; ++s) {
     FloatBuffer state = context_->pool->Take(elements_);
     if (state == nullptr) return NoMemory(*context_, elements_);
-    std::fill_n(state.get(), elements_, context_->rule->initial_state(s));
+    const bool of_rule = s < context_->rule->state_slots();
+    std::fill_n(state.get(), elements_, of_rule ? context_->rule->initial_state(s) : 0.0f);
     state_pointers_.push_back(state.get());
     state_.push_back(std::move(state));
   }
@@ -159,8 +160,8 @@ absl::StatusOr<BlockScalars> DenseBlock::Measure(double total_weight) {
 }
 
 absl::Status DenseBlock::Commit(double total_weight, double* square) {
-  float scale = 1;
   if (context_->statistic) square = nullptr;  // no gradient
+  float scale = 1;
   DESCENT_RETURN_IF_ERROR(context_->Scale(total_weight, &scale));
   DESCENT_ASSIGN_OR_RETURN(Value * value, Total(total_weight));
   if (value == nullptr) {
@@ -213,7 +214,12 @@ absl::Status DenseBlock::StepIn(FloatBuffer gradient, float scale, double* squar
   if (context_->compensation > 0) {
     const size_t back = std::min<uint64_t>(staleness, versions_.size() - 1);
     const float* was = versions_[versions_.size() - 1 - back].get();
-    CompensateDelay(context_->compensation, scale, elements_, versions_.back().get(), was, g);
+    if (context_->keeps_mean_square()) {
+      MoveMeanSquare(context_->mean_square_decay, scale, elements_, g, state_.back().get());
+      CompensateDelay(context_->compensation, scale, elements_, versions_.back().get(), was, state_.back().get(), g);
+    } else {
+      CompensateDelay(context_->compensation, scale, elements_, versions_.back().get(), was, g);
+    }
     scale = 1;
   }
   if (context_->shapes()) {

@@ -35,6 +35,24 @@ void CompensateDelay(float lambda, float scale, size_t n, const float* w, const 
   }
 }
 
+void MoveMeanSquare(float decay, float scale, size_t n, const float* g, float* v) {
+  const float rest = 1 - decay;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const float mean = g[i] * scale;
+    v[i] = decay * v[i] + rest * (mean * mean);
+  }
+}
+
+void CompensateDelay(float lambda, float scale, size_t n, const float* w, const float* was, const float* v, float* g) {
+  constexpr float kEpsilon = 1e-7f;
+  DESCENT_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const float mean = g[i] * scale;
+    g[i] = mean + lambda / std::sqrt(v[i] + kEpsilon) * (mean * mean) * (w[i] - was[i]);
+  }
+}
+
 void AddNoise(uint64_t seed, TensorId tensor, uint64_t step, uint64_t begin, float deviation, size_t n, float* d) {
   const RandomStream stream(seed, Purpose::kGradientNoise, step, tensor.value);
   for (size_t i = 0; i < n; ++i) d[i] += deviation * static_cast<float>(stream.Normal(begin + i));

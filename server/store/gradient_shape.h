@@ -28,6 +28,11 @@ bool ShapeGradient(const Shape& shape, size_t n, const float* g, float* out);
 // (DC-ASGD, Zheng et al. 2017, equation 10).
 void CompensateDelay(float lambda, float scale, size_t n, const float* w, const float* was, float* g);
 
+// The moving mean of squared gradients, v[i] = decay v[i] + (1 - decay) m m, and the same with a lambda of each
+// element's own, lambda / sqrt(v[i] + 1e-7) (there, DC-ASGD-a).
+void MoveMeanSquare(float decay, float scale, size_t n, const float* g, float* v);
+void CompensateDelay(float lambda, float scale, size_t n, const float* w, const float* was, const float* v, float* g);
+
 // d[i] += deviation * n of element begin + i.
 void AddNoise(uint64_t seed, TensorId tensor, uint64_t step, uint64_t begin, float deviation, size_t n, float* d);
 

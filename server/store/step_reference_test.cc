@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/job/optimizer_spec.h"
 #include "common/random/philox.h"
 #include "common/tensor/initial_value.h"
@@ -270,8 +271,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.rule = "momentum {} proximal { l2: 0.1 group_lasso: 0.2 }"}));
 
 // Pushes computed from versions up to six steps back, of which the store keeps four.
-void ExpectDelayedPushes(bool aware, double lambda, const std::string& rule) {
-  SCOPED_TRACE(rule);
+// `decay`: of the mean square of an adaptive lambda; 0: it is constant.
+void ExpectDelayedPushes(bool aware, double lambda, double decay, const std::string& rule) {
+  SCOPED_TRACE(absl::StrCat(rule, ", lambda ", lambda, ", decay ", decay));
   constexpr uint64_t kHistory = 4;
   Case c;
   c.rule = rule;
@@ -279,12 +281,13 @@ void ExpectDelayedPushes(bool aware, double lambda, const std::string& rule) {
   options.apply_push = true;
   options.staleness_aware_rate = aware;
   options.compensation = static_cast<float>(lambda);
+  options.mean_square_decay = static_cast<float>(decay);
   options.history = kHistory;
   auto store = BlockStore::Create(options).value();
   const BlockId id{TensorId(0), 1};
   std::vector<std::vector<double>> versions(1);
   for (float w : Floats(store->Read(id, std::nullopt).value())) versions[0].push_back(w);
-  std::vector<double> m(kBlock, 0);
+  std::vector<double> m(kBlock, 0), mean_square(kBlock, 0);
   const RandomStream random(3, Purpose::kTest, 0, 0);
   for (uint64_t t = 0; t < kSteps; ++t) {
     const uint64_t staleness = std::min(t, random.Below(t, 7));
@@ -294,7 +297,12 @@ void ExpectDelayedPushes(bool aware, double lambda, const std::string& rule) {
     for (uint64_t i = 0; i < kBlock; ++i) {
       sum.push_back(3 * (static_cast<float>(versions[t - staleness][i]) - 0.3f) + Draw(100 + t, i));
       double g = sum[i] / 3.0;
-      g += static_cast<float>(lambda) * g * g * (next[i] - was[i]);
+      double by = static_cast<float>(lambda);
+      if (decay > 0) {  // Zheng et al. 2017, DC-ASGD-a
+        mean_square[i] = decay * mean_square[i] + (1 - decay) * g * g;
+        by /= std::sqrt(mean_square[i] + 1e-7);
+      }
+      g += by * g * g * (next[i] - was[i]);
       m[i] = rule == "sgd {}" ? g : 0.9 * m[i] + g;
       next[i] -= kRate / (aware && staleness > 1 ? static_cast<double>(staleness) : 1) * m[i];
     }
@@ -309,10 +317,62 @@ void ExpectDelayedPushes(bool aware, double lambda, const std::string& rule) {
 
 TEST(DelayedPushes, AgreeWithFloat64) {
   for (const char* rule : {"sgd {}", "momentum {}"}) {
-    ExpectDelayedPushes(true, 0, rule);
-    ExpectDelayedPushes(false, 2, rule);
-    ExpectDelayedPushes(true, 0.5, rule);
+    ExpectDelayedPushes(true, 0, 0, rule);
+    ExpectDelayedPushes(false, 2, 0, rule);
+    ExpectDelayedPushes(true, 0.5, 0, rule);
+    ExpectDelayedPushes(false, 1, 0.95, rule);
+    ExpectDelayedPushes(true, 2, 0.5, rule);
   }
+}
+
+// The mean square is state: an image with state carries it, and whoever goes on from one has the same bits. Without it
+// the first push of a staleness above 0 would tell.
+TEST(DelayedPushes, TheMeanSquareGoesIntoImages) {
+  Case c;
+  c.rule = "momentum {}";
+  StoreOptions options = Options(c);
+  options.apply_push = true;
+  options.compensation = 2;
+  options.mean_square_decay = 0.9f;
+  options.history = 4;
+  options.average_weight = [](Clock) { return 0.25f; };
+  const BlockId id{TensorId(0), 1};
+  const auto push = [&](BlockStore* store, uint64_t t, uint64_t read) {
+    std::vector<float> sum;
+    for (uint64_t i = 0; i < kBlock; ++i) sum.push_back(Draw(300 + t, i));
+    Payload payload;
+    payload.Append(sum.data(), sum.size() * sizeof(float), nullptr);
+    ASSERT_TRUE(store->Apply(id, 2, payload, read).ok());
+  };
+  auto store = BlockStore::Create(options).value(), other = BlockStore::Create(options).value();
+  for (uint64_t t = 0; t < 20; ++t) push(store.get(), t, t);
+  const BlockExport image = store->Export(id, true).value();
+  EXPECT_EQ(image.state_slots, 3u) << "momentum, mean square, average";
+  EXPECT_EQ(image.payload.size(), 4 * kBlock * sizeof(float));
+  EXPECT_EQ(store->Export(id, false)->state_slots, 0u);
+  ASSERT_TRUE(other->Install(image).ok());
+  for (BlockStore* each : {store.get(), other.get()}) {
+    push(each, 20, 20);
+    push(each, 21, 20);
+  }
+  const BlockExport after = store->Export(id, true).value();
+  EXPECT_EQ(Floats(other->Export(id, true)->payload), Floats(after.payload));
+  // By hand: the second state vector after 22 pushes.
+  std::vector<double> mean_square(kBlock, 0);
+  for (uint64_t t = 0; t < 22; ++t) {
+    for (uint64_t i = 0; i < kBlock; ++i) {
+      const double g = Draw(300 + t, i) / 2.0;
+      mean_square[i] = 0.9 * mean_square[i] + 0.1 * g * g;
+    }
+  }
+  const std::vector<float> floats = Floats(after.payload);
+  for (uint64_t i = 0; i < kBlock; ++i) EXPECT_NEAR(floats[2 * kBlock + i], mean_square[i], 1e-6) << i;
+  const StoreBudget constant = PlanStore([&] {
+    StoreOptions without = options;
+    without.mean_square_decay = 0;
+    return without;
+  }());
+  EXPECT_EQ(PlanStore(options).state, 2 * constant.state) << "as large as the momentum";
 }
 
 // Rows that the gradient does not hold up become 0, all of them at once, and the others do not.

@@ -33,7 +33,8 @@ struct TensorContext {
   bool apply_push = false;
   uint32_t history = 1;
   bool staleness_aware_rate = false;
-  float compensation = 0;  // lambda
+  float compensation = 0;       // lambda
+  float mean_square_decay = 0;  // of what lambda is divided by the root of; 0: by nothing
   float clip_value = 0;
   std::function<float(Clock)> momentum;        // null: the rule's own
   std::function<float(Clock)> noise;           // standard deviation; null: none
@@ -46,10 +47,13 @@ struct TensorContext {
   BufferPool* pool = nullptr;
   uint64_t* copied_bytes = nullptr;  // BlockStore::copied_bytes
 
-  // Whether each version has other parameters beside it: averages, or the base of a method.
   // Whether rounds and pushes change it.
   bool moves() const { return trainable || statistic; }
+  // Whether each version has other parameters beside it: averages, or the base of a method.
   bool keeps_averages() const { return average_weight != nullptr || (method != nullptr && trainable); }
+  // Whether the last of the vectors of state, behind the rule's, is the moving mean of squared gradients.
+  bool keeps_mean_square() const { return trainable && compensation > 0 && mean_square_decay > 0; }
+  int state_slots() const { return trainable ? rule->state_slots() + (keeps_mean_square() ? 1 : 0) : 0; }
   // The factor that turns a sum of gradients into the effective gradient. INVALID_ARGUMENT: not a weight.
   absl::Status Scale(double total_weight, float* scale) const;
   // The step of `clock`, with a gradient that is multiplied by `scale`.
@@ -57,11 +61,11 @@ struct TensorContext {
   // Whether a gradient is more than multiplied before the rule gets it.
   bool shapes() const { return clip_value > 0 || noise != nullptr || compensation > 0; }
   void Count(bool clipped) const {
+    if (statistic) return;
     ++counts->steps;
     counts->clipped += clipped;
   }
 };
-    if (statistic) return;
 
 // INVALID_ARGUMENT if the values of `payload` are not all finite, naming tensor, element (begin + index) and value.
 absl::Status CheckFinite(const TensorContext& context, uint64_t begin, const Payload& payload);

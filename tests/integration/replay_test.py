@@ -106,7 +106,9 @@ class ReplayTest(ClusterTest):
 
     def test_pushes_whose_delay_counts(self):
         aware = "staleness_aware_rate: true delay_compensation { lambda: 0.5 }"
+        adaptive = "delay_compensation { lambda: 1 mean_square_decay: 0.95 }"
         for name, mode, more in (
+                ("adaptive", "mode: ASYNC " + adaptive, "averaging { decay: 0.9 }"),
                 ("aware", "mode: ASYNC " + aware, "encoding: FP16 averaging { decay: 0.9 }"),
                 ("changing", "mode: BOUNDED staleness: 1 change { from_round: 100 staleness: 6 } " + aware, "")):
             with self.subTest(name):
