@@ -16,9 +16,6 @@ import time
 import lab as laboratory
 import page
 
-NAMES = ["batch_size", "duplicated_data", "gradient_variance", "rate_size", "momentum", "saddle", "clipping",
-         "initialization", "feature_scaling", "imbalance", "rare_attacks", "early_stopping", "rank_scaling",
-         "skewed_shards", "staleness_rate", "delay_limit", "compression"]
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "experiments"
 
 
@@ -33,10 +30,13 @@ def measure(name, module, arguments, folder):
         print(f"{name}: SKIPPED, there is no {absent}", flush=True)
         return None
     data = laboratory.rounded(data)
-    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    seconds = time.monotonic() - began
+    print(f"{name}: {seconds:.0f} s", flush=True)
     place = arguments.out / "data"
     place.mkdir(parents=True, exist_ok=True)
     (place / f"{name}.json").write_text(json.dumps(data, separators=(",", ":")) + "\n")
+    if not arguments.small:
+        page.note_seconds(arguments.out, name, seconds)
     return data
 
 
@@ -49,13 +49,13 @@ def main():
     for flag in ("--redraw", "--data-only", "--small"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_intermixed_args()
-    unknown = [name for name in arguments.names if name not in NAMES]
+    unknown = [name for name in arguments.names if name not in page.NAMES]
     if unknown:
-        parser.error(f"no such experiment: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    modules = {name: importlib.import_module(name) for name in NAMES}
+        parser.error(f"no such experiment: {', '.join(unknown)}; there are {', '.join(page.NAMES)}")
+    modules = {name: importlib.import_module(name) for name in page.NAMES}
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.names or NAMES:
+        for name in arguments.names or page.NAMES:
             if arguments.redraw:
                 stored = arguments.out / "data" / f"{name}.json"
                 data = json.loads(stored.read_text()) if stored.exists() else None
@@ -69,8 +69,8 @@ def main():
                     print(f"  {'' if holds else 'NOT SEEN: '}{sentence}", flush=True)
             if not arguments.data_only:
                 page.draw(name, modules[name], data, arguments.out, arguments.pictures)
-    if not arguments.data_only:
-        page.write(arguments.out, [(name, modules[name]) for name in NAMES])
+    if not arguments.data_only and not arguments.small:
+        page.write(arguments.out, [(name, modules[name]) for name in page.NAMES])
     return 1 if wrong else 0
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy
 
 from lab import thinned, write_csv
@@ -46,7 +48,7 @@ def measure(lab):
             run = lab.run(JOB, *CLIPS[kind], f"learning_rate.constant={rate:g}", f"epochs={lab.size(30, 1)}", own_models=True,
                           may_fail=True)
             norms = run.curve("gradient_norm", "training", "clock")
-            out[f"{kind}, {rate:g}"] = {"norms": norms[:30] + thinned(norms[30:]), "loss": run.curve("loss"), "rounds": len(norms),
+            out[f"{kind}, {rate:g}"] = {"norms": norms[:30] + thinned(norms[30:]), "loss": run.curve("loss"),
                                         "clipped": run.summary.get("clipped"), "ended": cause(run.summary.get("first_cause"))}
     return out
 
@@ -62,7 +64,8 @@ def seen(data):
     ended = {key: one for key, one in data.items() if one["ended"]}
     told = ", ".join(key.rsplit(" ", 1)[1] for key in ended)
     example = next(iter(ended.values()))["ended"] if ended else ""
-    yield (f"Without clipping rates of {told} end with a number that is not finite, at the latest in round {max(one['rounds'] for one in ended.values()) + 2}: \"{example}\".",
+    last = max((int(of[1]) + 1 for one in ended.values() if (of := re.search(r"at clock (\d+)", one["ended"]))), default=0)
+    yield (f"Without clipping rates of {told} end with a number that is not finite, at the latest in round {last}: \"{example}\".",
            all(key.startswith("not clipped") for key in ended) and len(ended) >= 2)
     least = {key: min(loss for _, loss in one["loss"]) for key, one in data.items() if not one["ended"]}
     plain = min((v, key) for key, v in least.items() if key.startswith("not"))

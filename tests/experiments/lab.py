@@ -78,6 +78,15 @@ class Lab:
             raise Failed(f"{' '.join(sets)}: exit status {process.returncode}\n{process.stdout}")
         return Run(process, folder)
 
+    def predict(self, run, data, *options):
+        """What `descent predict` makes of a file with a run's model: its lines, and the numbers that it tells of them by name."""
+        command = [self.binaries / "descent", "predict", "--model", run.folder / "model", "--data", data, *options]
+        process = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=DEADLINE)
+        if process.returncode != 0:
+            raise Failed(f"predict {data}: exit status {process.returncode}\n{process.stderr}")
+        told = process.stderr.splitlines()[-1].split(", ")[1:]
+        return process.stdout.splitlines(), {name: float(value) for name, value in (part.split(" ") for part in told)}
+
     def fashion(self):
         if not IMAGES.exists():
             raise Absent(f"{IMAGES} (Debian: dataset-fashion-mnist)")
