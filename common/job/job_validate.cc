@@ -72,6 +72,9 @@ class Checker : private JobErrors {
     Range<uint64_t>("slots", job_.slots(), 1, 1 << 20);
     if ((job_.slots() & (job_.slots() - 1)) != 0) Error("slots", job_.slots(), " is not a power of two");
     Range<uint64_t>("metrics.every_rounds", job_.metrics().every_rounds(), 1, uint64_t{1} << 48);
+    if (job_.metrics().gradient_histograms() && ConsistencyOf(job_).apply_push) {
+      Error("metrics.gradient_histograms", "are of rounds: with apply PUSH there are none");
+    }
   }
 
   // A block goes in one message, with its state, to checkpoints and backups.

@@ -346,6 +346,12 @@ TEST(ValidateJob, NoiseAveragesAndGroups) {
       "stated step");
 }
 
+TEST(ValidateJob, HistogramsOfGradientsAreOfRounds) {
+  EXPECT_EQ(ErrorOf(kMlp, {"metrics.gradient_histograms=true"}), "");
+  EXPECT_EQ(ErrorOf(kMlp, {"metrics.gradient_histograms=true", "consistency.mode=ASYNC"}),
+            "metrics.gradient_histograms: are of rounds: with apply PUSH there are none");
+}
+
 TEST(ValidateJob, DelaysAndChangesOfTheBound) {
   EXPECT_EQ(ErrorOf(kMlp, {"consistency.mode=ASYNC", "consistency.staleness_aware_rate=true",
                            "consistency.delay_compensation.lambda=0.5"}),

@@ -324,6 +324,8 @@ void Coordinator::SaveFinished(const absl::Status& status, absl::string_view mod
   SetPhase(stopping() && !ended_by_rule_ ? v1::STOPPED : v1::FINISHED, absl::StrCat("the model is in ", model_dir_));
 }
 
+void Coordinator::CloseRecords(absl::Time now) { metrics_.CloseNorms(admission_.specs(), Advance(now)); }
+
 bool Coordinator::AllGone(absl::Time now) const {
   if (!ended()) return false;
   if (now - ended_at_ >= options_.leave_grace) return true;

@@ -157,6 +157,8 @@ class Coordinator {
 
   // The job is over, and every member that is left has heard of it, or has had the time to.
   bool AllGone(absl::Time now) const;
+  // Nobody will tell more: what is open becomes records.
+  void CloseRecords(absl::Time now);
 
   v1::Phase phase() const { return phase_; }
   bool ended() const { return phase_ >= v1::FINISHED; }
@@ -210,6 +212,8 @@ class Coordinator {
   void TakeServersWord(const v1::HeartbeatRequest& request, bool current, Member* server);
   void TakeProgress(const Member& worker, const v1::HeartbeatRequest& request);
   void AddPlacement(const Member& member, v1::HeartbeatReply* reply) const;
+  // Norms of a clock, as a server tells them, into what they are for. Said in the log where they do not fit.
+  absl::Status TakeScalars(ServerId server, const v1::ScalarPartials& partials);
 
   // --- coordinator_recovery.cc: generations and cuts
   // Goes on with what the servers hold, or from the cut.

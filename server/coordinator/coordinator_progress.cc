@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/status_macros.h"
 #include "common/control/messages.h"
 #include "server/coordinator/coordinator.h"
 
@@ -152,6 +153,17 @@ void Coordinator::TakeProgress(const Member& worker, const v1::HeartbeatRequest&
   metrics_.CloseWindows(now_, members_.Steps());
 }
 
+absl::Status Coordinator::TakeScalars(ServerId server, const v1::ScalarPartials& partials) {
+  ScalarMerge& merge = partials.before_step() ? metrics_.step_scalars() : metrics_.scalars();
+  const bool norms = metrics_.wants_norms() && !partials.before_step();
+  const std::string refused = partials.norms_only() ? metrics_.norms_refusal(server) : merge.refusal(server);
+  absl::Status added;
+  if (!partials.norms_only()) added = merge.Add(server, partials, *map_);
+  if (added.ok() && norms) added = metrics_.AddNorms(server, partials, *map_, admission_.specs(), now_);
+  if (!added.ok() && added.message() != refused) log_.Warning(absl::StrCat("scalars refused: ", added.message()));
+  return added;
+}
+
 absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarPartials& partials, absl::Time now) {
   Advance(now);
   Member* const member = members_.Find(MemberId(partials.member()));
@@ -169,12 +181,9 @@ absl::StatusOr<v1::ScalarTotals> Coordinator::AgreeScalars(const v1::ScalarParti
     return absl::FailedPreconditionError(
         absl::StrCat("scalars of server ", server.value, ", which ", NameOf(*member), " does not serve"));
   }
-  ScalarMerge& merge = partials.before_step() ? metrics_.step_scalars() : metrics_.scalars();
-  const std::string refused = merge.refusal(server);
-  if (const absl::Status added = merge.Add(server, partials, *map_); !added.ok()) {
-    if (added.message() != refused) log_.Warning(absl::StrCat("scalars refused: ", added.message()));
-    return added;
-  }
+  DESCENT_RETURN_IF_ERROR(TakeScalars(server, partials));
+  for (const v1::ScalarPartials& also : partials.also()) DESCENT_RETURN_IF_ERROR(TakeScalars(server, also));
+  const ScalarMerge& merge = partials.before_step() ? metrics_.step_scalars() : metrics_.scalars();
   v1::ScalarTotals reply;
   if (const ScalarTotals* totals = merge.Totals(partials.clock()); totals != nullptr) {
     reply = ToMessage(*totals);

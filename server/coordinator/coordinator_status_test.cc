@@ -1,4 +1,6 @@
 // What a running job tells: metrics and status.
+#include <cmath>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/coordinator/coordinator_test_cluster.h"
@@ -68,6 +70,55 @@ TEST(CoordinatorStatusTest, TrainingRecordsCarryRateNormAndSpeed) {
   EXPECT_EQ(status.loss(), 1.5);
   EXPECT_EQ(status.gradient_norm(), 4.0);
   EXPECT_TRUE(t.c->DrainRecords().empty());
+}
+
+// Norms of every round are of histograms alone: the norm in records and status is of the clocks that it ever was of.
+TEST(CoordinatorStatusTest, NormsOfEveryRoundBecomeHistograms) {
+  CoordinatorOptions options = TestCluster::Options(1, 2, 1);
+  options.job.mutable_metrics()->set_every_rounds(10);
+  options.job.mutable_metrics()->set_gradient_histograms(true);
+  TestCluster t(options);
+  t.Start(2, 1);
+  const PartitionMap& map = *t.c->map();
+  const auto partials = [&](int server, uint64_t clock) {
+    v1::ScalarPartials p;
+    p.set_member(t.server[server]);
+    p.set_generation(1);
+    p.set_clock(clock);
+    p.set_norms_only(clock % 10 != 0);
+    for (uint32_t tensor = 0; tensor < map.placement.size(); ++tensor) {
+      v1::TensorPartials* of = p.add_tensor();
+      of->set_tensor(tensor);
+      for (uint32_t b = 0; b < map.placement[tensor].size(); ++b) {
+        if (map.placement[tensor][b].value != static_cast<uint32_t>(server)) continue;
+        of->add_block(b);
+        of->add_square(clock == 0 ? 4 : 100);
+        if (!p.norms_only()) of->add_step_square(1);
+      }
+    }
+    return p;
+  };
+  for (int server : {0, 1}) {
+    v1::ScalarPartials together = partials(server, 0);
+    for (uint64_t clock = 1; clock < 13; ++clock) *together.add_also() = partials(server, clock);
+    EXPECT_EQ(t.c->AgreeScalars(together, t.now)->ready(), server == 1);
+  }
+  std::vector<MetricRecord> records = t.c->DrainRecords();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].kind, MetricRecord::Kind::kGradients);
+  EXPECT_EQ(records[0].clock, 10u);
+  EXPECT_EQ(records[0].rounds, 10u);
+  ASSERT_EQ(records[0].norms.size(), map.placement.size());
+  uint64_t blocks = 0;
+  for (const std::vector<ServerId>& placement : map.placement) blocks += placement.size();
+  EXPECT_EQ(t.c->Status(t.now).gradient_norm(), std::sqrt(100.0 * static_cast<double>(blocks))) << "of clock 10";
+  t.c->CloseRecords(t.now);
+  records = t.c->DrainRecords();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].rounds, 3u);
+  v1::ScalarPartials wrong = partials(0, 20);
+  *wrong.add_also() = partials(1, 21);
+  EXPECT_EQ(t.c->AgreeScalars(wrong, t.now).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(CoordinatorStatusTest, AnEvaluationIsARecordAndALineOfStatus) {

@@ -208,21 +208,21 @@ std::string ScalarMerge::refusal(ServerId from) const {
 absl::Status ScalarMerge::Take(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map) {
   const uint64_t clock = partials.clock();
   if (agreed_.contains(clock)) return absl::OkStatus();
-  if (agreed_.size() == kMaxKept && clock < agreed_.begin()->first) return absl::OkStatus();
+  if (agreed_.size() == most_ && clock < agreed_.begin()->first) return absl::OkStatus();
   std::vector<BlockScalars> parts;
   DESCENT_RETURN_IF_ERROR(ReadParts(from, partials, map, &parts));
   Pending& pending = pending_[clock];
   if (!pending.from.insert(from).second) return absl::OkStatus();
   pending.parts.insert(pending.parts.end(), parts.begin(), parts.end());
   if (pending.from.size() < ServersWithBlocks(map).size()) {
-    if (pending_.size() > kMaxKept) pending_.erase(pending_.begin());
+    if (pending_.size() > most_) pending_.erase(pending_.begin());
     return absl::OkStatus();
   }
   std::sort(pending.parts.begin(), pending.parts.end(),
             [](const BlockScalars& a, const BlockScalars& b) { return a.id < b.id; });
   agreed_[clock] = AddInBlockOrder(Clock(clock), map.placement.size(), pending.parts);
   pending_.erase(clock);
-  if (agreed_.size() > kMaxKept) agreed_.erase(agreed_.begin());
+  if (agreed_.size() > most_) agreed_.erase(agreed_.begin());
   return absl::OkStatus();
 }
 

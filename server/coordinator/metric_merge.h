@@ -19,12 +19,13 @@
 #include "common/tensor/global_scalars.h"
 #include "common/tensor/partition_map.h"
 #include "descent/v1/coordinator.pb.h"
+#include "server/coordinator/gradient_histograms.h"
 
 namespace descent {
 
 // One line of metrics.jsonl.
 struct MetricRecord {
-  enum class Kind { kTraining, kEvaluation, kRolledBack, kDecision };
+  enum class Kind { kTraining, kEvaluation, kRolledBack, kDecision, kGradients };
   Kind kind = Kind::kTraining;
   absl::Time time;
   uint64_t clock = 0;   // the updates of the clocks below are in it
@@ -49,6 +50,9 @@ struct MetricRecord {
   uint64_t generation = 0;
   // Decision: what evaluations have led to at `clock`.
   std::string decision, why;
+  // Gradients: how often the norm of a tensor's gradient was in which bucket, in the window that ends at `clock`.
+  uint64_t rounds = 0;  // of the window, that are known
+  std::vector<std::pair<std::string, NormHistogram>> norms;
 };
 
 class EvaluationMerge {
@@ -103,6 +107,9 @@ class TrainingMerge {
 
 class ScalarMerge {
  public:
+  // `most`: clocks that are kept of either kind, pending and agreed.
+  explicit ScalarMerge(size_t most = 64) : most_(most) {}
+
   // INVALID_ARGUMENT names what does not fit: a block of another server, or twice, lists of different lengths, a number
   // that is negative or NaN or, where a step waits for it, infinite.
   absl::Status Add(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
@@ -124,7 +131,7 @@ class ScalarMerge {
  private:
   absl::Status Take(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map);
 
-  static constexpr size_t kMaxKept = 64;
+  size_t most_;
   struct Pending {
     std::set<ServerId> from;
     std::vector<BlockScalars> parts;

@@ -23,7 +23,9 @@ RunMetrics::RunMetrics(const v1::JobSpec* job)
     : job_(job),
       every_(job->metrics().every_rounds() > 0 ? job->metrics().every_rounds() : kDefaultEvery),
       training_(job->ranks(), every_),
-      evaluation_(job->ranks(), job->evaluation()) {}
+      evaluation_(job->ranks(), job->evaluation()),
+      norms_(kMaxNorms),
+      histograms_(every_) {}
 
 void RunMetrics::SetEpochs(uint64_t clocks_per_epoch, uint64_t train_rows) {
   clocks_per_epoch_ = clocks_per_epoch;
@@ -39,6 +41,8 @@ void RunMetrics::RollBack(uint64_t clock, Generation generation, absl::Time now)
   training_ = TrainingMerge(job_->ranks(), every_);
   evaluation_ = EvaluationMerge(job_->ranks(), job_->evaluation());
   scalars_ = step_scalars_ = ScalarMerge();
+  norms_ = ScalarMerge(kMaxNorms);
+  histograms_.Restart();
   losses_.erase(losses_.upper_bound(clock), losses_.end());
   for (std::optional<MetricRecord>* last : {&last_training_, &last_evaluation_}) {
     if (last->has_value() && (*last)->clock > clock) last->reset();
@@ -100,6 +104,33 @@ std::vector<std::string> RunMetrics::AddEvaluation(const v1::EvaluationPart& par
 std::optional<double> RunMetrics::LossAt(uint64_t clock) const {
   const auto loss = losses_.find(clock);
   return loss == losses_.end() ? std::nullopt : std::optional(loss->second);
+}
+
+absl::Status RunMetrics::AddNorms(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map,
+                                  const std::vector<TensorSpec>& specs, absl::Time now) {
+  const bool known = norms_.Totals(partials.clock()) != nullptr;
+  const absl::Status added = norms_.Add(from, partials, map);
+  const ScalarTotals* const totals = norms_.Totals(partials.clock());
+  if (!added.ok() || known || totals == nullptr) return added;
+  for (const GradientWindow& window : histograms_.Add(partials.clock(), totals->square)) AddWindow(window, specs, now);
+  return absl::OkStatus();
+}
+
+void RunMetrics::CloseNorms(const std::vector<TensorSpec>& specs, absl::Time now) {
+  if (const std::optional<GradientWindow> last = histograms_.Close()) AddWindow(*last, specs, now);
+}
+
+void RunMetrics::AddWindow(const GradientWindow& window, const std::vector<TensorSpec>& specs, absl::Time now) {
+  MetricRecord record;
+  record.kind = MetricRecord::Kind::kGradients;
+  record.time = now;
+  record.clock = window.clock;
+  record.epoch = EpochOf(window.clock);
+  record.rounds = window.rounds;
+  for (size_t t = 0; t < window.tensors.size() && t < specs.size(); ++t) {
+    if (specs[t].role == TensorRole::kTrainable) record.norms.emplace_back(specs[t].name, window.tensors[t]);
+  }
+  records_.push_back(std::move(record));
 }
 
 void RunMetrics::AddDecision(MetricRecord record, absl::Time now) {

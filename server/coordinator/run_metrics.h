@@ -10,11 +10,15 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/ids.h"
 #include "common/job/rate_changes.h"
+#include "common/tensor/partition_map.h"
+#include "common/tensor/tensor_spec.h"
 #include "descent/v1/coordinator.pb.h"
 #include "descent/v1/job.pb.h"
+#include "server/coordinator/gradient_histograms.h"
 #include "server/coordinator/member_table.h"
 #include "server/coordinator/metric_merge.h"
 
@@ -53,6 +57,16 @@ class RunMetrics {
   RateChanges& rate_changes() { return rate_changes_; }
   ScalarMerge& scalars() { return scalars_; }
   const ScalarMerge& scalars() const { return scalars_; }
+  // Whether the job asks for histograms of gradient norms.
+  bool wants_norms() const { return job_->metrics().gradient_histograms(); }
+  // Where it does: what a server says of a round's gradients; errors as ScalarMerge::Add. Makes a record of a window
+  // that this closes, of those `specs` that are trained, whose number and order is that of the map.
+  absl::Status AddNorms(ServerId from, const v1::ScalarPartials& partials, const PartitionMap& map,
+                        const std::vector<TensorSpec>& specs, absl::Time now);
+  // Why that server's last norms were refused; "": they were not.
+  std::string norms_refusal(ServerId from) const { return norms_.refusal(from); }
+  // No round will come any more: a record of the window that is open.
+  void CloseNorms(const std::vector<TensorSpec>& specs, absl::Time now);
   ScalarMerge& step_scalars() { return step_scalars_; }  // that steps wait for
   const ScalarMerge& step_scalars() const { return step_scalars_; }
 
@@ -70,13 +84,17 @@ class RunMetrics {
 
  private:
   static constexpr size_t kMaxLosses = 256;
+  static constexpr size_t kMaxNorms = 4096;  // clocks: one server may tell much later than another
+
+  void AddWindow(const GradientWindow& window, const std::vector<TensorSpec>& specs, absl::Time now);
 
   const v1::JobSpec* const job_;
   const uint64_t every_;  // clocks of a window
   uint64_t clocks_per_epoch_ = 0, train_rows_ = 0;
   TrainingMerge training_;
   EvaluationMerge evaluation_;
-  ScalarMerge scalars_, step_scalars_;
+  ScalarMerge scalars_, step_scalars_, norms_;
+  GradientHistograms histograms_;
   ClippedSteps steps_told_;  // as of the last record
   RateChanges rate_changes_;
   uint64_t evaluations_ = 0;

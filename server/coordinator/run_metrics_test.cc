@@ -9,6 +9,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pair;
 
 const absl::Time kNow = absl::FromUnixSeconds(1000);
 
@@ -105,6 +106,111 @@ TEST_F(RunMetricsTest, ARollBackVoidsWhatIsNoRecordYet) {
   metrics_->CloseWindows(kNow);
   records = metrics_->Drain();
   EXPECT_EQ(records.size(), 2u);
+}
+
+// Two tensors that are trained and one that is frozen, on two servers; the first tensor has a block on each.
+class NormsTest : public RunMetricsTest {
+ protected:
+  NormsTest() {
+    job_.mutable_metrics()->set_every_rounds(3);
+    job_.mutable_metrics()->set_gradient_histograms(true);
+    metrics_.emplace(&job_);
+    for (const char* name : {"deep", "frozen", "top"}) {
+      TensorSpec spec;
+      spec.name = name;
+      spec.shape = {4};
+      if (spec.name == "frozen") spec.role = TensorRole::kFrozen;
+      specs_.push_back(std::move(spec));
+    }
+    map_.placement = {{ServerId(0), ServerId(1)}, {ServerId(1)}, {ServerId(0)}};
+  }
+  // The squares of each block of a server.
+  absl::Status Tell(uint32_t server, uint64_t clock, std::vector<double> squares) {
+    v1::ScalarPartials partials;
+    partials.set_clock(clock);
+    size_t at = 0;
+    for (uint32_t t = 0; t < map_.placement.size(); ++t) {
+      for (uint32_t b = 0; b < map_.placement[t].size(); ++b) {
+        if (map_.placement[t][b].value != server) continue;
+        v1::TensorPartials* tensor = partials.add_tensor();
+        tensor->set_tensor(t);
+        tensor->add_block(b);
+        tensor->add_square(squares[at++]);
+      }
+    }
+    return metrics_->AddNorms(ServerId(server), partials, map_, specs_, kNow);
+  }
+  void TellAll(uint64_t clock, double deep, double top) {
+    ASSERT_TRUE(Tell(0, clock, {deep / 2, top}).ok());
+    ASSERT_TRUE(Tell(1, clock, {deep / 2, 0}).ok());
+  }
+
+  std::vector<TensorSpec> specs_;
+  PartitionMap map_;
+};
+
+TEST_F(NormsTest, AreCountedByTensorInWindows) {
+  metrics_->SetEpochs(6, 1000);
+  TellAll(0, 4e-6, 4);
+  TellAll(1, 4e-6, 25);
+  // One server is ahead of the other, and tells a clock twice.
+  EXPECT_TRUE(Tell(0, 2, {2e-8, 4}).ok());
+  EXPECT_TRUE(Tell(0, 3, {0.5, 4}).ok());
+  EXPECT_TRUE(Tell(0, 2, {1e9, 1e9}).ok());
+  EXPECT_THAT(metrics_->Drain(), IsEmpty());
+  EXPECT_TRUE(Tell(1, 2, {2e-8, 0}).ok());
+  const std::vector<MetricRecord> records = metrics_->Drain();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].kind, MetricRecord::Kind::kGradients);
+  EXPECT_EQ(records[0].clock, 3u);
+  EXPECT_EQ(records[0].epoch, 0.5);
+  EXPECT_EQ(records[0].rounds, 3u);
+  EXPECT_EQ(records[0].time, kNow);
+  ASSERT_EQ(records[0].norms.size(), 2u) << "what is frozen has no gradients";
+  EXPECT_EQ(records[0].norms[0].first, "deep");
+  EXPECT_THAT(records[0].norms[0].second.Hit(), ElementsAre(Pair("0.0001", 1), Pair("0.001", 2)));
+  EXPECT_EQ(records[0].norms[1].first, "top");
+  EXPECT_THAT(records[0].norms[1].second.Hit(), ElementsAre(Pair("1", 2), Pair("4.64", 1)));
+}
+
+TEST_F(NormsTest, AtTheEndTheOpenWindowIsARecord) {
+  for (uint64_t clock = 0; clock < 4; ++clock) TellAll(clock, 1, 1);
+  EXPECT_EQ(metrics_->Drain().size(), 1u);
+  metrics_->CloseNorms(specs_, kNow);
+  const std::vector<MetricRecord> records = metrics_->Drain();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].clock, 4u);
+  EXPECT_EQ(records[0].rounds, 1u);
+  metrics_->CloseNorms(specs_, kNow);
+  EXPECT_THAT(metrics_->Drain(), IsEmpty());
+}
+
+TEST_F(NormsTest, ARollBackVoidsTheOpenWindow) {
+  for (uint64_t clock = 0; clock < 5; ++clock) TellAll(clock, 1, 1);
+  EXPECT_TRUE(Tell(1, 5, {1, 0}).ok());
+  metrics_->RollBack(4, Generation(2), kNow);
+  EXPECT_EQ(metrics_->Drain().size(), 2u);
+  TellAll(4, 100, 1);
+  EXPECT_TRUE(Tell(0, 5, {50, 1}).ok());
+  EXPECT_THAT(metrics_->Drain(), IsEmpty()) << "what the other server told before counts no more";
+  EXPECT_TRUE(Tell(1, 5, {50, 0}).ok());
+  EXPECT_THAT(metrics_->Drain(), IsEmpty()) << "two rounds of three";
+  TellAll(6, 1, 1);
+  const std::vector<MetricRecord> records = metrics_->Drain();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].clock, 6u);
+  EXPECT_EQ(records[0].rounds, 2u);
+  EXPECT_THAT(records[0].norms[0].second.Hit(), ElementsAre(Pair("10", 2)));
+}
+
+TEST_F(NormsTest, WhatDoesNotFitIsRefused) {
+  v1::ScalarPartials partials;
+  partials.add_tensor()->set_tensor(0);
+  partials.mutable_tensor(0)->add_block(1);
+  partials.mutable_tensor(0)->add_square(1);
+  const absl::Status refused = metrics_->AddNorms(ServerId(0), partials, map_, specs_, kNow);
+  EXPECT_EQ(refused.message(), "server 0 sent a scalar of block 1 of tensor 0, which it does not hold");
+  EXPECT_EQ(metrics_->norms_refusal(ServerId(0)), refused.message());
 }
 
 TEST_F(RunMetricsTest, WhatIsRolledBackIsNotTheLastAnyMore) {

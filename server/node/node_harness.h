@@ -70,6 +70,7 @@ class NodeHarness final : public ServerNode::Output {
   }
   void Fail(absl::Status cause) override { failure = cause; }
   void Scalars(Clock clock, std::vector<BlockSquare> s) override { scalars.emplace_back(clock, std::move(s)); }
+  void Norms(Clock clock, std::vector<BlockSquare> s) override { norms.emplace_back(clock, std::move(s)); }
 
   Request NewRequest() {
     Request request;
@@ -120,7 +121,7 @@ class NodeHarness final : public ServerNode::Output {
   std::deque<std::pair<ConnectionId, Reply>> replies;
   int in_flight = 0, largest_in_flight = 0;
   absl::Status failure;
-  std::vector<std::pair<Clock, std::vector<BlockSquare>>> scalars;
+  std::vector<std::pair<Clock, std::vector<BlockSquare>>> scalars, norms;
   uint64_t last_id = 0;
 };
 

@@ -142,6 +142,7 @@ class NodeImpl final : public ServerNode {
     return (options_.scalars_every > 0 && clock.value % options_.scalars_every == 0) ||
            (options_.scalars_before > 0 && (clock.value + 1) % options_.scalars_before == 0);
   }
+  bool WantsNorms(Clock clock) const { return options_.norms_of_all || WantsScalars(clock); }
   // Steps the engine and carries out all that follows.
   void Run(const Event& event, absl::Time now);
 

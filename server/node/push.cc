@@ -245,13 +245,13 @@ double NodeImpl::TotalWeight(Clock clock) {
 void NodeImpl::Commit(const CommitBlock& commit) {
   const BlockId id = index_.id(commit.block);
   double square = 0;
-  const bool scalars = WantsScalars(commit.clock);
+  const bool scalars = WantsScalars(commit.clock), norms = WantsNorms(commit.clock);
   // Of full-gradient methods what is evaluated: their newest versions are points that are tried.
   const bool tried = options_.store.rule->products() > 0;
   const auto read = [&] { return tried ? store_->ReadAverage(id, std::nullopt) : store_->Read(id, std::nullopt); };
   const bool statistic = options_.store.tensors[id.tensor.value].role == TensorRole::kStatistic;  // no parameter
   const absl::StatusOr<Payload> before = scalars && !statistic ? read() : Payload();
-  if (absl::Status status = store_->Commit(id, TotalWeight(commit.clock), scalars ? &square : nullptr); !status.ok()) {
+  if (absl::Status status = store_->Commit(id, TotalWeight(commit.clock), norms ? &square : nullptr); !status.ok()) {
     Fail(absl::FailedPreconditionError(
         absl::StrCat(status.message(), " (the round of clock ", commit.clock.value, ")")));
     return;
@@ -261,6 +261,8 @@ void NodeImpl::Commit(const CommitBlock& commit) {
     const absl::StatusOr<Payload> after = statistic ? Payload() : read();
     const double step = before.ok() && after.ok() ? SquaredDistance(*before, *after) : 0;
     squares_[commit.clock.value % 2][commit.block] = {id, square, step};
+  } else if (norms) {
+    squares_[commit.clock.value % 2][commit.block] = {id, square, 0};
   }
   Feed(&later_dense_[commit.block], commit.clock.value + 1);
   engine_.Step(BlockCommitted{commit.block}, &actions_);
@@ -302,8 +304,8 @@ absl::Status NodeImpl::Agreed(const ScalarTotals& totals, absl::Time now) {
 
 void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
   std::vector<BlockSquare> squares;
-  const bool scalars = WantsScalars(clock);
-  if (scalars) squares = squares_[clock.value % 2];
+  const bool scalars = WantsScalars(clock), norms = WantsNorms(clock);
+  if (norms) squares = squares_[clock.value % 2];
   if (index_.slots() > 0) {
     // Said here too: on a server without dense blocks and held slots no Commit says it.
     if (TotalWeight(clock) == 0) store_->SkipStep(clock);
@@ -311,12 +313,12 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
       double square = 0;
       const uint32_t slot = *index_.Find(id, true);
       BeforeSlotStep(slot);
-      if (absl::Status status = store_->Commit(id, TotalWeight(clock), scalars ? &square : nullptr); !status.ok()) {
+      if (absl::Status status = store_->Commit(id, TotalWeight(clock), norms ? &square : nullptr); !status.ok()) {
         Fail(absl::FailedPreconditionError(absl::StrCat(status.message(), " (the round of clock ", clock.value, ")")));
         return;
       }
       AfterSlotStep(slot);
-      if (scalars) squares.push_back({id, square, 0});
+      if (norms) squares.push_back({id, square, 0});
     }
     store_->AdvanceSlots(clock.value + 1);
     if (order_ != nullptr) order_->OnSlotsRound(clock, LeftOut(clock));
@@ -324,9 +326,13 @@ void NodeImpl::CommitAllSlots(Clock clock, absl::Time now) {
   }
   engine_.Step(SlotsCommitted{now}, &actions_);
   WatchRound();
-  if (!scalars) return;
+  if (!norms) return;
   std::sort(squares.begin(), squares.end(), [](const BlockSquare& a, const BlockSquare& b) { return a.id < b.id; });
-  output_->Scalars(clock, std::move(squares));
+  if (scalars) {
+    output_->Scalars(clock, std::move(squares));
+  } else {
+    output_->Norms(clock, std::move(squares));
+  }
 }
 
 std::vector<Rank> NodeImpl::LeftOut(Clock clock) const {

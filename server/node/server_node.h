@@ -41,6 +41,7 @@ struct ServerNodeOptions {
   uint64_t full_every = 0;      // but not those divisible by this; 0: all
   uint64_t scalars_every = 0;   // ROUND: report the global scalars of clocks divisible by this; 0: never
   uint64_t scalars_before = 0;  // and of the clocks before those divisible by this
+  bool norms_of_all = false;    // ROUND: report the squared norms of the gradients of every other clock, too
   absl::Duration waiting_notice = absl::Seconds(2);  // a held pull is told for whom, this often
   uint32_t send_window = 4;      // replies handed to Output::Send and not yet reported by OnSent, per connection
   uint32_t max_held_pulls = 64;  // per connection; one more is refused
@@ -87,6 +88,8 @@ class ServerNode {
     virtual void Fail(absl::Status cause) = 0;
     // Per block of this server, in (tensor, block) order: squared norms of the round of `clock`.
     virtual void Scalars(Clock clock, std::vector<BlockSquare> squares) = 0;
+    // The same of clocks that Scalars is not asked for, with norms_of_all; no `step`.
+    virtual void Norms(Clock /*clock*/, std::vector<BlockSquare> /*squares*/) {}
     // ROUND, where a step needs sums over whole tensors first (BlockStore::measures): this server's parts of `clock`,
     // in (tensor, block) order. Steps wait for ServerNode::Agreed.
     virtual void Measured(Clock /*clock*/, std::vector<BlockScalars> /*parts*/) {}

@@ -262,6 +262,28 @@ TEST(ServerNode, ScalarsAreReportedForTheClocksAskedFor) {
   EXPECT_EQ(h.scalars[0].second[1].square, 25);
 }
 
+TEST(ServerNode, NormsOfEveryClockAreReportedWhereTheyAreAskedFor) {
+  ServerNodeOptions o = TwoBlocks(1);
+  o.store.reduce_sum = false;
+  o.scalars_every = 2;
+  o.norms_of_all = true;
+  H h(o);
+  for (uint64_t c = 0; c < 3; ++c) {
+    const float x = static_cast<float>(c + 1);
+    h.Do(h.PushOf(0, c, {0, 1}, 2, Floats({x, 0, 0, 0, 2 * x})));
+  }
+  ASSERT_EQ(h.scalars.size(), 2u) << "records are of the same clocks as ever";
+  EXPECT_EQ(h.scalars[1].first, Clock(2));
+  EXPECT_EQ(h.scalars[1].second[0].square, 9);
+  EXPECT_GT(h.scalars[1].second[0].step, 0);
+  ASSERT_EQ(h.norms.size(), 1u);
+  EXPECT_EQ(h.norms[0].first, Clock(1));
+  ASSERT_EQ(h.norms[0].second.size(), 2u);
+  EXPECT_EQ(h.norms[0].second[0].square, 4);
+  EXPECT_EQ(h.norms[0].second[1].square, 16);
+  EXPECT_EQ(h.norms[0].second[0].step, 0);
+}
+
 TEST(ServerNode, SparseSlotsFollowTheirRound) {
   for (bool push_mode : {false, true}) {
     ServerNodeOptions o = H::AddingJob({H::Table("t", 2)}, {4, 4}, 2);

@@ -181,6 +181,7 @@ v1::Phase CoordinatorRunner::Serve() {
       }
     }
     if (host_.With([](Coordinator& coordinator, absl::Time now) { return coordinator.AllGone(now); })) {
+      host_.With([](Coordinator& coordinator, absl::Time now) { coordinator.CloseRecords(now); });
       Drain();
       return phase;
     }

@@ -100,6 +100,7 @@ absl::StatusOr<ServerNodeOptions> NodeOptionsOf(const v1::JobSpec& job, uint64_t
   options.tells_reads = consistency.tells_reads();
   options.backup_ranks = ConsistencyOf(job).backup_ranks;
   options.scalars_every = job.metrics().every_rounds();
+  options.norms_of_all = job.metrics().gradient_histograms();
   options.record_order = job.record_order();
   options.encoding = EncodingOf(job);
   DESCENT_ASSIGN_OR_RETURN(options.store, StoreOptionsOf(job, clocks_per_epoch, std::move(changes)));

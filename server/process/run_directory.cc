@@ -121,6 +121,19 @@ absl::Status RunDirectory::Append(const MetricRecord& record) {
     line["time"] = UnixSeconds(record.time);
     return Write(line.dump() + "\n");
   }
+  if (record.kind == MetricRecord::Kind::kGradients) {
+    line["kind"] = "gradient_histograms";
+    line["clock"] = record.clock;
+    line["epoch"] = record.epoch;
+    line["rounds"] = record.rounds;
+    Json& histograms = line["histograms"] = Json::object();
+    for (const auto& [tensor, norms] : record.norms) {
+      Json& buckets = histograms[tensor] = Json::object();
+      for (const auto& [bucket, rounds] : norms.Hit()) buckets[bucket] = rounds;
+    }
+    line["time"] = UnixSeconds(record.time);
+    return Write(line.dump() + "\n");
+  }
   line["kind"] = training ? "training" : "evaluation";
   line["clock"] = record.clock;
   line["epoch"] = record.epoch;

@@ -34,6 +34,7 @@ Seat::~Seat() {
   if (placing_.valid()) placing_.get().IgnoreError();
   RetireCut();
   services_->service()->Uninstall();
+  services_->ForgetNode();
   if (rpc_ != nullptr) rpc_->Stop(absl::ZeroDuration());
 }
 
@@ -71,7 +72,7 @@ absl::Status Seat::Place(const v1::HeartbeatReply& news, const v1::Seat& want) {
   // What the generation before held goes first: there may be no room for both.
   services_->service()->Uninstall();
   services_->agent()->Forget();
-  services_->ForgetFailure();
+  services_->ForgetNode();
   primary_node_ = nullptr;
   backup_node_ = nullptr;
   ServerNode::Output* const output = services_->service()->output();

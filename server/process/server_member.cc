@@ -19,7 +19,8 @@ namespace descent {
 namespace {
 
 constexpr absl::Duration kKnock = absl::Milliseconds(200);
-constexpr size_t kMostUntold = 64;  // clocks' norms
+// Clocks' norms that are not told yet: these, and as many more as have so many bytes; and bytes in one message.
+constexpr size_t kMostUntold = 64, kMostUntoldBytes = size_t{64} << 20, kMostTogether = size_t{256} << 10;
 
 // What a coordinator or a disk that is slow, busy, or being replaced answers.
 bool Passes(const absl::Status& status) {
@@ -213,12 +214,14 @@ void ServerMember::SpeakOfSteps() {
 
 void ServerMember::SendScalars() {
   for (const auto& [server, seat] : seats_) {
+    if (!seat->ready(generation_)) continue;  // what it has told is of a generation before
     for (const ServerServices::Scalars& s : seat->services()->TakeScalars()) {
       v1::ScalarPartials partials;
       partials.set_member(context_->registration.member());
       partials.set_generation(generation_);
       partials.set_clock(s.clock.value);
       partials.set_server(server);
+      partials.set_norms_only(s.norms_only);
       v1::TensorPartials* tensor = nullptr;
       for (const BlockSquare& square : s.squares) {
         if (tensor == nullptr || tensor->tensor() != square.id.tensor.value) {
@@ -227,17 +230,31 @@ void ServerMember::SendScalars() {
         }
         tensor->add_block(square.id.index);
         tensor->add_square(square.square);
-        tensor->add_step_square(square.step);
+        if (!s.norms_only) tensor->add_step_square(square.step);
       }
+      untold_bytes_ += partials.ByteSizeLong();
       untold_.push_back(std::move(partials));
     }
   }
-  // Rules that end training may wait for them: what does not arrive is told again, while the generation lasts.
-  const auto arrives = [this](const v1::ScalarPartials& partials) {
-    return partials.generation() != generation_ || !Passes(control_->AgreeScalars(partials).status());
+  const auto drop = [this] {
+    untold_bytes_ -= untold_.front().ByteSizeLong();
+    untold_.pop_front();
   };
-  while (!untold_.empty() && arrives(untold_.front())) untold_.pop_front();
-  while (untold_.size() > kMostUntold) untold_.pop_front();
+  // Rules that end training may wait for them: what does not arrive is told again, while the generation lasts.
+  while (!untold_.empty()) {
+    // Where each round has norms to be told, those of many go together.
+    v1::ScalarPartials message = untold_.front();
+    size_t told = 1, bytes = message.ByteSizeLong();
+    for (; told < untold_.size() && bytes < kMostTogether; ++told) {
+      const v1::ScalarPartials& next = untold_[told];
+      if (next.server() != message.server() || next.generation() != message.generation()) break;
+      bytes += next.ByteSizeLong();
+      *message.add_also() = next;
+    }
+    if (message.generation() == generation_ && Passes(control_->AgreeScalars(message).status())) break;
+    for (; told > 0; --told) drop();
+  }
+  while (untold_.size() > kMostUntold && untold_bytes_ > kMostUntoldBytes) drop();
 }
 
 void ServerMember::TellFailures() {
@@ -275,6 +292,7 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
   absl::Time heard = absl::Now(), complained = heard;
   while (true) {
     const bool was_ready = ready();
+    SendScalars();  // in front of a beat: that which ends the run finds all told
     absl::StatusOr<v1::HeartbeatReply> news = control_->Heartbeat(Beat());
     absl::Duration pause = absl::Milliseconds(100);
     if (news.ok()) {
@@ -313,7 +331,6 @@ absl::StatusOr<v1::Phase> ServerMember::Run() {
                              absl::FormatDuration(absl::Trunc(complained - heard, absl::Seconds(1))), ": ",
                              news.status().message()));
     }
-    SendScalars();
     SpeakOfSteps();
     bool placing = false;
     for (const auto& [server, seat] : seats_) {

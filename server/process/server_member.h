@@ -80,6 +80,7 @@ class ServerMember {
   uint64_t generation_ = 0;                          // that the seats are of, or are being made for
   uint64_t rates_of_ = 0;                            // the generation that told the changes of the rate
   std::deque<v1::ScalarPartials> untold_;            // norms that have not arrived yet
+  size_t untold_bytes_ = 0;                          // of them, as messages
   std::optional<uint64_t> failure_told_;             // the generation whose first failure has been told
   std::map<uint32_t, std::unique_ptr<Seat>> seats_;  // by server id; last: they use the fields above
 };

@@ -5,7 +5,9 @@
 namespace descent {
 namespace {
 
-constexpr size_t kMaxScalars = 64;  // clocks whose norms wait to be told; older ones are dropped, norms are for people
+// Clocks whose norms wait to be told: these, and as many more as have so many numbers. Older ones are dropped: norms
+// are for people.
+constexpr size_t kMaxScalars = 64, kMaxSquares = size_t{1} << 20;
 
 }  // namespace
 
@@ -17,26 +19,38 @@ ServerServices::ServerServices() {
     changed_.SignalAll();
   };
   callbacks.scalars = [this](Clock clock, std::vector<BlockSquare> squares) {
-    MutexLock lock(&mu_);
-    if (scalars_.size() >= kMaxScalars) scalars_.erase(scalars_.begin());
-    scalars_.push_back({clock, std::move(squares)});
-    changed_.SignalAll();
+    Keep({clock, std::move(squares), false});
   };
+  callbacks.norms = [this](Clock clock, std::vector<BlockSquare> squares) { Keep({clock, std::move(squares), true}); };
   callbacks.measured = [this](Clock clock, std::vector<BlockScalars> parts) {
     agent_.Measured(clock, std::move(parts));
   };
   service_ = ParameterService::Create(ParameterServiceOptions{}, std::move(callbacks));
 }
 
+void ServerServices::Keep(Scalars scalars) {
+  MutexLock lock(&mu_);
+  squares_ += scalars.squares.size();
+  pressing_ |= !scalars.norms_only;
+  scalars_.push_back(std::move(scalars));
+  while (scalars_.size() > kMaxScalars && squares_ > kMaxSquares) {
+    squares_ -= scalars_.front().squares.size();
+    scalars_.pop_front();
+  }
+  if (pressing_) changed_.SignalAll();
+}
+
 void ServerServices::Wait(absl::Time deadline, bool failure_known) {
   MutexLock lock(&mu_);
-  while (scalars_.empty() && (failure_known || failure_.ok()) && absl::Now() < deadline) {
+  while (!pressing_ && (failure_known || failure_.ok()) && absl::Now() < deadline) {
     changed_.WaitUntil(&mu_, deadline);
   }
 }
 
-std::vector<ServerServices::Scalars> ServerServices::TakeScalars() {
+std::deque<ServerServices::Scalars> ServerServices::TakeScalars() {
   MutexLock lock(&mu_);
+  squares_ = 0;
+  pressing_ = false;
   return std::exchange(scalars_, {});
 }
 
@@ -45,8 +59,11 @@ absl::Status ServerServices::failure() const {
   return failure_;
 }
 
-void ServerServices::ForgetFailure() {
+void ServerServices::ForgetNode() {
   MutexLock lock(&mu_);
+  scalars_.clear();
+  squares_ = 0;
+  pressing_ = false;
   failure_ = absl::OkStatus();
 }
 

@@ -3,6 +3,8 @@
 #ifndef DESCENT_SERVER_PROCESS_SERVER_SERVICES_H_
 #define DESCENT_SERVER_PROCESS_SERVER_SERVICES_H_
 
+#include <cstddef>
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -22,6 +24,7 @@ class ServerServices {
   struct Scalars {
     Clock clock;
     std::vector<BlockSquare> squares;
+    bool norms_only = false;
   };
 
   ServerServices();
@@ -29,16 +32,21 @@ class ServerServices {
   ScalarAgent* agent() { return &agent_; }
   ParameterService* service() { return service_.get(); }
 
-  // Waits until there is something to take, or the deadline.
+  // Waits until there is something to take that does not wait itself, as norms do that are for histograms alone; or for
+  // the deadline.
   void Wait(absl::Time deadline, bool failure_known);
-  std::vector<Scalars> TakeScalars();
+  std::deque<Scalars> TakeScalars();
   absl::Status failure() const;
-  void ForgetFailure();  // the node that failed is gone
+  void ForgetNode();  // it is gone: what it has said, and nobody has taken, is void
 
  private:
+  void Keep(Scalars scalars);
+
   mutable Mutex mu_;
   CondVar changed_;
-  std::vector<Scalars> scalars_ ABSL_GUARDED_BY(mu_);  // at most kMaxScalars
+  std::deque<Scalars> scalars_ ABSL_GUARDED_BY(mu_);
+  size_t squares_ ABSL_GUARDED_BY(mu_) = 0;     // in them
+  bool pressing_ ABSL_GUARDED_BY(mu_) = false;  // some of them are
   absl::Status failure_ ABSL_GUARDED_BY(mu_);
   ScalarAgent agent_;
   std::unique_ptr<ParameterService> service_;  // last: its thread calls into the fields above

@@ -112,6 +112,10 @@ void BackupNode::Scalars(Clock clock, std::vector<BlockSquare> squares) {
   if (promoted_) output_->Scalars(clock, std::move(squares));
 }
 
+void BackupNode::Norms(Clock clock, std::vector<BlockSquare> squares) {
+  if (promoted_) output_->Norms(clock, std::move(squares));
+}
+
 void BackupNode::Measured(Clock clock, std::vector<BlockScalars> parts) {
   if (promoted_) return output_->Measured(clock, std::move(parts));
   measured_.emplace_back(clock, std::move(parts));

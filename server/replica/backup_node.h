@@ -100,6 +100,7 @@ class BackupNode final : public ServerNode, private ServerNode::Output {
   void Send(ConnectionId to, Reply reply) override;
   void Fail(absl::Status cause) override;
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override;
+  void Norms(Clock clock, std::vector<BlockSquare> squares) override;
   void Measured(Clock clock, std::vector<BlockScalars> parts) override;
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 

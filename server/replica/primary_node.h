@@ -164,6 +164,7 @@ class PrimaryNode final : public ServerNode, private ServerNode::Output {
   void Send(ConnectionId to, Reply reply) override;
   void Fail(absl::Status cause) override { output_->Fail(std::move(cause)); }
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override { output_->Scalars(clock, std::move(squares)); }
+  void Norms(Clock clock, std::vector<BlockSquare> squares) override { output_->Norms(clock, std::move(squares)); }
   void Measured(Clock clock, std::vector<BlockScalars> parts) override { output_->Measured(clock, std::move(parts)); }
   std::shared_ptr<CutSink> BeginCut(Clock clock) override;
 

@@ -153,6 +153,9 @@ class ParameterServiceImpl final : public ParameterService, public ServiceLoop, 
   void Scalars(Clock clock, std::vector<BlockSquare> squares) override {
     if (callbacks_.scalars) callbacks_.scalars(clock, std::move(squares));
   }
+  void Norms(Clock clock, std::vector<BlockSquare> squares) override {
+    if (callbacks_.norms) callbacks_.norms(clock, std::move(squares));
+  }
   void Measured(Clock clock, std::vector<BlockScalars> parts) override {
     if (callbacks_.measured) callbacks_.measured(clock, std::move(parts));
   }

@@ -41,6 +41,7 @@ class ParameterService {
   struct Callbacks {
     std::function<void(absl::Status cause)> fail;
     std::function<void(Clock clock, std::vector<BlockSquare> squares)> scalars;
+    std::function<void(Clock clock, std::vector<BlockSquare> squares)> norms;
     std::function<void(Clock clock, std::vector<BlockScalars> parts)> measured;  // the node waits for Agreed
   };
 

@@ -125,6 +125,56 @@ class MetricsTest(ClusterTest):
         self.assertEqual(process.wait(120), 0, process.log())
         self.assertEqual(self.evaluations(run_dir), first)
 
+    def histograms(self, run_dir):
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in m.items() if k != "time"} for m in lines if m["kind"] in ("gradient_histograms", "rolled_back_to")]
+
+    def test_histograms_of_gradient_norms_count_every_round(self):
+        # With a record each round and one tensor, the norm in the record says which bucket it must be.
+        job = self.job(TWO.format(model="logistic { no_bias: true }", evaluation="") + "metrics { every_rounds: 1 gradient_histograms: true }")
+        result = self.succeed(job, servers=2, workers=2)
+        norms = {m["clock"]: m["gradient_norm"] for m in result.metrics if m["kind"] == "training"}
+        found = {m["clock"]: m["histograms"]["weights"] for m in result.metrics if m["kind"] == "gradient_histograms"}
+        self.assertEqual(sorted(found), list(range(1, 61)))
+        edges = 10 ** (numpy.arange(-36, 37) / 3)
+        for clock, histogram in found.items():
+            self.assertEqual(list(histogram.values()), [1])
+            if clock in norms:
+                below = edges[numpy.searchsorted(edges, norms[clock], side="right") - 1]
+                self.assertEqual(next(iter(histogram)), f"{below:.3g}", norms[clock])
+        self.assertGreater(len(norms), 50)
+
+    def test_histograms_on_any_number_of_processes_and_under_kills(self):
+        more = "metrics { every_rounds: 7 gradient_histograms: true } checkpoint { every_rounds: 10 }"
+        job = self.job(TWO.format(model="mlp { hidden: 8 hidden: 6 classes: 2 }", evaluation="") + more)
+        first = self.histograms(self.succeed(job).run_dir)
+        self.assertEqual([m["clock"] for m in first], [7, 14, 21, 28, 35, 42, 49, 56, 60])
+        self.assertEqual([m["rounds"] for m in first], [7] * 8 + [4])
+        for m in first:
+            self.assertEqual(len(m["histograms"]), 6)
+            for histogram in m["histograms"].values():
+                self.assertEqual(sum(histogram.values()), m["rounds"])
+        self.assertEqual(self.histograms(self.succeed(job, servers=3, workers=4).run_dir), first)
+
+        for role in ("worker", "server"):
+            with self.subTest(role):
+                run_dir = self.folder / f"killed-{role}"
+                process = self.start("descent", "run", job, "--servers", 2, "--workers", 2, "--run-dir", run_dir,
+                                     *self.slow_worker(10))
+                self.wait_for(lambda: (run_dir / "metrics.jsonl").exists() and "gradient_histograms" in (run_dir / "metrics.jsonl").read_text()
+                              and any((run_dir / "checkpoints").glob("cut-*/MANIFEST")), process)
+                self.kill_some(run_dir, role)
+                self.assertEqual(process.wait(120), 0, process.log())
+                lines = self.histograms(run_dir)
+                if role == "worker":
+                    self.assertEqual(lines, first)
+                    continue
+                # From where the run went back to, every round is counted once more, and the windows behind are whole.
+                back = max(i for i, m in enumerate(lines) if m["kind"] == "rolled_back_to")
+                again = lines[back + 1:]
+                self.assertEqual(sum(m["rounds"] for m in again), 60 - lines[back]["clock"])
+                self.assertEqual(again[1:], first[-len(again) + 1:] if len(again) > 1 else [])
+
     def test_what_the_model_can_not_give_is_refused(self):
         wrong = self.command("descent", "validate", self.job(TWO.format(model="linear {}", evaluation="metrics: ROC_AUC")))
         self.assertEqual(wrong.returncode, 2)
