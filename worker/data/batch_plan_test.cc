@@ -39,6 +39,28 @@ std::vector<uint64_t> ShareOf(BatchPlan* plan, uint32_t rank, uint64_t epoch) {
   return rows;
 }
 
+// Local steps take a clock of several mini-batches for one batch of as many rows.
+TEST(BatchPlan, ALongBatchIsShortOnesBehindEachOther) {
+  for (const SamplingKind sampling : {SamplingKind::kWithoutReplacement, SamplingKind::kSequential}) {
+    // Shares of 24 and 25 rows.
+    auto one = BatchPlan::Create(Options(2, 4, {0, 30, 49}, sampling));
+    auto three = BatchPlan::Create(Options(2, 12, {0, 30, 49}, sampling));
+    ASSERT_EQ(one->clocks_per_epoch(), 7u);
+    ASSERT_EQ(three->clocks_per_epoch(), 3u);
+    for (const uint64_t epoch : {0, 1}) {
+      for (uint32_t rank = 0; rank < 2; ++rank) {
+        for (uint64_t clock = 0; clock < 2; ++clock) {
+          std::vector<uint64_t> expected;
+          for (uint64_t k = 0; k < 3; ++k) one->Rows(Rank(rank), Clock(7 * epoch + 3 * clock + k), &expected);
+          EXPECT_EQ(expected.size(), 12u);
+          EXPECT_EQ(RowsOf(three.get(), rank, 3 * epoch + clock), expected);
+        }
+        EXPECT_EQ(RowsOf(three.get(), rank, 3 * epoch + 2), RowsOf(one.get(), rank, 7 * epoch + 6));
+      }
+    }
+  }
+}
+
 TEST(BatchPlan, EveryExampleOnceAnEpoch) {
   for (const SamplingKind sampling : {SamplingKind::kWithoutReplacement, SamplingKind::kSequential}) {
     for (const uint32_t ranks : {1u, 3u, 4u, 7u, 40u}) {

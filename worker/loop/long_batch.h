@@ -27,8 +27,6 @@ class LongBatch {
                        absl::Span<float* const> gradient);
 
  private:
-  void TakeRows(const Batch& batch, size_t first, size_t rows);
-
   Batch part_;
   std::vector<AlignedFloats> of_part_;     // [tensor]
   std::vector<std::vector<double>> sums_;  // [tensor]
