@@ -175,6 +175,8 @@ absl::StatusOr<ReplayOutcome> ReplayRun(const ReplayOptions& options) {
   input.store = store.get();
   input.model = data.model.get();
   input.batches = data.batches.get();
+  std::optional<LocalSteps> local_steps;
+  if (const auto local = LocalStepsOf(job)) input.local_steps = &local_steps.emplace(*local);
   input.geometry = store_options.geometry;
   input.ranks = job.ranks();
   input.staleness = ConsistencyOf(job).staleness;

@@ -18,6 +18,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "server/node/order_log.h"
 #include "server/store/block_store.h"
+#include "worker/loop/local_steps.h"
 #include "worker/loop/trainer.h"
 #include "worker/models/model.h"
 
@@ -34,6 +35,7 @@ struct ReplayInput {
   BlockStore* store = nullptr;  // of all blocks, at their initial values; PUSH or ROUND as the job says
   Model<float>* model = nullptr;
   BatchSource* batches = nullptr;
+  LocalSteps* local_steps = nullptr;  // null: what a rank pushes is its gradient
   Geometry geometry;
   uint32_t ranks = 1;
   uint64_t staleness = 0;                // ROUND

@@ -49,8 +49,8 @@ Payload SlotPayload(const TensorSpec& spec, BlockId id, const SlotKeys& slot, co
   return payload;
 }
 
-std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry, WireEncoding encoding,
-                                                std::shared_ptr<const Batch> batch,
+std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, LocalSteps* local_steps, const Geometry& geometry,
+                                                WireEncoding encoding, std::shared_ptr<const Batch> batch,
                                                 const std::vector<float*>& parameters) {
   auto gradient = std::make_unique<ReplayGradient>();
   gradient->slots = SlotsOf(geometry, batch->keys);
@@ -63,7 +63,10 @@ std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geome
     RoundToWire(encoding, gradient->values[t].size(), parameters[t]);
   }
   const std::vector<const float*> from(parameters.begin(), parameters.end());
-  gradient->weight = model->Gradient(*batch, from, absl::MakeSpan(to)).weight;
+  const BatchResult result = local_steps == nullptr
+                                 ? model->Gradient(*batch, from, absl::MakeSpan(to))
+                                 : local_steps->Contribution(*batch, from, model, absl::MakeSpan(to));
+  gradient->weight = result.weight;
   for (AlignedFloats& values : gradient->values) RoundToWire(encoding, values.size(), values.data());
   gradient->batch = std::move(batch);
   return gradient;

@@ -12,6 +12,7 @@
 #include "common/tensor/tensor_spec.h"
 #include "common/wire/payload.h"
 #include "worker/data/batch.h"
+#include "worker/loop/local_steps.h"
 #include "worker/loop/trainer.h"
 #include "worker/models/model.h"
 
@@ -42,9 +43,10 @@ Payload KeysPayload(const Batch& batch, const SlotKeys& slot);
 Payload DensePayload(const Geometry& geometry, const TensorSpec& spec, BlockId id, const ReplayGradient& gradient);
 Payload SlotPayload(const TensorSpec& spec, BlockId id, const SlotKeys& slot, const ReplayGradient& gradient);
 
-// `parameters`: per tensor, of tables the rows of the batch's keys; rounded here as the wire would.
-std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, const Geometry& geometry, WireEncoding encoding,
-                                                std::shared_ptr<const Batch> batch,
+// `parameters`: per tensor, of tables the rows of the batch's keys; rounded here as the wire would. `local_steps`: null
+// where what a rank pushes is its gradient.
+std::unique_ptr<ReplayGradient> ComputeGradient(Model<float>* model, LocalSteps* local_steps, const Geometry& geometry,
+                                                WireEncoding encoding, std::shared_ptr<const Batch> batch,
                                                 const std::vector<float*>& parameters);
 
 }  // namespace descent

@@ -245,8 +245,8 @@ class PushReplay {
       attempt->dense[block.dense].CopyTo(parameters_[block.id.tensor.value].data() +
                                          input_.geometry.block_begin(block.id.index));
     }
-    attempt->gradient =
-        ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(attempt->batch), from);
+    attempt->gradient = ComputeGradient(input_.model, input_.local_steps, input_.geometry, input_.encoding,
+                                        std::move(attempt->batch), from);
     ++counts_->gradients;
     attempt->dense.clear();
     attempt->rows.clear();

@@ -150,7 +150,7 @@ class RoundReplay {
       }
     }
     ++counts_->gradients;
-    return ComputeGradient(input_.model, input_.geometry, input_.encoding, std::move(batch), from);
+    return ComputeGradient(input_.model, input_.local_steps, input_.geometry, input_.encoding, std::move(batch), from);
   }
 
   const ReplayInput& input_;

@@ -18,6 +18,7 @@
 #include "common/files/file.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
+#include "common/job/local_training_spec.h"
 
 namespace descent {
 namespace {
@@ -132,7 +133,8 @@ int Run(RunArguments arguments) {
     if (TakesFullGradient(job->optimizer())) {
       absl::StrAppend(&first, ", all examples in each round");
     } else {
-      absl::StrAppend(&first, " x batch ", job->batch_size(), " = ", uint64_t{job->ranks()} * job->batch_size(),
+      if (job->has_local_training()) absl::StrAppend(&first, " x ", job->local_training().steps(), " steps");
+      absl::StrAppend(&first, " x batch ", job->batch_size(), " = ", job->ranks() * RowsPerClock(*job),
                       " examples a round");
     }
   }

@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/job/job.h"
+#include "common/job/local_training_spec.h"
 #include "google/protobuf/text_format.h"
 
 namespace descent {
@@ -81,7 +82,7 @@ Consistency ConsistencyOf(const v1::JobSpec& job) {
 }
 
 uint64_t ClocksPerEpoch(const v1::JobSpec& job, uint64_t rows) {
-  const uint64_t ranks = std::max<uint64_t>(1, job.ranks()), batch = std::max<uint64_t>(1, job.batch_size());
+  const uint64_t ranks = std::max<uint64_t>(1, job.ranks()), batch = std::max<uint64_t>(1, RowsPerClock(job));
   const uint64_t share = rows / ranks + (rows % ranks != 0);
   return std::max<uint64_t>(1, share / batch + (share % batch != 0));
 }

@@ -68,10 +68,11 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   store.clip.global_norm = job.clip().global_norm();
   if (job.has_gradient_noise()) store.noise = NoiseOf(job.gradient_noise(), steps_per_round);
   if (job.has_averaging()) store.average_weight = AverageWeightOf(job.averaging(), clocks_per_epoch, steps_per_round);
-  // To adamw and lamb a step's l2 is their weight decay.
+  // To adamw and lamb a step's l2 is their weight decay. With local training that of the job is in the ranks' steps.
   store.l2 = static_cast<float>(job.optimizer().has_adamw()  ? job.optimizer().adamw().weight_decay()
                                 : job.optimizer().has_lamb() ? job.optimizer().lamb().weight_decay()
                                                              : job.l2());
+                                : job.has_local_training()   ? 0
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;

@@ -37,6 +37,10 @@ TEST(NodeOptions, StepsDecayByL2OrByTheRulesOwn) {
   EXPECT_EQ(Of(rate + "l2: 0.25").l2, 0.25f);
   EXPECT_EQ(Of(rate + "optimizer { adamw { weight_decay: 0.5 } }").l2, 0.5f);
   EXPECT_EQ(Of(rate + "optimizer { adamw {} }").l2, 0.01f);
+  // With local training the job's is in the steps that ranks make, and the rule's own in those of servers.
+  const std::string local = rate + "local_training { steps: 2 learning_rate: 0.1 }";
+  EXPECT_EQ(Of(local + "l2: 0.25").l2, 0.0f);
+  EXPECT_EQ(Of(local + "optimizer { adamw { weight_decay: 0.5 } }").l2, 0.5f);
 }
 
 }  // namespace

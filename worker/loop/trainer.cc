@@ -53,6 +53,7 @@ class Trainer::Impl {
         evaluator_(model, &tensors_, options_.ranks, options_.evaluation_batch,
                    {[this](const PullSpec& pull) { return connection_.client->Exchange(std::nullopt, pull); },
                     [this](Ticket ticket) { return Await(ticket); }, [this] { return StillWanted(); }}) {
+    if (options_.local_steps.has_value()) local_steps_.emplace(*options_.local_steps);
     if (abandons()) model_->set_unwanted([this] { return RoundClosed(); });
   }
   ~Impl() {
@@ -511,12 +512,20 @@ class Trainer::Impl {
         gradient[i] = sum->rows[i].data();
       }
       const std::vector<const float*> parameters = parameters_.ForKeys(batch->keys);
-      result = options_.full_gradient ? long_batch_.Gradient(*batch, parameters, model_, absl::MakeSpan(gradient))
-                                      : model_->Gradient(*batch, parameters, absl::MakeSpan(gradient));
+      result = Gradient(*batch, parameters, absl::MakeSpan(gradient));
     }
     sum->weight.assign(1, result.weight);
     results_.emplace_back(rank, result);
     return sum;
+  }
+
+  // What a rank pushes for a batch, on the parameters that it has read.
+  BatchResult Gradient(const Batch& batch, absl::Span<const float* const> parameters,
+                       absl::Span<float* const> gradient) {
+    if (options_.full_gradient) return long_batch_.Gradient(batch, parameters, model_, gradient);
+    if (!local_steps_.has_value()) return model_->Gradient(batch, parameters, gradient);
+    return local_steps_->Contribution(batch, parameters, model_, gradient,
+                                      [this] { return abandons() && RoundClosed(); });
   }
 
   absl::Status Evaluate(Rank rank, Clock clock) {
@@ -592,6 +601,7 @@ class Trainer::Impl {
   std::pair<Clock, std::vector<Rank>> next_;
   HeldParameters parameters_;
   LongBatch long_batch_;
+  std::optional<LocalSteps> local_steps_;
   GradientSum averages_;      // laid out like a gradient
   ShareEvaluator evaluator_;  // here, because an evaluation may be given up while its rows are on their way
 

@@ -30,6 +30,7 @@
 #include "worker/client/parameter_client.h"
 #include "worker/data/batch.h"
 #include "worker/data/dataset.h"
+#include "worker/loop/local_steps.h"
 #include "worker/models/model.h"
 
 namespace descent {
@@ -118,8 +119,9 @@ struct TrainerOptions {
   Penalty penalty;             // of the objective
   bool rounded = false;        // gradients are rounded on the wire, each rank's by itself
   bool full_gradient = false;  // batches are whole shares, of dense tensors (worker/loop/long_batch.h)
-  bool averaged = false;       // averages of the parameters are evaluated
-  bool record_order = false;   // PUSH: each push says what it was computed from
+  std::optional<LocalStepsOptions> local_steps;  // what is pushed is how far a copy went, of dense tensors
+  bool averaged = false;                         // averages of the parameters are evaluated
+  bool record_order = false;                     // PUSH: each push says what it was computed from
 };
 
 class Trainer {

@@ -9,6 +9,7 @@
 #include "common/control/messages.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
+#include "common/job/local_training_spec.h"
 #include "common/job/model_spec.h"
 #include "worker/data/batch_plan.h"
 #include "worker/data/prefetcher.h"
@@ -18,6 +19,7 @@
 #include "worker/features/feature_columns.h"
 #include "worker/features/label_pass.h"
 #include "worker/features/transformed_dataset.h"
+#include "worker/loop/local_steps.h"
 #include "worker/metrics/metric_observer.h"
 
 namespace descent {
@@ -106,7 +108,7 @@ absl::Status PlanBatches(const v1::JobSpec& job, const ModelNeeds& needs, std::s
   plan.seed = job.seed();
   plan.sampling = SamplingOf(job.data().sampling());
   plan.ranks = job.ranks();
-  plan.batch_size = job.batch_size();
+  plan.batch_size = static_cast<uint32_t>(RowsPerClock(job));
   plan.window_shards = job.data().window_shards();
   plan.rotate = ConsistencyOf(job).backup_ranks > 0;
   for (uint32_t s = 0; s <= out->train->shards(); ++s) plan.shard_begin.push_back(out->train->shard_begin(s));
@@ -127,8 +129,9 @@ absl::Status PlanBatches(const v1::JobSpec& job, const ModelNeeds& needs, std::s
   }
   std::unique_ptr<BatchPlan> batches = BatchPlan::Create(std::move(plan));
   out->epoch_rows = batches->epoch_rows();
-  // Whole shares are large: one that is ready, beside the one in use.
-  const size_t depth = TakesFullGradient(job.optimizer()) ? 1 : 16;
+  // Whole shares are large: one that is ready, beside the one in use. So may be what local steps take.
+  size_t depth = TakesFullGradient(job.optimizer()) ? 1 : 16;
+  if (job.has_local_training()) depth = std::max<size_t>(2, depth / job.local_training().steps());
   out->batches = std::make_unique<PrefetchedSource>(rows, std::move(batches), depth);
   return absl::OkStatus();
 }
@@ -216,6 +219,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   }
   DESCENT_RETURN_IF_ERROR(PlanBatches(job, needs, std::move(classes), exchange, &out));
   return out;
+  if (job.has_local_training()) DESCENT_RETURN_IF_ERROR(CheckLocalTensors(out.model->tensors()));
 }
 
 }  // namespace descent

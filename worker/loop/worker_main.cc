@@ -114,6 +114,7 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
   options.penalty = PenaltyOf(job);
   options.averaged = EvaluatesAverages(job);
   options.full_gradient = TakesFullGradient(job.optimizer());
+  options.local_steps = LocalStepsOf(job);
   options.rounded = EncodingOf(job) != WireEncoding::kF32;
   options.record_order = job.record_order();
   return options;
