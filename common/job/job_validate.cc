@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/job/batch_norm_spec.h"
 #include "common/job/evaluation_spec.h"
 #include "common/job/features_spec.h"
 #include "common/job/full_gradient_spec.h"
@@ -31,6 +32,7 @@ class Checker : private JobErrors {
     Plain(job_, "");
     Top();
     CheckModel(job_.model(), this);
+    CheckBatchNorm(job_, this);
     if (job_.has_class_weights()) CheckClassWeights(job_.class_weights(), job_.model(), this);
     Data();
     if (job_.data().has_features()) CheckFeatures(job_, this);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/job/batch_norm_spec.h"
 #include "common/job/convolution_spec.h"
 #include "common/job/loss_spec.h"
 
@@ -23,6 +24,7 @@ void ResolveMlp(v1::Loss::KindCase loss, v1::Mlp* mlp) {
         activation == v1::RELU || activation == v1::LEAKY_RELU || activation == v1::ELU || activation == v1::GELU;
     mlp->set_initialization(rectifier ? v1::HE : v1::XAVIER);
   }
+  ResolveBatchNorm(mlp);
   if (mlp->initialization() == v1::ORTHOGONAL && mlp->initial_scale() == 0) mlp->set_initial_scale(1);
   if (mlp->has_activation_alpha()) return;
   if (activation == v1::LEAKY_RELU) mlp->set_activation_alpha(0.01);
@@ -148,6 +150,7 @@ class ModelChecker {
     if (mlp.residual() && !equal_neighbours) {
       errors_->Error(path + ".residual", "no hidden layer is as wide as the one below it");
     }
+    CheckBatchNormFields(path, mlp, errors_);
     Activation(path + ".activation_alpha", mlp);
     InitialScale(path + ".initial_scale", mlp);
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
+#include "common/job/batch_norm_spec.h"
 #include "common/job/full_gradient_spec.h"
 #include "common/job/job.h"
 #include "common/job/learning_rate_schedule.h"
@@ -73,6 +74,7 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
                                 : job.optimizer().has_lamb() ? job.optimizer().lamb().weight_decay()
                                                              : job.l2());
                                 : job.has_local_training()   ? 0
+  store.statistic_decay = StatisticDecayOf(job.model());
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
   store.apply_push = consistency.apply_push;

@@ -120,14 +120,18 @@ GradientCheckReport CheckGradient(Model<T>* model, const Batch& batch, absl::Spa
     report.message = absl::StrCat("Gradient says the loss is ", with_gradient.loss, ", Evaluate says ", here);
     return report;
   }
+  const auto has_gradient = [&](size_t i) { return specs[i].role != TensorRole::kStatistic; };
   double greatest = 0;
-  for (const auto& gradient : gradients) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const auto& gradient = gradients[i];
+    if (!has_gradient(i)) continue;
     for (size_t j = 0; j < gradient.size(); ++j) greatest = std::max(greatest, std::fabs(double{gradient[j]}));
   }
   const double scale = std::max({floor * greatest, noise / step, std::numeric_limits<double>::min()});
   std::string worst_where;
   bool finite = true;
   for (size_t i = 0; i < specs.size(); ++i) {
+    if (!has_gradient(i)) continue;
     const uint64_t n = parameters[i].size();
     const uint64_t count = std::min<uint64_t>(n, options.coordinates);
     for (uint64_t c = 0; c < count; ++c) {

@@ -7,6 +7,8 @@
 // disagree however small the step: such coordinates are skipped and counted. A wrong gradient of a smooth loss is not
 // skipped, since the two sides agree with each other there.
 //
+// Tensors of role kStatistic are passed over: what a model says of them is no derivative.
+//
 // Thread-safe for different models.
 #ifndef DESCENT_WORKER_MODELS_GRADIENT_CHECK_H_
 #define DESCENT_WORKER_MODELS_GRADIENT_CHECK_H_

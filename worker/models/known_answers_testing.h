@@ -32,13 +32,18 @@ class Training {
     }
   }
 
-  // Steps of rate / (1 + 9 t / steps) along the mean gradient.
+  // Steps of rate / (1 + 9 t / steps) along the mean gradient; running statistics with a decay of 0.9.
   Training& Descend(int steps, double rate) {
     for (int t = 0; t < steps; ++t) {
       model_->Gradient(batch_, parameters_, absl::MakeConstSpan(slopes_));
       const double step = rate / (1 + 9.0 * t / steps) / static_cast<double>(batch_.rows);
       for (size_t i = 0; i < values_.size(); ++i) {
-        for (size_t j = 0; j < values_[i].size(); ++j) values_[i][j] -= step * gradients_[i][j];
+        const bool statistic = model_->tensors()[i].role == TensorRole::kStatistic;
+        for (size_t j = 0; j < values_[i].size(); ++j) {
+          const double moved = statistic ? 0.1 * (values_[i][j] - gradients_[i][j] / static_cast<double>(batch_.rows))
+                                         : step * gradients_[i][j];
+          values_[i][j] -= moved;
+        }
       }
     }
     return *this;

@@ -39,6 +39,10 @@ class Model {
   // parameters[i] points to tensor i, aligned to 64 bytes. Of a sparse table it points to the rows of batch.keys, in
   // their order. gradient[i], of the same shape and alignment, is overwritten with the SUM of the examples' gradients.
   // NaN and Inf in the parameters show in the gradient or the loss. If Unwanted(), what is returned does not matter.
+  //
+  // Of a tensor of role kStatistic gradient[i] is no gradient, but the batch's statistic times the weight that is
+  // returned. The servers keep a running mean of it over rounds, each the weighted mean of its batches'; that is what
+  // comes in as the tensor, for Evaluate and Predict.
   virtual BatchResult Gradient(const Batch& batch, absl::Span<const T* const> parameters,
                                absl::Span<T* const> gradient) = 0;
   // The loss alone.

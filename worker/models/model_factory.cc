@@ -156,7 +156,7 @@ Made<T> MakeRecurrentNet(const v1::Recurrent& m, LossSpec loss, const ModelInput
                                   input.seed);
 }
 
-// INVALID_ARGUMENT for a name that no tensor has, listing those that are there.
+// INVALID_ARGUMENT for a name that no tensor has, listing those that are there, and for a statistic.
 template <typename T>
 absl::StatusOr<std::unique_ptr<Model<T>>> Freeze(std::unique_ptr<Model<T>> model,
                                                  const std::vector<std::string>& names) {
@@ -170,6 +170,10 @@ absl::StatusOr<std::unique_ptr<Model<T>>> Freeze(std::unique_ptr<Model<T>> model
     }
     if (i == model->tensors().size()) {
       return absl::InvalidArgumentError(absl::StrCat("frozen: the model has no tensor \"", name, "\"; it has ", known));
+    }
+    if (model->tensors()[i].role == TensorRole::kStatistic) {
+      return absl::InvalidArgumentError(absl::StrCat("frozen: \"", name, "\" is a running statistic of the batches, ",
+                                                     "which training counts and does not learn"));
     }
     frozen.push_back(i);
   }

@@ -211,6 +211,7 @@ TEST(ModelsTest, NanInTheParametersShowsInTheGradient) {
         "mlp { hidden: 8 classes: 3 activation: ELU }",
         "mlp { hidden: 8 classes: 3 activation: GELU }",
         "mlp { hidden: 8 classes: 3 activation: SOFTPLUS layer_norm: true }",
+        "mlp { hidden: 8 classes: 3 batch_norm: true }",
         "softmax { classes: 3 }",
         "softmax { classes: 3 focal_gamma: 2 }",
         "logistic {}",

@@ -15,9 +15,10 @@ constexpr size_t kPatchNumbers = 65536;
 template <typename T>
 class Convolution final : public Layer<T> {
  public:
-  Convolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer)
+  Convolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer, bool has_bias)
       : Layer<T>(shape.in.size(), shape.out().size()),
         shape_(shape),
+        has_bias_(has_bias),
         out_(shape.out()),
         places_(out_.height * out_.width),
         group_(std::max<size_t>(1, kPatchNumbers / (places_ * shape.patch()))) {
@@ -26,6 +27,7 @@ class Convolution final : public Layer<T> {
     weights.shape = {shape.patch(), shape.filters};
     weights.initializer = initializer;
     this->tensors_.push_back(std::move(weights));
+    if (!has_bias) return;
     TensorSpec bias;
     bias.name = absl::StrCat(name, "/bias");
     bias.shape = {shape.filters};
@@ -37,7 +39,10 @@ class Convolution final : public Layer<T> {
     for (size_t first = 0; first < x.count; first += group_) {
       const size_t places = CopyPatches(x, first);
       part_.Resize(places * shape_.filters);
-      for (size_t p = 0; p < places; ++p) std::copy_n(parameters[1], shape_.filters, part_.data() + p * shape_.filters);
+      if (!has_bias_) std::fill_n(part_.data(), places * shape_.filters, T(0));
+      for (size_t p = 0; has_bias_ && p < places; ++p) {
+        std::copy_n(parameters[1], shape_.filters, part_.data() + p * shape_.filters);
+      }
       MultiplyAdd(patches_.data(), parameters[0], part_.data(), places, shape_.patch(), shape_.filters);
       std::copy_n(part_.data(), places * shape_.filters, y + first * this->out());
     }
@@ -45,7 +50,7 @@ class Convolution final : public Layer<T> {
 
   void Backward(const Rows<T>& x, absl::Span<const T* const> parameters, const T*, T* delta,
                 absl::Span<T* const> gradient, T* below) override {
-    ColumnSums(delta, x.count * places_, shape_.filters, gradient[1]);
+    if (has_bias_) ColumnSums(delta, x.count * places_, shape_.filters, gradient[1]);
     std::fill_n(gradient[0], shape_.patch() * shape_.filters, T(0));
     if (below != nullptr) std::fill_n(below, x.count * this->in(), T(0));
     for (size_t first = 0; first < x.count; first += group_) {
@@ -116,6 +121,7 @@ class Convolution final : public Layer<T> {
   }
 
   const ConvolutionShape shape_;
+  const bool has_bias_;
   const ImageShape out_;
   const size_t places_;
   const size_t group_;
@@ -126,11 +132,12 @@ class Convolution final : public Layer<T> {
 }  // namespace
 
 template <typename T>
-LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer) {
-  return std::make_unique<Convolution<T>>(name, shape, initializer);
+LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer,
+                            bool bias) {
+  return std::make_unique<Convolution<T>>(name, shape, initializer, bias);
 }
 
-template LayerPtr<float> MakeConvolution(const std::string&, const ConvolutionShape&, const Initializer&);
-template LayerPtr<double> MakeConvolution(const std::string&, const ConvolutionShape&, const Initializer&);
+template LayerPtr<float> MakeConvolution(const std::string&, const ConvolutionShape&, const Initializer&, bool);
+template LayerPtr<double> MakeConvolution(const std::string&, const ConvolutionShape&, const Initializer&, bool);
 
 }  // namespace descent::internal

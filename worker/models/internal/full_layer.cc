@@ -12,12 +12,14 @@ namespace {
 template <typename T>
 class Full final : public Layer<T> {
  public:
-  Full(const std::string& name, size_t in, size_t out, const Initializer& initializer) : Layer<T>(in, out) {
+  Full(const std::string& name, size_t in, size_t out, const Initializer& initializer, bool has_bias)
+      : Layer<T>(in, out), has_bias_(has_bias) {
     TensorSpec weights;
     weights.name = absl::StrCat(name, "/weights");
     weights.shape = {in, out};
     weights.initializer = initializer;
     this->tensors_.push_back(std::move(weights));
+    if (!has_bias) return;
     TensorSpec bias;
     bias.name = absl::StrCat(name, "/bias");
     bias.shape = {out};
@@ -29,12 +31,14 @@ class Full final : public Layer<T> {
 
   void Forward(const Rows<T>& x, absl::Span<const T* const> parameters, T* y) override {
     const size_t out = this->out();
+    const T* bias = has_bias_ ? parameters[1] : nullptr;
     if (x.sparse != nullptr) {
-      SparseForward(*x.sparse, parameters[0], out, parameters[1], y);
+      SparseForward(*x.sparse, parameters[0], out, bias, y);
       return;
     }
     // The product is added to the biases, which spares a pass.
-    for (size_t r = 0; r < x.count; ++r) std::copy_n(parameters[1], out, y + r * out);
+    if (bias == nullptr) std::fill_n(y, x.count * out, T(0));
+    for (size_t r = 0; bias != nullptr && r < x.count; ++r) std::copy_n(bias, out, y + r * out);
     MultiplyAdd(x.dense, parameters[0], y, x.count, this->in(), out);
   }
 
@@ -46,19 +50,22 @@ class Full final : public Layer<T> {
     } else {
       MultiplyTransposedLeft(x.dense, delta, gradient[0], in, x.count, out);
     }
-    ColumnSums(delta, x.count, out, gradient[1]);
+    if (has_bias_) ColumnSums(delta, x.count, out, gradient[1]);
     if (below != nullptr) MultiplyTransposedRight(delta, parameters[0], below, x.count, out, in);
   }
+
+ private:
+  const bool has_bias_;
 };
 
 }  // namespace
 
 template <typename T>
-LayerPtr<T> MakeFull(const std::string& name, size_t in, size_t out, const Initializer& initializer) {
-  return std::make_unique<Full<T>>(name, in, out, initializer);
+LayerPtr<T> MakeFull(const std::string& name, size_t in, size_t out, const Initializer& initializer, bool bias) {
+  return std::make_unique<Full<T>>(name, in, out, initializer, bias);
 }
 
-template LayerPtr<float> MakeFull(const std::string&, size_t, size_t, const Initializer&);
-template LayerPtr<double> MakeFull(const std::string&, size_t, size_t, const Initializer&);
+template LayerPtr<float> MakeFull(const std::string&, size_t, size_t, const Initializer&, bool);
+template LayerPtr<double> MakeFull(const std::string&, size_t, size_t, const Initializer&, bool);
 
 }  // namespace descent::internal

@@ -22,8 +22,9 @@ struct Rows {
   size_t count = 0;
   const T* dense = nullptr;
   const Batch* sparse = nullptr;  // in its place
-  // What masks are drawn by, in training; null: none are.
+  // In training, what masks are drawn by; null: evaluation, or prediction.
   const RandomStream* masks = nullptr;
+  bool training() const { return masks != nullptr; }
 };
 
 // A function of rows, with parameters of its own. Arrays are aligned to 64 bytes. It keeps nothing but scratch memory
@@ -48,7 +49,7 @@ class Layer {
 
   // From delta, the derivatives by y, which may be overwritten: those by the parameters, summed over the rows, and
   // those by x in `below` [count x in], unless it is null. In place, `below` is delta. x and y are as Forward left
-  // them.
+  // them. Of tensors that are statistics (kStatistic) `gradient` gets the rows' statistic times their number.
   virtual void Backward(const Rows<T>& x, absl::Span<const T* const> parameters, const T* y, T* delta,
                         absl::Span<T* const> gradient, T* below) = 0;
 
@@ -95,9 +96,9 @@ class Sequence {
   size_t widest_ = 0;
 };
 
-// y = x W + b: "<name>/weights" [in x out], "<name>/bias" [out].
+// y = x W + b: "<name>/weights" [in x out], "<name>/bias" [out], unless it has no bias.
 template <typename T>
-LayerPtr<T> MakeFull(const std::string& name, size_t in, size_t out, const Initializer& initializer);
+LayerPtr<T> MakeFull(const std::string& name, size_t in, size_t out, const Initializer& initializer, bool bias = true);
 
 enum class ActivationKind { kRelu, kTanh, kSigmoid, kLeakyRelu, kElu, kGelu, kSoftplus };
 
@@ -116,6 +117,14 @@ LayerPtr<T> MakeDropout(size_t width, double rate, uint32_t number);
 // "<name>/scale", from 1, and "<name>/shift", from 0, both [width].
 template <typename T>
 LayerPtr<T> MakeLayerNorm(const std::string& name, size_t width);
+
+// The same, mean and variance of each of `channels`, which lie side by side in a row, over all rows and places (Ioffe
+// and Szegedy 2015, algorithm 1 and section 3.2): "<name>/scale", from 1, "<name>/shift", from 0, and the running
+// statistics "<name>/mean", from 0, and "<name>/variance", from 1, all [channels]. The running ones are used where rows
+// are not for training, or a channel has a single number; these then leave them where they are. Their statistic is the
+// unbiased variance, n / (n - 1) of what normalises n numbers (section 3.1).
+template <typename T>
+LayerPtr<T> MakeBatchNorm(const std::string& name, size_t width, size_t channels);
 
 // y = x + f(x), f a sequence that is as wide behind as before (He et al. 2016, "Identity mappings").
 template <typename T>
@@ -140,10 +149,11 @@ struct ConvolutionShape {
 };
 
 // Each filter at each place of the image, with zeros around it: "<name>/weights" [patch x filters], a patch in the
-// order of an image, "<name>/bias" [filters]. A product of matrices over copied patches (Chellapilla, Puri and Simard
-// 2006).
+// order of an image, "<name>/bias" [filters], unless it has no bias. A product of matrices over copied patches
+// (Chellapilla, Puri and Simard 2006).
 template <typename T>
-LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer);
+LayerPtr<T> MakeConvolution(const std::string& name, const ConvolutionShape& shape, const Initializer& initializer,
+                            bool bias = true);
 
 // The greatest number or the mean of each channel in windows of height x width that do not overlap; what is left at the
 // lower and the right edge takes no part. Of equally great numbers the first, row by row, has the derivative.

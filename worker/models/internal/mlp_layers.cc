@@ -9,6 +9,13 @@
 
 namespace descent::internal {
 
+namespace {
+
+// Of a hidden layer: the mean that a batch's values are less would take it away (Ioffe and Szegedy 2015, section 3.2).
+bool HasBias(const v1::Mlp& mlp) { return !mlp.batch_norm(); }
+
+}  // namespace
+
 Initializer InitializerOf(const v1::Mlp& mlp, size_t in, size_t out) {
   const double inputs = static_cast<double>(in), outputs = static_cast<double>(out);
   switch (mlp.initialization()) {
@@ -64,8 +71,9 @@ void AppendMlp(const v1::Mlp& mlp, size_t in, size_t outputs, Sequence<T>* net) 
     const std::string name = absl::StrCat("layer", ++layer);
     Sequence<T> inner;
     Sequence<T>* to = mlp.residual() && layer > 1 && width == in ? &inner : net;
-    to->Add(MakeFull<T>(name, in, width, InitializerOf(mlp, in, width)));
+    to->Add(MakeFull<T>(name, in, width, InitializerOf(mlp, in, width), HasBias(mlp)));
     if (mlp.layer_norm()) to->Add(MakeLayerNorm<T>(name + "/norm", width));
+    if (mlp.batch_norm()) to->Add(MakeBatchNorm<T>(name + "/norm", width, width));
     AppendActivation(mlp, width, to);
     if (mlp.dropout() > 0) to->Add(MakeDropout<T>(width, mlp.dropout(), layer));
     if (!inner.empty()) net->Add(MakeResidual<T>(std::move(inner)));
@@ -84,8 +92,13 @@ void AppendConvolution(const v1::Convolution& spec, size_t outputs, Sequence<T>*
         shape(stage.in), stage.convolved.channels, stage.kernel_height, stage.kernel_width,
         stage.stride,    stage.padding_height,     stage.padding_width};
     const size_t area = stage.kernel_height * stage.kernel_width;
-    net->Add(MakeConvolution<T>(absl::StrCat("convolution", layer + 1), convolution,
-                                InitializerOf(spec.top(), convolution.patch(), area * convolution.filters)));
+    const std::string name = absl::StrCat("convolution", layer + 1);
+    net->Add(MakeConvolution<T>(name, convolution,
+                                InitializerOf(spec.top(), convolution.patch(), area * convolution.filters),
+                                HasBias(spec.top())));
+    if (spec.top().batch_norm()) {
+      net->Add(MakeBatchNorm<T>(name + "/norm", stage.convolved.size(), convolution.filters));
+    }
     AppendActivation(spec.top(), stage.convolved.size(), net);
     if (stage.pool_width > 0) {
       net->Add(MakePool<T>(spec.layer(layer).pool() == v1::MAX_POOL ? PoolKind::kMax : PoolKind::kAverage,

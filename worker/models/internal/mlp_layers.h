@@ -24,7 +24,8 @@ void AppendActivation(const v1::Mlp& mlp, size_t width, Sequence<T>* net);
 template <typename T>
 void AppendMlp(const v1::Mlp& mlp, size_t in, size_t outputs, Sequence<T>* net);
 
-// The job's convolutions, "convolution1" to the last, each activated and pooled, and the net on top of them.
+// The job's convolutions, "convolution1" to the last, each normalised where the net is by batch, activated and pooled,
+// and the net on top of them.
 template <typename T>
 void AppendConvolution(const v1::Convolution& spec, size_t outputs, Sequence<T>* net);
 
