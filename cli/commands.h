@@ -19,6 +19,7 @@ void AddHealthCommand(CLI::App* program, int* exit_status);
 void AddPredictCommand(CLI::App* program, int* exit_status);
 void AddExportCommand(CLI::App* program, int* exit_status);
 void AddInspectCommand(CLI::App* program, int* exit_status);
+void AddCurvatureCommand(CLI::App* program, const std::string& user_cache, int* exit_status);
 void AddReplayCommand(CLI::App* program, const std::string& user_cache, int* exit_status);
 
 // "descent: <message>" on standard error; returns `exit_status`.

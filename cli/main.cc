@@ -36,6 +36,7 @@ int Main(int argc, char** argv) {
   AddPredictCommand(&program, &exit_status);
   AddExportCommand(&program, &exit_status);
   AddInspectCommand(&program, &exit_status);
+  AddCurvatureCommand(&program, UserCacheDir(std::getenv), &exit_status);
   AddReplayCommand(&program, UserCacheDir(std::getenv), &exit_status);
   try {
     program.parse(argc, argv);

@@ -25,6 +25,7 @@ enum class Purpose : uint32_t {
   kResampling = 20,
   kSmote = 21,
   kTuning = 30,
+  kCurvature = 32,
 };
 
 // A random-access stream: element i of the stream named by (seed, purpose, a, b).

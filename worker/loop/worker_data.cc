@@ -173,6 +173,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   input.frozen = {job.frozen().begin(), job.frozen().end()};
   if (!needs.data) {
     DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+    out.input = input;
     out.batches = std::make_unique<NoDataSource>();
     return out;
   }
@@ -210,6 +211,7 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
     input.class_weights = {job.class_weights().weight().begin(), job.class_weights().weight().end()};
   }
   DESCENT_ASSIGN_OR_RETURN(out.model, MakeModel<float>(job.model(), input, custom));
+  out.input = input;
   if (WantsMetrics(job.evaluation()) && !out.model->classifier() && out.model->outputs() != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("evaluation.metrics: are of one number, the model predicts ", out.model->outputs()));
@@ -217,9 +219,9 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   if (const absl::Status fit = CheckMetrics(job.evaluation(), PredictionOf(*out.model)); !fit.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("evaluation: ", fit.message()));
   }
+  if (job.has_local_training()) DESCENT_RETURN_IF_ERROR(CheckLocalTensors(out.model->tensors()));
   DESCENT_RETURN_IF_ERROR(PlanBatches(job, needs, std::move(classes), exchange, &out));
   return out;
-  if (job.has_local_training()) DESCENT_RETURN_IF_ERROR(CheckLocalTensors(out.model->tensors()));
 }
 
 }  // namespace descent

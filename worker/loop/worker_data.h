@@ -23,6 +23,7 @@ struct WorkerData {
   std::unique_ptr<Dataset> validation;           // null: the job has none
   std::unique_ptr<v1::FittedFeatures> features;  // null: the job asks for nothing of its features
   std::unique_ptr<Dataset> made;                 // `train` with the examples that SMOTE makes; null: it makes none
+  ModelInput input;                              // what the model was made of, beside the job's spec
   std::unique_ptr<Model<float>> model;
   std::unique_ptr<BatchSource> batches;
   uint64_t epoch_rows = 0;  // examples that an epoch takes: the training data's, or as they are resampled
