@@ -132,8 +132,9 @@ class MetricsTest(ClusterTest):
     def test_histograms_of_gradient_norms_count_every_round(self):
         # With a record each round and one tensor, the norm in the record says which bucket it must be.
         job = self.job(TWO.format(model="logistic { no_bias: true }", evaluation="") + "metrics { every_rounds: 1 gradient_histograms: true }")
-        result = self.succeed(job, servers=2, workers=2)
-        norms = {m["clock"]: m["gradient_norm"] for m in result.metrics if m["kind"] == "training"}
+        result = self.succeed(job, servers=2, workers=2, args=self.slow_worker(10))
+        # A record that is made before the servers have told has no norm.
+        norms = {m["clock"]: m["gradient_norm"] for m in result.metrics if m["kind"] == "training" and "gradient_norm" in m}
         found = {m["clock"]: m["histograms"]["weights"] for m in result.metrics if m["kind"] == "gradient_histograms"}
         self.assertEqual(sorted(found), list(range(1, 61)))
         edges = 10 ** (numpy.arange(-36, 37) / 3)
@@ -142,7 +143,7 @@ class MetricsTest(ClusterTest):
             if clock in norms:
                 below = edges[numpy.searchsorted(edges, norms[clock], side="right") - 1]
                 self.assertEqual(next(iter(histogram)), f"{below:.3g}", norms[clock])
-        self.assertGreater(len(norms), 50)
+        self.assertGreater(len(norms), 20)
 
     def test_histograms_on_any_number_of_processes_and_under_kills(self):
         more = "metrics { every_rounds: 7 gradient_histograms: true } checkpoint { every_rounds: 10 }"
