@@ -20,7 +20,7 @@ v1::JobSpec Job(const std::string& more, const std::string& model = kModel, cons
                                    "data { train { libsvm { path: 'a' features: 9 } } } ", model, local, more),
                       "job");
   EXPECT_TRUE(job.ok()) << job.status();
-  EXPECT_TRUE(ResolveJob(1, 1, "/jobs", &*job).ok());
+  EXPECT_TRUE(ResolveJob(2, 1, "/jobs", &*job).ok());
   return *std::move(job);
 }
 
@@ -31,7 +31,7 @@ std::string ErrorOf(const std::string& more, const std::string& model = kModel, 
 TEST(LocalTrainingSpec, GoodOnesPass) {
   EXPECT_EQ(ErrorOf(""), "");
   EXPECT_EQ(ErrorOf("optimizer { momentum { momentum: 0.5 } } l2: 1e-4 clip { global_norm: 1 } encoding: BF16"), "");
-  EXPECT_EQ(ErrorOf("optimizer { adam {} } averaging {} replicas: 1 cluster { servers: 2 }"), "");
+  EXPECT_EQ(ErrorOf("optimizer { adam {} } averaging {} replicas: 1"), "");
   EXPECT_EQ(ErrorOf("optimizer { adamw {} }"), "");
   EXPECT_EQ(ErrorOf("optimizer { sgd {} proximal { lower: -1 upper: 1 } }"), "");
   EXPECT_EQ(ErrorOf("consistency { backup_ranks: 1 } record_order: true"), "");

@@ -64,7 +64,7 @@ class OptimaTest(Trained):
     def test_fashion_by_local_training(self):
         self.need(IMAGES)
         local = self.train("fashion_local.textproto").summary
-        self.assertGreaterEqual(local["accuracy"], 0.865)
+        self.assertGreaterEqual(local["accuracy"], 0.87)
         # A round for each step: in one epoch more bytes than those eight took.
         every = self.train("fashion_local.textproto", sets=("epochs=1", "local_training.steps=1")).summary
         self.assertLess(local["payload_bytes"], 0.6 * every["payload_bytes"])

@@ -86,8 +86,8 @@ struct Outcome {
   BatchResult result;
 };
 
-Outcome Run(LocalSteps* steps, const Batch& batch, float w, Parabola* model,
-            const std::function<bool()>& unwanted = nullptr) {
+Outcome Contribute(LocalSteps* steps, const Batch& batch, float w, Parabola* model,
+                   const std::function<bool()>& unwanted = nullptr) {
   AlignedFloats parameter, statistic, difference, sum;
   for (AlignedFloats* values : {&parameter, &statistic, &difference, &sum}) values->Resize(1);
   parameter[0] = w;
@@ -107,7 +107,7 @@ TEST(LocalSteps, GoesAsFarAsTheClosedForm) {
   const Batch batch = MakeBatch({2, 2, 2, 2, 2, 2}, 0.5f);
   LocalSteps steps({3, 2, 0.25f, 0});
   Parabola model;
-  const Outcome out = Run(&steps, batch, 10, &model);
+  const Outcome out = Contribute(&steps, batch, 10, &model);
   const double end = 2 + 8 * std::pow(1 - 0.125, 3);
   EXPECT_EQ(out.result.weight, 6);
   EXPECT_NEAR(out.difference, 6 * (10 - end), 1e-5);
@@ -129,7 +129,7 @@ TEST(LocalSteps, DecaysTheCopyInEachStep) {
   LocalSteps steps({2, 1, 0.1f, 0.5f});
   Parabola model;
   // Curvature 1 + l2.
-  EXPECT_NEAR(Run(&steps, batch, 4, &model).difference, 2 * (4 - 4 * std::pow(1 - 0.15, 2)), 1e-5);
+  EXPECT_NEAR(Contribute(&steps, batch, 4, &model).difference, 2 * (4 - 4 * std::pow(1 - 0.15, 2)), 1e-5);
   class NotDecayed final : public Model<float> {
    public:
     NotDecayed() : tensors_(inner_.tensors()) { tensors_[0].decay = false; }
@@ -160,14 +160,14 @@ TEST(LocalSteps, MiniBatchesAreRunsOfTheBatchAndHaveNumbersOfTheirOwn) {
   LocalSteps steps({3, 2, 0.5f, 0});
   Parabola model;
   // The end of an epoch: one whole mini-batch and a part of one.
-  const Outcome out = Run(&steps, MakeBatch({1, 3, 10}), 0, &model);
+  const Outcome out = Contribute(&steps, MakeBatch({1, 3, 10}), 0, &model);
   EXPECT_THAT(model.calls, ElementsAre(Parabola::Call{21, 3, {1, 3}, 0}, Parabola::Call{22, 3, {10}, 1}));
   EXPECT_EQ(out.difference, 3 * (0 - 5.5f));
   EXPECT_EQ(out.statistic, 14);
   EXPECT_EQ(out.result.weight, 3);
   // Used again, for another rank's batch: nothing of before is left.
   model.calls.clear();
-  EXPECT_EQ(Run(&steps, MakeBatch({1, 3, 10}), 0, &model).difference, out.difference);
+  EXPECT_EQ(Contribute(&steps, MakeBatch({1, 3, 10}), 0, &model).difference, out.difference);
   EXPECT_EQ(model.calls[0].w, 0);
 }
 
@@ -175,7 +175,7 @@ TEST(LocalSteps, OneStepIsAGradientTimesTheRate) {
   LocalSteps steps({1, 4, 0.125f, 0});
   Parabola model;
   // Of numbers that float32 has: (0 - mean) x rate x weight.
-  EXPECT_EQ(Run(&steps, MakeBatch({1, 2, 3, 6}), 0, &model).difference, -3 * 0.125f * 4);
+  EXPECT_EQ(Contribute(&steps, MakeBatch({1, 2, 3, 6}), 0, &model).difference, -3 * 0.125f * 4);
   EXPECT_THAT(model.calls, ElementsAre(Parabola::Call{7, 3, {1, 2, 3, 6}, 0}));
 }
 
@@ -183,7 +183,7 @@ TEST(LocalSteps, NoWeightIsNoStep) {
   LocalSteps steps({2, 1, 0.5f, 0.5f});
   Parabola model;
   model.weightless = true;
-  const Outcome out = Run(&steps, MakeBatch({1, 2}), 8, &model);
+  const Outcome out = Contribute(&steps, MakeBatch({1, 2}), 8, &model);
   EXPECT_EQ(out.result.weight, 0);
   EXPECT_EQ(out.difference, 0);
   EXPECT_EQ(model.calls[1].w, 8);
@@ -193,18 +193,18 @@ TEST(LocalSteps, StopsBetweenMiniBatchesWhenNobodyWantsIt) {
   LocalSteps steps({4, 1, 0.5f, 0});
   Parabola model;
   int asked = 0;
-  Run(&steps, MakeBatch({1, 2, 3, 4}), 0, &model, [&] { return ++asked == 2; });
+  Contribute(&steps, MakeBatch({1, 2, 3, 4}), 0, &model, [&] { return ++asked == 2; });
   EXPECT_EQ(model.calls.size(), 2u);
   // Nobody says so: to the end.
   model.calls.clear();
-  Run(&steps, MakeBatch({1, 2, 3, 4}), 0, &model, [] { return false; });
+  Contribute(&steps, MakeBatch({1, 2, 3, 4}), 0, &model, [] { return false; });
   EXPECT_EQ(model.calls.size(), 4u);
 }
 
 TEST(LocalSteps, ACopyThatDivergesShows) {
   LocalSteps steps({100, 1, 1000, 0});
   Parabola model;
-  const Outcome out = Run(&steps, MakeBatch(std::vector<float>(100, 1.0f)), 0, &model);
+  const Outcome out = Contribute(&steps, MakeBatch(std::vector<float>(100, 1.0f)), 0, &model);
   EXPECT_FALSE(std::isfinite(out.difference));
 }
 
