@@ -14,8 +14,8 @@
 #include "common/job/job.h"
 #include "common/job/job_errors.h"
 #include "common/job/learning_rate_spec.h"
-#include "common/job/model_spec.h"
 #include "common/job/local_training_spec.h"
+#include "common/job/model_spec.h"
 #include "common/job/optimizer_spec.h"
 #include "common/job/resampling_spec.h"
 #include "common/job/step_spec.h"
@@ -236,9 +236,9 @@ class Checker : private JobErrors {
   void Rule() {
     if (!TakesFullGradient(job_.optimizer())) CheckLearningRate(job_.learning_rate(), ReadsData(), this);
     CheckFullGradient(job_, this);
+    CheckLocalTraining(job_, this);
     CheckOptimizer(job_.optimizer(), this);
     CheckSteps(job_, ReadsData(), SparseTable(), this);
-    CheckLocalTraining(job_, this);
     if ((job_.optimizer().has_adamw() || job_.optimizer().has_lamb()) && job_.l2() > 0) {
       const char* rule = job_.optimizer().has_lamb() ? "lamb" : "adamw";
       Error("l2", job_.l2(), " beside ", rule, ", which decays by optimizer.", rule, ".weight_decay alone");

@@ -72,8 +72,8 @@ absl::StatusOr<StoreOptions> StoreOptionsOf(const v1::JobSpec& job, uint64_t clo
   // To adamw and lamb a step's l2 is their weight decay. With local training that of the job is in the ranks' steps.
   store.l2 = static_cast<float>(job.optimizer().has_adamw()  ? job.optimizer().adamw().weight_decay()
                                 : job.optimizer().has_lamb() ? job.optimizer().lamb().weight_decay()
-                                                             : job.l2());
                                 : job.has_local_training()   ? 0
+                                                             : job.l2());
   store.statistic_decay = StatisticDecayOf(job.model());
   store.l2_touched_rows_only = job.l2_rows() == v1::TOUCHED;
   store.reduce_sum = consistency.reduce_sum;
