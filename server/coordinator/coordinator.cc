@@ -176,7 +176,8 @@ void Coordinator::EndRunning() {
   if (at_end && !cuts_.at_end()) {
     cuts_.Halt();  // the model is what is saved
   } else if (cuts_.enabled()) {
-    cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way
+    // No rank has anything under way. With backup ranks servers may have closed rounds that nobody was left to report.
+    cuts_.DemandWhereServersStand(round(), now_);
   }
 }
 

@@ -104,7 +104,7 @@ bool Coordinator::CheckRestore() {
 void Coordinator::TendCuts() {
   if (!cuts_.enabled()) return;
   if (phase_ == v1::RUNNING || phase_ == v1::SAVING) {
-    cuts_.Advance(std::max(members_.FurthestRound(), round()), clocks_, now_);
+    cuts_.Advance(std::max(members_.FurthestRound(), round()), clocks_, now_, members_.LastRound());
   }
   for (std::string& trouble : cuts_.DrainTroubles()) log_.Warning(std::move(trouble));
 }
