@@ -68,7 +68,8 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
 
 // The state of the ranks and of all that is merged, as the cut has it.
 void Coordinator::Restore() {
-  fruitless_ = round() > begun_at_ ? 0 : fruitless_ + 1;
+  const bool chosen = back_to_best_.has_value() || rollback_.has_value();  // nobody has died
+  if (!chosen) fruitless_ = round() > begun_at_ ? 0 : fruitless_ + 1;
   if (fruitless_ > kMostFruitless) {
     Fail(absl::StrCat("no clock was finished in ", kMostFruitless, " generations; the last to go was ", last_death_));
     return;

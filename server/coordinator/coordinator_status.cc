@@ -26,6 +26,8 @@ std::string Coordinator::WaitingText() const {
   if (members_.workers() >= want_workers_ && !leases_.CanHoldAll()) {
     absl::StrAppend(&text, "; they take fewer than the job's ", ranks_.size(), " ranks (--ranks)");
   }
+  if (const std::string progress = statistics_.ProgressText(); !progress.empty())
+    absl::StrAppend(&text, "; ", progress);
   return text;
 }
 
