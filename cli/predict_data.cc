@@ -171,7 +171,8 @@ absl::Status LabelLibsvm(const std::string& folder, v1::Libsvm* libsvm) {
     const std::string path = absl::StrCat(folder, "/labelled-", i);
     DESCENT_ASSIGN_OR_RETURN(Output out, Create(path));
     DESCENT_RETURN_IF_ERROR(ForEachLine(libsvm->path(i), false, [&out](absl::string_view line) {
-      return line.empty() || line[0] == '#' ? out.Line(line, "") : out.Line("0 ", line);
+      // A row of zeros has no entries.
+      return !line.empty() && line[0] == '#' ? out.Line(line, "") : out.Line("0 ", line);
     }));
     DESCENT_RETURN_IF_ERROR(out.Flush());
     libsvm->set_path(i, path);
@@ -257,6 +258,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenPredictData(const SavedModel& model
   dataset.cache_dir = folder.path() + "/shards";
   const v1::Features& features = job.data().features();
   dataset.csv = CsvColumnsOf(features);
+  dataset.csv.most_categories = kMostCategories;  // others than training had are all zeros
   DESCENT_ASSIGN_OR_RETURN(std::unique_ptr<Dataset> data, Dataset::Open(spec, dataset));
   if (!job.data().has_features()) return data;
   DESCENT_ASSIGN_OR_RETURN(const v1::FittedFeatures fitted,

@@ -32,7 +32,7 @@ class MakeUpLabelsTest : public testing::Test {
 TEST_F(MakeUpLabelsTest, Libsvm) {
   spec_.mutable_libsvm()->add_path(File("1:1 3:0.5\r\n# note\n\n2:1"));
   ASSERT_TRUE(MakeUpLabels(folder_->path(), LabelKind::kBinary, &spec_).ok());
-  EXPECT_EQ(Read(spec_.libsvm().path(0)), "0 1:1 3:0.5\n# note\n\n0 2:1\n");
+  EXPECT_EQ(Read(spec_.libsvm().path(0)), "0 1:1 3:0.5\n# note\n0 \n0 2:1\n") << "a row of zeros has no entries";
 }
 
 TEST_F(MakeUpLabelsTest, CsvWithHeaderAndLineEndsInQuotes) {

@@ -83,7 +83,10 @@ absl::StatusOr<Interval> IntervalOf(absl::string_view flag, const std::string& t
 
 std::string Written(const Interval& interval, double value) {
   if (interval.whole) return absl::StrFormat("%d", static_cast<int64_t>(value));
-  return absl::StrFormat("%.6g", value);
+  const std::string text = absl::StrFormat("%.6g", value);
+  double rounded;
+  const bool within = absl::SimpleAtod(text, &rounded) && rounded >= interval.low && rounded <= interval.high;
+  return within ? text : absl::StrFormat("%.17g", value);
 }
 
 // `share` of the way from low to high, in [0, 1].

@@ -49,6 +49,14 @@ TEST(TuneSpace, ARangeHasEqualRatios) {
   EXPECT_THAT(values, ElementsAre("0.0001", "0.001", "0.01", "0.1", "1"));
 }
 
+TEST(TuneSpace, EndsOfARangeAreNotRoundedBeyondIt) {
+  const auto trials = TrialsOf({.range = {"optimizer.momentum.momentum=0.9..0.9999999"}, .trials = 2});
+  ASSERT_TRUE(trials.ok()) << trials.status();
+  EXPECT_EQ((*trials)[0][0].second, "0.9");
+  EXPECT_LT(Number((*trials)[1][0].second), 1);
+  EXPECT_NEAR(Number((*trials)[1][0].second), 0.9999999, 1e-12);
+}
+
 TEST(TuneSpace, WholeNumbersOfARangeAreToldOnce) {
   const auto trials = TrialsOf({.range = {"batch_size=1..4"}, .trials = 10});
   ASSERT_TRUE(trials.ok()) << trials.status();

@@ -152,6 +152,11 @@ TEST(FittedFeaturesTest, ConstantColumnsAreNamed) {
   EXPECT_EQ(ConstantColumnsText(features),
             "13 columns have no or next to no variance in the training data, not scaled: 'b', 2, 3, 4, 5, 6, 7, 8, 9, "
             "10 and 3 more");
+  v1::FittedFeatures libsvm;
+  libsvm.add_constant(4);
+  libsvm.set_first_column(1);
+  EXPECT_EQ(ConstantColumnsText(libsvm), "a column has no or next to no variance in the training data, not scaled: 5")
+      << "as the file counts";
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ std::string ConstantColumnsText(const v1::FittedFeatures& features) {
     if (names.size() == kMost) break;
     names.push_back(column < static_cast<uint64_t>(features.name_size())
                         ? absl::StrCat("'", features.name(static_cast<int>(column)), "'")
-                        : absl::StrCat(column));
+                        : absl::StrCat(column + features.first_column()));
   }
   const int more = features.constant_size() - static_cast<int>(names.size());
   return absl::StrCat(

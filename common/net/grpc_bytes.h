@@ -11,6 +11,10 @@
 
 namespace descent {
 
+// Of a stream over a local socket: a client's offer of shared memory (shared_slots.h), and the server's word that it
+// takes it.
+inline constexpr char kSlotsKey[] = "descent-slots";
+
 // The header is copied, the payload's pieces become slices that hold their owners, and `held`, until gRPC drops them,
 // on whatever thread that happens.
 grpc::ByteBuffer ToByteBuffer(EncodedMessage message, std::shared_ptr<const void> held = nullptr);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <deque>
 #include <future>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "common/net/grpc_bytes.h"
 #include "common/net/grpc_channel.h"
 #include "common/net/grpc_time.h"
+#include "common/net/shared_slots.h"
 
 namespace descent {
 namespace {
@@ -62,6 +64,7 @@ class GrpcClientTransport final : public ClientTransport {
   void Send(ServerId server, Request request) override {
     DESCENT_CHECK(server.value < peers_.size());
     Stream* stream = nullptr;
+    bool share = false;
     {
       MutexLock lock(&mu_);
       Outgoing& out = outgoing_[server.value];
@@ -73,8 +76,9 @@ class GrpcClientTransport final : public ClientTransport {
       // From here to the completion of the write the stream is not deleted.
       out.stream->writing = true;
       stream = out.stream;
+      share = stream->may_share;
     }
-    Write(stream, std::move(request), /*more=*/false);
+    Write(stream, std::move(request), /*more=*/false, share);
   }
 
   void WakeAt(absl::Time when) override {
@@ -104,7 +108,7 @@ class GrpcClientTransport final : public ClientTransport {
     Stream* stream;
   };
   struct Peer;
-  // One attempt at a connection. Owned by the polling thread but for `writing`, which mu_ guards.
+  // One attempt at a connection. Owned by the polling thread but for `writing` and `may_share`, which mu_ guards.
   struct Stream {
     explicit Stream(Peer* p) : peer(p) {}
     Peer* const peer;
@@ -112,11 +116,16 @@ class GrpcClientTransport final : public ClientTransport {
     std::unique_ptr<grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> call;
     grpc::ByteBuffer incoming;
     grpc::Status status;
-    absl::Status broken;    // why we ended it ourselves
-    bool finished = false;  // `status` is there
-    bool writing = false;   // a write is under way
-    bool local = false;     // over a local socket
+    absl::Status broken;     // why we ended it ourselves
+    bool finished = false;   // `status` is there
+    bool writing = false;    // a write is under way
+    bool may_share = false;  // requests' payloads may go into slots
+    bool local = false;      // over a local socket
     bool answered = false;
+    // Null: payloads go over the stream alone.
+    std::shared_ptr<SharedSlots> slots;
+    SharedPayloads shared;
+    bool offered = false;  // the server has not said yet whether it takes them
     Tag start{Tag::kStart, this}, read{Tag::kRead, this}, write{Tag::kWrite, this}, finish{Tag::kFinish, this};
   };
   // Owned by the polling thread.
@@ -140,10 +149,11 @@ class GrpcClientTransport final : public ClientTransport {
     kick_.Set(&queue_, ToGprTime(absl::Now()), nullptr);
   }
 
-  void Write(Stream* stream, Request request, bool more) {
+  void Write(Stream* stream, Request request, bool more, bool share) {
     grpc::WriteOptions options;
     if (more) options.set_buffer_hint();  // small messages go out together
-    stream->call->Write(ToByteBuffer(Encode(request), released_), options, &stream->write);
+    const std::optional<uint32_t> slot = share ? stream->slots->Put(request.payload) : std::nullopt;
+    stream->call->Write(ToByteBuffer(Encode(request, slot), released_), options, &stream->write);
   }
 
   void Poll() {
@@ -207,8 +217,32 @@ class GrpcClientTransport final : public ClientTransport {
     if (!std::exchange(peer->unanswered, false)) channel = MakeLocalChannel(peer->address, Lane::kBulk);
     stream->local = channel != nullptr;
     if (channel == nullptr) channel = peer->tcp;
+    if (stream->local) OfferSlots(stream);
     stream->call = Stub(std::move(channel)).PrepareCall(&stream->context, kMethod, &queue_);
     stream->call->StartCall(&stream->start);
+  }
+
+  static const SharedPayloads* SharedOf(const Stream& stream) {
+    return stream.slots != nullptr ? &stream.shared : nullptr;
+  }
+
+  static void OfferSlots(Stream* stream) {
+    absl::StatusOr<std::shared_ptr<SharedSlots>> slots = SharedSlots::Make();
+    if (!slots.ok()) return;
+    stream->slots = *std::move(slots);
+    stream->shared = [taken = stream->slots.get()](uint32_t slot, uint64_t size, Payload* out) {
+      return taken->Take(slot, size, out);
+    };
+    stream->context.AddMetadata(kSlotsKey, stream->slots->offer());
+    stream->offered = true;
+  }
+
+  // The server's first words say whether it shares them.
+  void LearnOfSlots(Stream* stream) {
+    if (!std::exchange(stream->offered, false)) return;
+    if (stream->context.GetServerInitialMetadata().count(kSlotsKey) == 0) return;
+    MutexLock lock(&mu_);
+    stream->may_share = true;
   }
 
   void Handle(const Tag& tag, bool ok, bool stopping) {
@@ -235,10 +269,11 @@ class GrpcClientTransport final : public ClientTransport {
           return;
         }
         const Payload bytes = FromByteBuffer(&stream->incoming);
+        LearnOfSlots(stream);
         stream->call->Read(&stream->incoming, &stream->read);
         if (stopping || !stream->broken.ok()) return;
         Reply reply;
-        if (absl::Status status = Decode(bytes, &reply); !status.ok()) {
+        if (absl::Status status = Decode(bytes, &reply, SharedOf(*stream)); !status.ok()) {
           stream->broken = absl::Status(status.code(), absl::StrCat("reply of server ", peer->id.value, " at ",
                                                                     peer->address, ": ", status.message()));
           stream->context.TryCancel();
@@ -251,7 +286,7 @@ class GrpcClientTransport final : public ClientTransport {
       }
       case Tag::kWrite: {
         std::optional<Request> next;
-        bool more = false;
+        bool more = false, share = false;
         {
           MutexLock lock(&mu_);
           Outgoing& out = outgoing_[peer->id.value];
@@ -262,10 +297,11 @@ class GrpcClientTransport final : public ClientTransport {
             next.emplace(std::move(out.queue.front()));
             out.queue.pop_front();
             more = !out.queue.empty();
+            share = stream->may_share;
           }
         }
         if (next.has_value()) {
-          Write(stream, *std::move(next), more);
+          Write(stream, *std::move(next), more, share);
           return;
         }
         if (!ok && !stream->finished) {

@@ -2,9 +2,10 @@
 // and one thread for all of them. Messages go out without a copy: gRPC's slices hold the payload's owners.
 //
 // A server that offers it is reached over a local socket (local_socket.h), others over TCP; which it is to be is found
-// anew for each connection. A lost or refused connection is tried again after 50 ms, doubling to 1 s until the server
-// answers something. OnClosed is called for every attempt that failed, also where no OnOpen came before it: its status
-// is what there is to tell about a server that cannot be reached.
+// anew for each connection. Over a local socket large payloads go through memory that both ends share
+// (shared_slots.h), where the server can see it. A lost or refused connection is tried again after 50 ms, doubling to 1
+// s until the server answers something. OnClosed is called for every attempt that failed, also where no OnOpen came
+// before it: its status is what there is to tell about a server that cannot be reached.
 #ifndef DESCENT_COMMON_NET_GRPC_CLIENT_TRANSPORT_H_
 #define DESCENT_COMMON_NET_GRPC_CLIENT_TRANSPORT_H_
 

@@ -242,6 +242,24 @@ ReplicaFrame Get(const v1::ReplicaPart& from) {
   return to;
 }
 
+template <typename Message>
+EncodedMessage WithPayload(Message* message, const Payload& payload, std::optional<uint32_t> slot) {
+  if (!slot.has_value()) return EncodeWithPayload(*message, payload);
+  message->mutable_shared()->set_slot(*slot);
+  message->mutable_shared()->set_size(payload.size());
+  return EncodeWithPayload(*message, Payload());
+}
+
+template <typename Message>
+absl::Status TakeShared(const Message& message, const SharedPayloads* shared, Payload* payload) {
+  if (!message.has_shared()) return absl::OkStatus();
+  if (shared == nullptr) {
+    return absl::InvalidArgumentError("the payload lies in shared memory, of which this stream has none");
+  }
+  if (!payload->empty()) return absl::InvalidArgumentError("a payload both in the message and in shared memory");
+  return (*shared)(message.shared().slot(), message.shared().size(), payload);
+}
+
 }  // namespace
 
 EncodedMessage EncodeWithPayload(const google::protobuf::MessageLite& message, Payload payload) {
@@ -304,7 +322,7 @@ absl::Status DecodeWithPayload(const Payload& bytes, google::protobuf::MessageLi
   return absl::OkStatus();
 }
 
-EncodedMessage Encode(const Request& request) {
+EncodedMessage Encode(const Request& request, std::optional<uint32_t> slot) {
   v1::ExchangeRequest message;
   Put(request.envelope, message.mutable_envelope());
   message.set_request(request.id);
@@ -337,10 +355,10 @@ EncodedMessage Encode(const Request& request) {
   }
   for (Rank rank : request.expected_of) message.add_expected_of(rank.value);
   if (request.replica.has_value()) Put(*request.replica, message.mutable_replica());
-  return EncodeWithPayload(message, request.payload);
+  return WithPayload(&message, request.payload, slot);
 }
 
-EncodedMessage Encode(const Reply& reply) {
+EncodedMessage Encode(const Reply& reply, std::optional<uint32_t> slot) {
   v1::ExchangeReply message;
   Put(reply.envelope, message.mutable_envelope());
   message.set_request(reply.id);
@@ -373,12 +391,13 @@ EncodedMessage Encode(const Reply& reply) {
   }
   for (Clock clock : reply.expected) message.add_expected_clock(clock.value);
   message.set_replicated(reply.replicated);
-  return EncodeWithPayload(message, reply.payload);
+  return WithPayload(&message, reply.payload, slot);
 }
 
-absl::Status Decode(const Payload& bytes, Request* out) {
+absl::Status Decode(const Payload& bytes, Request* out, const SharedPayloads* shared) {
   v1::ExchangeRequest message;
   DESCENT_RETURN_IF_ERROR(DecodeWithPayload(bytes, &message, &out->payload));
+  DESCENT_RETURN_IF_ERROR(TakeShared(message, shared, &out->payload));
   out->envelope = Get(message.envelope());
   out->id = message.request();
   out->push.reset();
@@ -422,9 +441,10 @@ absl::Status Decode(const Payload& bytes, Request* out) {
   return absl::OkStatus();
 }
 
-absl::Status Decode(const Payload& bytes, Reply* out) {
+absl::Status Decode(const Payload& bytes, Reply* out, const SharedPayloads* shared) {
   v1::ExchangeReply message;
   DESCENT_RETURN_IF_ERROR(DecodeWithPayload(bytes, &message, &out->payload));
+  DESCENT_RETURN_IF_ERROR(TakeShared(message, shared, &out->payload));
   out->envelope = Get(message.envelope());
   out->id = message.request();
   out->ack.reset();

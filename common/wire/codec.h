@@ -9,6 +9,9 @@
 #ifndef DESCENT_COMMON_WIRE_CODEC_H_
 #define DESCENT_COMMON_WIRE_CODEC_H_
 
+#include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -32,12 +35,17 @@ struct EncodedMessage {
   size_t size() const { return header.size() + payload.size(); }
 };
 
-EncodedMessage Encode(const Request& request);
-EncodedMessage Encode(const Reply& reply);
+// `slot`: where the payload lies already, in memory that the receiver shares; the message has that in its place.
+EncodedMessage Encode(const Request& request, std::optional<uint32_t> slot = std::nullopt);
+EncodedMessage Encode(const Reply& reply, std::optional<uint32_t> slot = std::nullopt);
 
-// `*out` shares the owners of `bytes`' pieces. On an error it is left in an unspecified state.
-absl::Status Decode(const Payload& bytes, Request* out);
-absl::Status Decode(const Payload& bytes, Reply* out);
+// Appends the payload of `size` bytes in a slot of shared memory.
+using SharedPayloads = std::function<absl::Status(uint32_t slot, uint64_t size, Payload* out)>;
+
+// `*out` shares the owners of `bytes`' pieces. On an error it is left in an unspecified state. `shared`: null where no
+// memory is shared; its errors are passed on.
+absl::Status Decode(const Payload& bytes, Request* out, const SharedPayloads* shared = nullptr);
+absl::Status Decode(const Payload& bytes, Reply* out, const SharedPayloads* shared = nullptr);
 
 // The same for any message whose `bytes payload` is field 15 and its highest; `message` has no payload set.
 EncodedMessage EncodeWithPayload(const google::protobuf::MessageLite& message, Payload payload);

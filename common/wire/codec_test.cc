@@ -397,5 +397,38 @@ TEST(CodecTest, UnknownKindsAreRefusedByName) {
             "push of rank 6: expected kind 0 (GRADIENT), encoding 0 to 2, came 1, 0");
 }
 
+TEST(SharedPayloadCodecTest, ThePayloadsPlaceIsInTheMessageInItsStead) {
+  const std::string bytes(5000, 'x');
+  Request request;
+  request.id = 3;
+  request.payload.Append(bytes.data(), bytes.size(), nullptr);
+  Reply reply;
+  reply.payload = request.payload;
+  uint32_t asked = 0;
+  const SharedPayloads shared = [&](uint32_t slot, uint64_t size, Payload* out) {
+    ++asked;
+    if (slot != 7) return absl::InvalidArgumentError("another slot");
+    out->Append(request.payload.Sub(0, size));
+    return absl::OkStatus();
+  };
+  const std::string sent = Text(Encode(request, 7)), answered = Text(Encode(reply, 7));
+  EXPECT_LT(sent.size(), 100u);
+  Request came;
+  ASSERT_TRUE(Decode(Whole(sent), &came, &shared).ok());
+  EXPECT_EQ(came.id, 3u);
+  EXPECT_EQ(came.payload.size(), bytes.size());
+  Reply back;
+  ASSERT_TRUE(Decode(Whole(answered), &back, &shared).ok());
+  EXPECT_EQ(back.payload.pieces()[0].data, request.payload.pieces()[0].data) << "not copied";
+  EXPECT_EQ(asked, 2u);
+
+  EXPECT_EQ(Decode(Whole(sent), &came).message(), "the payload lies in shared memory, of which this stream has none");
+  EXPECT_EQ(Decode(Whole(Text(Encode(request, 8))), &came, &shared).message(), "another slot");
+  const std::string both = sent + std::string("\x7a\x01y", 3);  // field 15, one byte
+  EXPECT_EQ(Decode(Whole(both), &came, &shared).message(), "a payload both in the message and in shared memory");
+  ASSERT_TRUE(Decode(Whole(Text(Encode(request))), &came, &shared).ok());
+  EXPECT_EQ(asked, 3u) << "payloads in messages are as ever";
+}
+
 }  // namespace
 }  // namespace descent

@@ -56,6 +56,7 @@ Coordinator::Coordinator(CoordinatorOptions options, absl::Time now)
       start_timeout_(SecondsOr(options_.job.cluster().start_timeout_seconds(), 600)),
       stall_timeout_(SecondsOr(options_.job.cluster().stall_timeout_seconds(), 600)),
       created_(now),
+      statistics_at_(now),
       now_(now),
       phase_since_(now),
       advanced_(now),
@@ -176,7 +177,8 @@ void Coordinator::EndRunning() {
   if (at_end && !cuts_.at_end()) {
     cuts_.Halt();  // the model is what is saved
   } else if (cuts_.enabled()) {
-    cuts_.Demand(round(), now_);  // where the servers stand: no rank has anything under way
+    // No rank has anything under way. With backup ranks servers may have closed rounds that nobody was left to report.
+    cuts_.DemandWhereServersStand(round(), now_);
   }
 }
 
@@ -257,8 +259,10 @@ void Coordinator::LoseTheSilent() {
 }
 
 void Coordinator::FailIfLate() {
-  if (phase_ == v1::STARTING && now_ - created_ > start_timeout_) {
-    Fail(absl::StrCat("the job did not start within ", absl::FormatDuration(start_timeout_), ": ", MissingText()));
+  if (phase_ == v1::STARTING && now_ - std::max(created_, statistics_at_) > start_timeout_) {
+    const bool counted = statistics_at_ > created_;
+    Fail(absl::StrCat("the job did not start within ", absl::FormatDuration(start_timeout_),
+                      counted ? " of the last statistics of training data" : "", ": ", MissingText()));
   } else if (phase_ == v1::PLACING && now_ - phase_since_ > start_timeout_) {
     Fail(absl::StrCat("servers did not make their blocks within ", absl::FormatDuration(start_timeout_), ": ",
                       MissingText()));

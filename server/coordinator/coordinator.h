@@ -261,6 +261,7 @@ class Coordinator {
   const uint32_t want_servers_, want_workers_;
   const absl::Duration lease_, start_timeout_, stall_timeout_;
   const absl::Time created_;
+  absl::Time statistics_at_;  // when statistics of the training data last came on
 
   RunLog log_;
   absl::Time now_;

@@ -90,6 +90,41 @@ TEST(CoordinatorEndTest, AWorkerThatDiesOrDallisesDuringAStopIsNotWaitedForLong)
   EXPECT_EQ(slow.c->phase(), v1::SAVING);
 }
 
+// Its worker has died with the report.
+TEST(CoordinatorEndTest, AStopTakesInTheRoundsThatNobodyWasLeftToReport) {
+  CoordinatorOptions options = TestCluster::Options(2, 1, 2);
+  options.cuts.on_demand = true;
+  TestCluster t(options);
+  t.Start(1, 2);
+  t.c->Stop(StopBy(15), t.now);
+  t.Progress(t.worker[0], {{0, 7}}, true);
+  t.Progress(t.worker[1], {{1, 5}});
+  t.c->MemberLost(MemberId(t.worker[1]), "signal 9", t.now);
+  ASSERT_EQ(t.c->phase(), v1::SAVING);
+  CutSchedule& cuts = t.c->cuts();
+  for (const uint64_t stands : {5, 7}) {
+    t.c->Tick(t.now);
+    ASSERT_EQ(cuts.stage(), CutSchedule::Stage::kPreparing);
+    EXPECT_EQ(cuts.number(), stands);
+    cuts.Prepared(absl::OkStatus(), t.now);
+    v1::HeartbeatRequest beat = t.Beat(t.server[0]);
+    beat.mutable_load()->set_round(7);
+    v1::CutReport* const report = beat.add_cut();
+    report->set_number(stands);
+    report->set_attempt(cuts.attempt());
+    if (stands == 5) {
+      report->set_failure("the round is 7");
+      report->set_past(true);
+    }
+    t.Send(beat);
+    EXPECT_FALSE(cuts.demand_met());
+  }
+  ASSERT_EQ(cuts.stage(), CutSchedule::Stage::kCommitting);
+  cuts.Committed(absl::OkStatus(), t.now);
+  EXPECT_TRUE(cuts.demand_met());
+  EXPECT_EQ(t.c->Status(t.now).round(), 7u);
+}
+
 TEST(CoordinatorEndTest, AStopThatComesFromEveryServerIsOneStop) {
   TestCluster t(TestCluster::Options(2, 1, 1));
   t.Start(1, 1);

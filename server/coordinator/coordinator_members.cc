@@ -160,6 +160,7 @@ v1::ShareStatisticsReply Coordinator::ShareStatistics(const v1::ShareStatisticsR
                         request.protocol(), request.job_fingerprint(), kProtocolVersion, options_.job_fingerprint));
   } else {
     reply = statistics_.Share(request, now_);
+    if (request.has_unit() && reply.mismatch().empty()) statistics_at_ = now_;
   }
   if (!reply.mismatch().empty()) log_.Warning(absl::StrCat("refused: ", reply.mismatch()));
   if (const std::string warning = statistics_.TakeWarning(); !warning.empty()) log_.Warning(warning);

@@ -68,7 +68,8 @@ void Coordinator::BeginGeneration(Generation generation, std::optional<RestoreFr
 
 // The state of the ranks and of all that is merged, as the cut has it.
 void Coordinator::Restore() {
-  fruitless_ = round() > begun_at_ ? 0 : fruitless_ + 1;
+  const bool chosen = back_to_best_.has_value() || rollback_.has_value();  // nobody has died
+  if (!chosen) fruitless_ = round() > begun_at_ ? 0 : fruitless_ + 1;
   if (fruitless_ > kMostFruitless) {
     Fail(absl::StrCat("no clock was finished in ", kMostFruitless, " generations; the last to go was ", last_death_));
     return;
@@ -104,7 +105,7 @@ bool Coordinator::CheckRestore() {
 void Coordinator::TendCuts() {
   if (!cuts_.enabled()) return;
   if (phase_ == v1::RUNNING || phase_ == v1::SAVING) {
-    cuts_.Advance(std::max(members_.FurthestRound(), round()), clocks_, now_);
+    cuts_.Advance(std::max(members_.FurthestRound(), round()), clocks_, now_, members_.LastRound());
   }
   for (std::string& trouble : cuts_.DrainTroubles()) log_.Warning(std::move(trouble));
 }

@@ -131,6 +131,27 @@ TEST(CoordinatorStartTest, StatisticsAreSharedBeforeRegistrationByWhoeverHasTheJ
   EXPECT_EQ(t.c->ShareStatistics(request, t.now).mismatch(), "the worker on host c is too late: the job is STOPPED");
 }
 
+TEST(CoordinatorStartTest, WorkersThatCountStatisticsAreNotLate) {
+  CoordinatorOptions options = TestCluster::Options(4, 1, 1);
+  options.job.mutable_cluster()->set_start_timeout_seconds(60);
+  TestCluster t(options);
+  v1::ShareStatisticsRequest request;
+  request.set_protocol(1);
+  request.set_job_fingerprint(0xabc);
+  request.set_units(3);
+  request.mutable_statistics()->set_rows(7);
+  for (uint32_t unit = 0; unit < 2; ++unit) {
+    t.Run(absl::Seconds(50));
+    request.set_unit(unit);
+    EXPECT_EQ(t.c->ShareStatistics(request, t.now).mismatch(), "");
+  }
+  EXPECT_EQ(t.c->phase(), v1::STARTING);
+  EXPECT_THAT(t.c->Status(t.now).message(), HasSubstr("statistics of the training data: 2 of 3 units"));
+  t.Run(absl::Seconds(70));
+  EXPECT_EQ(t.c->phase(), v1::FAILED);
+  EXPECT_THAT(t.c->first_cause(), HasSubstr("did not start within 1m of the last statistics of training data"));
+}
+
 TEST(CoordinatorStartTest, AnEpochIsAsLongAsWorkersResampleIt) {
   TestCluster t(TestCluster::Options(4, 1, 2));
   v1::RegisterWorkerRequest request = t.WorkerRequest("w", 1);

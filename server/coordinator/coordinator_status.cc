@@ -12,7 +12,10 @@ namespace descent {
 
 uint64_t Coordinator::round() const {
   // Rounds at which the model is evaluated do not close without backup ranks.
-  return ranks_.Round(EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_));
+  const uint64_t told = ranks_.Round(EvaluateEvery(options_.job.evaluation(), clocks_per_epoch_));
+  // A stop's cut is of rounds that servers have completed, and nobody need be left who told of the last ones.
+  const bool stopped = phase_ == v1::SAVING || phase_ == v1::STOPPED;
+  return stopped && !options_.apply_push ? std::max(told, cuts_.last()) : told;
 }
 
 Throughput::Totals Coordinator::Totals() const { return {now_, ranks_.Examples(), round(), members_.Bytes()}; }
@@ -23,6 +26,8 @@ std::string Coordinator::WaitingText() const {
   if (members_.workers() >= want_workers_ && !leases_.CanHoldAll()) {
     absl::StrAppend(&text, "; they take fewer than the job's ", ranks_.size(), " ranks (--ranks)");
   }
+  if (const std::string progress = statistics_.ProgressText(); !progress.empty())
+    absl::StrAppend(&text, "; ", progress);
   return text;
 }
 

@@ -12,6 +12,7 @@ namespace {
 constexpr absl::Duration kSpan = absl::Seconds(1);   // the pace of rounds is taken over this
 constexpr absl::Duration kRetry = absl::Seconds(1);  // after a cut that failed
 constexpr uint32_t kMostMisses = 10;
+constexpr absl::Duration kStandStill = absl::Seconds(5);  // for a server to reach the clock where another one stands
 
 }  // namespace
 
@@ -41,12 +42,20 @@ void CutSchedule::Works() {
 
 void CutSchedule::Demand(uint64_t clock, absl::Time now) {
   if (!running_) return;
-  if (!options_.apply_push && stage_ != Stage::kIdle && number_ > clock) {
-    GiveUp(absl::StrCat("the run stops at clock ", clock), now);
-    retry_at_ = now;
-  }
   demanded_ = clock;
+  follows_ = false;
+  if (options_.apply_push || stage_ == Stage::kIdle || number_ <= clock) return;
+  GiveUp(absl::StrCat("the run stops at clock ", clock), now);
+  demanded_ = clock;
+  retry_at_ = now;
 }
+
+void CutSchedule::DemandWhereServersStand(uint64_t clock, absl::Time now) {
+  Demand(options_.apply_push ? clock : std::max(clock, round_), now);
+  follows_ = !options_.apply_push;
+}
+
+uint64_t CutSchedule::Demanded() const { return follows_ ? std::max(*demanded_, round_) : *demanded_; }
 
 void CutSchedule::Disturbed(const std::string& why, absl::Time now) {
   if (stage_ != Stage::kPreparing && stage_ != Stage::kOrdered) return;
@@ -75,7 +84,7 @@ void CutSchedule::Order(uint64_t number, absl::Time now) {
   reports_.clear();
 }
 
-void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
+void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now, uint64_t last_round) {
   if (!running_) return;
   round_ = std::max(round_, round);
   if (samples_.empty() || now - samples_.back().time >= kSpan / 8) samples_.push_back({now, round_});
@@ -84,6 +93,10 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
   if (stage_ == Stage::kOrdered) {
     // An order ahead waits for its clock as long as it takes.
     if (!options_.apply_push && round_ < number_) since_ = now;
+    if (for_demand_ && follows_ && last_round < number_ && now - since_ > kStandStill) {
+      GiveUp(absl::StrCat("servers stand at clocks ", last_round, " and ", round_), now);
+      return;
+    }
     if (now - since_ > options_.patience) {
       Failed(absl::StrCat(reports_.size(), " of ", options_.servers, " parts came within ",
                           absl::FormatDuration(options_.patience)),
@@ -92,10 +105,10 @@ void CutSchedule::Advance(uint64_t round, uint64_t end, absl::Time now) {
   }
   if (stage_ != Stage::kIdle || now < retry_at_) return;
   if (demanded_.has_value()) {
-    if (!options_.apply_push && *demanded_ == last_) {
+    if (!options_.apply_push && Demanded() == last_) {
       demanded_.reset();  // there is one
     } else {
-      Order(options_.apply_push ? tried_ + 1 : *demanded_, now);
+      Order(options_.apply_push ? tried_ + 1 : Demanded(), now);
       for_demand_ = true;
     }
     return;
@@ -133,7 +146,9 @@ void CutSchedule::Report(ServerId from, const v1::CutReport& report, absl::Time 
     const uint32_t misses = report.past() ? std::min(misses_ + 1, kMostMisses) : misses_;
     std::string why = absl::StrCat("server ", from.value, ": ", report.failure());
     if (report.past()) {
+      const std::optional<uint64_t> again = follows_ && misses < kMostMisses ? demanded_ : std::nullopt;
       GiveUp(std::move(why), now);
+      if (again.has_value()) demanded_ = again;
       retry_at_ = now;
     } else {
       Failed(std::move(why), now);

@@ -58,13 +58,17 @@ class CutSchedule {
   void Halt();
   // A cut at that clock, which no server passes any more, due or not; one that waits for a later clock is given up.
   void Demand(uint64_t clock, absl::Time now);
+  // The same where nobody knows how far servers are, as of a run with backup ranks whose workers are gone: at that
+  // clock or, of servers that have passed it, where they stand. Given up where they do not stand still, or at two
+  // clocks.
+  void DemandWhereServersStand(uint64_t clock, absl::Time now);
   // Servers have changed hands: a cut that lacks parts is given up, and what was demanded is tried again.
   void Disturbed(const std::string& why, absl::Time now);
   bool demand_met() const { return !demanded_.has_value(); }  // taken, or given up
 
-  // How far the furthest server is, and the clock where the job ends. Decides whether a cut is due; gives one up that
-  // takes too long.
-  void Advance(uint64_t round, uint64_t end, absl::Time now);
+  // How far the furthest server is and the last one, and the clock where the job ends. Decides whether a cut is due;
+  // gives one up that takes too long.
+  void Advance(uint64_t round, uint64_t end, absl::Time now, uint64_t last_round = UINT64_MAX);
 
   Stage stage() const { return stage_; }
   uint64_t number() const { return number_; }    // of the cut under way
@@ -93,6 +97,7 @@ class CutSchedule {
     uint64_t round;
   };
   uint64_t Lead(absl::Time now) const;
+  uint64_t Demanded() const;
   void Order(uint64_t number, absl::Time now);
   void GiveUp(std::string why, absl::Time now);
   void Failed(std::string why, absl::Time now);  // for a reason that may last
@@ -111,6 +116,7 @@ class CutSchedule {
   uint32_t misses_ = 0;          // orders in a row that came too late
   std::deque<Sample> samples_;
   std::optional<uint64_t> demanded_;
+  bool follows_ = false;     // what is demanded is where servers stand
   bool for_demand_ = false;  // the cut under way is the one demanded, not one that began before
   std::map<ServerId, v1::CutReport> reports_;
   std::vector<std::string> troubles_;

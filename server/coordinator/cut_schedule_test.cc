@@ -156,6 +156,63 @@ TEST_F(CutScheduleTest, ADemandIsMetOrGivenUp) {
   EXPECT_TRUE(cuts.demand_met());
 }
 
+// Nobody was left to tell of the rounds that servers closed last.
+TEST_F(CutScheduleTest, ADemandFollowsServersToWhereTheyStand) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.Advance(21, 1000, now);
+  cuts.DemandWhereServersStand(21, now);
+  cuts.Advance(21, 1000, now, 21);
+  ASSERT_EQ(cuts.number(), 21u);
+  cuts.Prepared(absl::OkStatus(), now);
+  v1::CutReport past = Part(cuts, 21);
+  past.set_failure("the round is 25");
+  past.set_past(true);
+  cuts.Report(ServerId(0), past, now);
+  EXPECT_FALSE(cuts.demand_met());
+  cuts.Advance(25, 1000, now, 21);
+  ASSERT_EQ(cuts.number(), 25u);
+  cuts.Prepared(absl::OkStatus(), now);
+  for (const uint32_t server : {0, 1}) cuts.Report(ServerId(server), Part(cuts, 25), now);
+  cuts.Committed(absl::OkStatus(), now);
+  EXPECT_TRUE(cuts.demand_met());
+  EXPECT_EQ(cuts.last(), 25u);
+  cuts.DemandWhereServersStand(21, now);  // there is one
+  cuts.Advance(25, 1000, now, 25);
+  EXPECT_TRUE(cuts.demand_met());
+}
+
+TEST_F(CutScheduleTest, OneThatFollowsIsGivenUpWhereServersDoNotStandAtOneClock) {
+  CutSchedule cuts(Every(100));
+  cuts.Start(0, now);
+  cuts.DemandWhereServersStand(21, now);
+  cuts.Advance(25, 1000, now, 24);
+  ASSERT_EQ(cuts.number(), 25u);
+  cuts.Prepared(absl::OkStatus(), now);
+  cuts.Report(ServerId(0), Part(cuts, 25), now);
+  cuts.Advance(25, 1000, now += absl::Seconds(4), 24);
+  EXPECT_FALSE(cuts.demand_met());
+  cuts.Advance(25, 1000, now += absl::Seconds(2), 24);
+  EXPECT_TRUE(cuts.demand_met());
+  EXPECT_THAT(cuts.DrainTroubles(), ElementsAre(HasSubstr("clocks 24 and 25")));
+
+  // Or go on and on.
+  now += absl::Seconds(2);
+  cuts.DemandWhereServersStand(25, now);
+  int orders = 0;
+  for (uint64_t round = 26; !cuts.demand_met() && orders < 100; ++round) {
+    cuts.Advance(round, 1000, now, round);
+    cuts.Prepared(absl::OkStatus(), now);
+    v1::CutReport past = Part(cuts, cuts.number());
+    past.set_failure("too late");
+    past.set_past(true);
+    cuts.Report(ServerId(0), past, now);
+    ++orders;
+  }
+  EXPECT_TRUE(cuts.demand_met());
+  EXPECT_LE(orders, 10);
+}
+
 // One that began before is not of the moment that was asked for.
 TEST_F(CutScheduleTest, ADemandIsNotMetByACutUnderWay) {
   CutSchedule::Options options = Every(10, 1);

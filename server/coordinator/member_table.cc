@@ -115,6 +115,14 @@ uint64_t MemberTable::FurthestRound() const {
   return round;
 }
 
+uint64_t MemberTable::LastRound() const {
+  std::optional<uint64_t> round;
+  for (const auto& [id, member] : members_) {
+    if (member.is_server) round = std::min<uint64_t>(round.value_or(UINT64_MAX), member.load.round());
+  }
+  return round.value_or(0);
+}
+
 ClippedSteps MemberTable::Steps() const {
   ClippedSteps sum;
   for (const auto& [id, member] : members_) {

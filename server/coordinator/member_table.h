@@ -80,6 +80,7 @@ class MemberTable {
 
   // The furthest round that a server tells, and what all have sent and received.
   uint64_t FurthestRound() const;
+  uint64_t LastRound() const;  // of the server that is least far; 0: there is none
   uint64_t Bytes() const;
   ClippedSteps Steps() const;
 

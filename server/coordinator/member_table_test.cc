@@ -97,6 +97,7 @@ TEST_F(MemberTableTest, WhatServersSayTogether) {
   table_.Find(w)->load.set_round(1000);
   EXPECT_TRUE(table_.AllServersReady()) << "workers do not count";
   EXPECT_EQ(table_.FurthestRound(), 20u);
+  EXPECT_EQ(table_.LastRound(), 10u);
   EXPECT_EQ(table_.Bytes(), 14u);
   table_.NobodyIsReady();
   EXPECT_FALSE(table_.AllServersReady());

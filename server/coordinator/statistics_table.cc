@@ -15,6 +15,7 @@ namespace {
 constexpr uint32_t kMostPasses = 4096, kMostUnits = 1 << 20;
 constexpr absl::Duration kPatience = absl::Seconds(5);  // with a unit, before somebody else is asked too
 constexpr uint32_t kAskAgainMs = 20;
+constexpr uint32_t kAhead = 16, kMostAhead = 256;  // units beyond the first that is lacking
 
 v1::ShareStatisticsReply Refuse(const v1::ShareStatisticsRequest& request, const std::string& why) {
   v1::ShareStatisticsReply reply;
@@ -95,6 +96,14 @@ std::string StatisticsTable::Take(const v1::ShareStatisticsRequest& request, Pas
 }
 
 std::optional<uint32_t> StatisticsTable::HandOut(Pass* pass, absl::Time now) {
+  pass->next = std::max(pass->next, pass->merged);  // units may come that another coordinator has handed out
+  // What waits for the unit before it takes memory: that one comes first.
+  const bool overdue = pass->merged < pass->next && now - pass->handed_out[pass->merged] >= kPatience;
+  if (!pass->labels && overdue && pass->next - pass->merged > kAhead) {
+    pass->handed_out[pass->merged] = now;
+    return pass->merged;
+  }
+  if (!pass->labels && pass->next - pass->merged > kMostAhead) return std::nullopt;
   if (pass->next < pass->waiting.size()) {
     pass->handed_out[pass->next] = now;
     return pass->next++;
@@ -106,6 +115,14 @@ std::optional<uint32_t> StatisticsTable::HandOut(Pass* pass, absl::Time now) {
   }
   if (longest.has_value()) pass->handed_out[*longest] = now;
   return longest;
+}
+
+std::string StatisticsTable::ProgressText() const {
+  for (const auto& [number, pass] : passes_) {
+    if (pass.merged == pass.waiting.size()) continue;
+    return absl::StrCat("statistics of the training data: ", pass.merged, " of ", pass.waiting.size(), " units");
+  }
+  return "";
 }
 
 std::string StatisticsTable::TakeWarning() { return std::exchange(warning_, ""); }

@@ -23,6 +23,8 @@ class StatisticsTable {
   // Of a request whose protocol and job are the run's.
   v1::ShareStatisticsReply Share(const v1::ShareStatisticsRequest& request, absl::Time now);
 
+  // Of the pass that is under way; "": none is.
+  std::string ProgressText() const;
   // What a pass over labels has shown, once; "": nothing.
   std::string TakeWarning();
 

@@ -82,6 +82,28 @@ TEST_F(StatisticsTableTest, AUnitThatDoesNotComeIsHandedOutAgain) {
   EXPECT_TRUE(Send(Request(2, "a"), 0).has_total()) << "what comes late is the same";
 }
 
+// Units beyond one that does not come wait in memory: it is asked for again before there are many, and then no more.
+TEST_F(StatisticsTableTest, AnEarlyUnitThatDoesNotComeIsNotLeftToTheEnd) {
+  constexpr uint32_t kUnits = 1000;
+  EXPECT_EQ(Send(Request(kUnits)).unit(), 0u);
+  uint32_t next = Send(Request(kUnits, "b")).unit();
+  for (int i = 0; i < 20; ++i) next = Send(Request(kUnits, "b"), next).unit();
+  EXPECT_EQ(next, 21u) << "unit 0 is young";
+  now_ += absl::Seconds(5);
+  EXPECT_EQ(Send(Request(kUnits, "b"), next).unit(), 0u);
+  next = Send(Request(kUnits, "c")).unit();
+  EXPECT_EQ(next, 22u);
+  while (true) {
+    const v1::ShareStatisticsReply reply = Send(Request(kUnits, "c"), next);
+    if (!reply.has_unit()) break;
+    next = reply.unit();
+  }
+  EXPECT_EQ(next, 256u);
+  EXPECT_EQ(table_.ProgressText(), "statistics of the training data: 0 of 1000 units");
+  EXPECT_EQ(Send(Request(kUnits, "b"), 0).unit(), 257u);
+  EXPECT_EQ(table_.ProgressText(), "statistics of the training data: 257 of 1000 units");
+}
+
 TEST_F(StatisticsTableTest, WhatDoesNotFitIsRefusedByName) {
   EXPECT_EQ(Send(Request(2)).unit(), 0u);
   v1::ShareStatisticsRequest request = Request(2, "b");

@@ -92,7 +92,7 @@ std::vector<MetricRecord> Steering::Step(uint64_t last_cut, uint64_t known, bool
   std::vector<MetricRecord> out;
   if (rollback_.has_value() || !failure_.empty()) return out;
   if (pending_.has_value() && Diverged(*pending_)) {
-    if (!late && !apply_push_ && !norms_.contains(pending_->clock - 1)) return out;
+    if (!late && !at_end_ && !apply_push_ && !norms_.contains(pending_->clock - 1)) return out;
     const MetricRecord record = *std::exchange(pending_, std::nullopt);
     const std::optional<double> least = state_.has_least() ? std::optional(state_.least()) : std::nullopt;
     out.push_back(Diverge(
@@ -226,6 +226,9 @@ std::string Steering::Settled(const MetricRecord& record) {
   }
   if (!needs_norms()) return why;
   const v1::ScalarSquares& squares = norms_.at(record.clock - 1);
+  // The gradient of a full-gradient method is of the point that it tried: of what is evaluated only where that was
+  // taken.
+  if (most_at_one_point_ > 0 && squares.step() == 0) return why;
   if (stopping.has_parameter_change()) {
     holds(kParameterChange, "the change of the parameters", std::sqrt(squares.step()), stopping.parameter_change());
   }

@@ -153,6 +153,31 @@ TEST(SteeringTest, StopsOnTheNormsOfTheRoundBeforeAndWaitsForThem) {
   EXPECT_EQ(steering.stop(), "the norm of the gradient was below 0.001 in 1 evaluation");
 }
 
+// A full-gradient method's norms are of the point that it tries: of what is evaluated only in a round that took it.
+TEST(SteeringTest, NormsOfATrialThatIsNotTakenSayNothing) {
+  auto job = ParseJob(R"(
+    name: "a" ranks: 2 rounds: 1000 optimizer { lbfgs {} }
+    data { root: "/x" train { csv { path: "a" } } validation { csv { path: "b" } } } model { logistic {} }
+    evaluation { every_rounds: 10 } stopping { gradient_norm: 1e-3 parameter_change: 1e-6 })",
+                      "job");
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_TRUE(ResolveJob(1, 1, "/jobs", &*job).ok());
+  ASSERT_TRUE(ValidateJob(*job).ok()) << ValidateJob(*job);
+  Steering steering(*job);
+  steering.Agreed(Norms(9, 1, 0));  // the first base is the initial point
+  steering.Evaluated(Evaluation(10, 5), kEnd);
+  steering.Step(0, 0);
+  EXPECT_EQ(steering.stop(), "");
+  steering.Agreed(Norms(19, 1e-5, 0));
+  steering.Evaluated(Evaluation(20, 4), kEnd);
+  steering.Step(0, 0);
+  EXPECT_EQ(steering.stop(), "") << "the gradient is of another point";
+  steering.Agreed(Norms(29, 1e-4, 1));
+  steering.Evaluated(Evaluation(30, 3), kEnd);
+  steering.Step(0, 0);
+  EXPECT_EQ(steering.stop(), "the norm of the gradient was below 0.001 in 1 evaluation");
+}
+
 TEST(SteeringTest, StopsOnATarget) {
   Steering steering(
       Job(R"(stopping { target { metric: "loss" value: 0.5 } target { metric: "roc_auc" value: 0.9 } })"));
@@ -301,6 +326,14 @@ TEST(SteeringTest, ADivergenceAtTheEndGoesBackToo) {
   steering.Step(10, 0);
   EXPECT_EQ(Diverge(&steering, kEnd, 11).size(), 1u);
   EXPECT_EQ(steering.rollback()->to, 10u);
+}
+
+// The norms of the last clock may never come: workers leave.
+TEST(SteeringTest, ADivergenceAtTheEndWaitsForNoNorms) {
+  Steering steering(Job("divergence { loss_above: 10 }"));
+  steering.Evaluated(Evaluation(kEnd, 11), kEnd);
+  EXPECT_EQ(steering.Step(0, 0).size(), 1u);
+  EXPECT_EQ(steering.failure(), "the run has diverged at clock 1000: loss is 11, above 10");
 }
 
 TEST(SteeringTest, AGenerationFromAnyCutDecidesTheSame) {

@@ -3,10 +3,14 @@
 #include <grpcpp/support/async_stream.h>
 
 #include <deque>
+#include <memory>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "common/net/grpc_bytes.h"
 #include "common/net/grpc_channel.h"
+#include "common/net/shared_slots.h"
 #include "server/rpc/service_loop.h"
 
 namespace descent {
@@ -29,6 +33,7 @@ class ExchangeCall final : public Call, public Connection {
         ++pending_;      // kDone will
         AcceptExchange(loop_);
         accepted_ = true;
+        ShareSlots();
         if (loop_->node() != nullptr) {
           Attach();
         } else {
@@ -89,6 +94,18 @@ class ExchangeCall final : public Call, public Connection {
  private:
   enum Kind { kAccept, kDone, kRead, kWrite, kFinish };
 
+  // What the client offers is taken of this user's processes alone, which come over local sockets: gRPC names such a
+  // stream after the descriptor that it was given, others after their address.
+  void ShareSlots() {
+    const auto offer = context_.client_metadata().find(kSlotsKey);
+    if (offer == context_.client_metadata().end() || !absl::StartsWith(context_.peer(), "fd:")) return;
+    auto slots = SharedSlots::Open(absl::string_view(offer->second.data(), offer->second.size()));
+    if (!slots.ok()) return;
+    slots_ = *std::move(slots);
+    shared_ = [this](uint32_t slot, uint64_t size, Payload* out) { return slots_->Take(slot, size, out); };
+    context_.AddInitialMetadata(kSlotsKey, "shared");
+  }
+
   void Attach() {
     attached_ = true;
     id_ = loop_->Open(this, /*unary=*/false);
@@ -116,7 +133,7 @@ class ExchangeCall final : public Call, public Connection {
       return;
     }
     Request request;
-    const absl::Status status = Decode(FromByteBuffer(&incoming_), &request);
+    const absl::Status status = Decode(FromByteBuffer(&incoming_), &request, slots_ != nullptr ? &shared_ : nullptr);
     if (gone_ || ending_) return;
     if (!status.ok()) {
       End(status);
@@ -145,7 +162,8 @@ class ExchangeCall final : public Call, public Connection {
     if (!queue_.empty()) options.set_buffer_hint();  // small replies go out together
     writing_ = true;
     ++pending_;
-    stream_.Write(ToByteBuffer(Encode(reply)), options, &write_tag_);
+    const std::optional<uint32_t> slot = slots_ != nullptr ? slots_->Put(reply.payload) : std::nullopt;
+    stream_.Write(ToByteBuffer(Encode(reply, slot)), options, &write_tag_);
     if (half_closed_) loop_->SetTimer(this, absl::Now() + loop_->options().unary_patience);
   }
 
@@ -169,6 +187,8 @@ class ExchangeCall final : public Call, public Connection {
   grpc::ByteBuffer incoming_;
   Tag accept_tag_{this, kAccept}, done_tag_{this, kDone}, read_tag_{this, kRead}, write_tag_{this, kWrite},
       finish_tag_{this, kFinish};
+  std::shared_ptr<SharedSlots> slots_;  // null: payloads go over the stream alone
+  SharedPayloads shared_;
   int pending_ = 0;  // tags that the queue will give back
   ConnectionId id_;
   std::deque<Reply> queue_;

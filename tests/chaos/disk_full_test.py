@@ -37,7 +37,8 @@ class DiskFullTest(ClusterTest):
         # A cut has about 130 KiB: one fits, and a part of the next.
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], check=True)
         self.addCleanup(subprocess.run, ["umount", "-l", str(disk)], check=True)
-        full = self.succeed(job, servers=2, workers=2, sets=[f"checkpoint.path={disk}"])
+        # Slow enough for several cuts: of a run of a second the one that fits may be the only one that was not too late.
+        full = self.succeed(job, servers=2, workers=2, sets=[f"checkpoint.path={disk}"], args=self.slow_worker(1))
         self.assertEqual(full.summary["parameters_sha256"], whole.summary["parameters_sha256"])
         self.assertRegex(full.logs(), re.compile("cut [0-9]+ is given up: .*No space left on device"))
         inspected = self.command("descent", "inspect", disk)

@@ -53,6 +53,7 @@ class StatisticsExchangeTest : public ::testing::Test {
     StatisticsCalls calls;
     calls.share = [this](const v1::ShareStatisticsRequest& request) -> absl::StatusOr<v1::ShareStatisticsReply> {
       MutexLock lock(&mu_);
+      now_ += call_takes_;
       v1::ShareStatisticsReply reply = table_.Share(request, now_);
       const std::optional<absl::Status> disturbed = disturb_ ? disturb_(++calls_) : std::nullopt;
       if (disturbed.has_value()) return *disturbed;
@@ -64,6 +65,14 @@ class StatisticsExchangeTest : public ::testing::Test {
       MutexLock lock(&mu_);
       now_ += pause;
     };
+    calls.now = [this] {
+      MutexLock lock(&mu_);
+      return now_;
+    };
+    calls.tell = [this](const std::string& text) {
+      MutexLock lock(&mu_);
+      told_.push_back(text);
+    };
     return StatisticsWithOthers(calls, v1::ShareStatisticsRequest(), patience)(Pass());
   }
 
@@ -71,6 +80,8 @@ class StatisticsExchangeTest : public ::testing::Test {
   StatisticsTable table_ ABSL_GUARDED_BY(mu_);
   absl::Time now_ ABSL_GUARDED_BY(mu_) = absl::UnixEpoch();
   uint64_t calls_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Duration call_takes_ ABSL_GUARDED_BY(mu_) = absl::ZeroDuration();
+  std::vector<std::string> told_ ABSL_GUARDED_BY(mu_);
   Disturb disturb_;
 };
 
@@ -118,8 +129,18 @@ TEST_F(StatisticsExchangeTest, AnotherCoordinatorAndADeadWorkerChangeNothing) {
 TEST_F(StatisticsExchangeTest, ItGivesUpAfterItsPatience) {
   disturb_ = [](uint64_t) { return std::optional(absl::UnavailableError("nobody there")); };
   EXPECT_EQ(Exchange(absl::Seconds(2)).status().message(), "nobody there");
+  {
+    MutexLock lock(&mu_);
+    EXPECT_EQ(calls_, 11u) << "every 200 ms";
+    calls_ = 0;
+    call_takes_ = absl::Seconds(5);  // until a call itself gives up
+  }
+  EXPECT_EQ(Exchange(absl::Seconds(60)).status().message(), "nobody there");
   MutexLock lock(&mu_);
-  EXPECT_EQ(calls_, 11u) << "every 200 ms";
+  EXPECT_LE(calls_, 13u);
+  ASSERT_GE(told_.size(), 4u);
+  EXPECT_EQ(told_[0],
+            "statistics of the training data: the coordinator has not answered for 10s of at most 1m: nobody there");
 }
 
 }  // namespace

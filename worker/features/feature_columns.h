@@ -17,7 +17,9 @@
 
 namespace descent {
 
-// How a CSV file is to be read for these features.
+constexpr uint32_t kMostCategories = 1 << 20;  // of one column, in any data
+
+// How a CSV file of training data is to be read for these features.
 CsvColumns CsvColumnsOf(const v1::Features& features);
 
 // sign(x) log(1 + |x|), computed in double without the system's library.
@@ -36,6 +38,7 @@ class FeatureColumns {
   bool logged(uint64_t column) const { return log_all_ || (!logged_.empty() && logged_[column]); }
   bool scaled(uint64_t column) const { return number(column) && (unscaled_.empty() || !unscaled_[column]); }
   std::string Name(uint64_t column) const;
+  uint64_t first() const { return first_; }  // the number of column 0 as the file counts, where it has no header
   // Of CSV: one for each column.
   const std::vector<DataColumn>& kinds() const { return kinds_; }
 

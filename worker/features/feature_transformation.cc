@@ -45,6 +45,10 @@ absl::Status FeatureTransformation::Check() const {
   for (const int size : {fitted_.scale_size(), fitted_.shift_size(), fitted_.fill_size()}) {
     if (size != 0 && static_cast<uint64_t>(size) != n) return wrong(size, " fitted numbers for ", n, " columns");
   }
+  const bool moves_zeros = std::any_of(shift_.begin(), shift_.end(), [](double x) { return x != 0; });
+  if (columns_.sparse() && (moves_zeros || fitted_.offset() != 0 || fitted_.fill_size() > 0)) {
+    return wrong("what was fitted to dense training data changes zeros too, which these data leave out");
+  }
   for (uint64_t c = 0; c < static_cast<uint64_t>(fitted_.name_size()) && c < columns_.kinds().size(); ++c) {
     const std::string& name = fitted_.name(static_cast<int>(c));
     if (columns_.named() && columns_.kinds()[c].name != name) {

@@ -93,6 +93,21 @@ TEST_F(FeatureTransformationTest, CategoriesAreThoseOfTheTrainingData) {
       << "categories are not scaled";
 }
 
+// Such data leave out the zeros that the training data had.
+TEST_F(FeatureTransformationTest, SparseDataWhoseZerosWouldMoveAreRefused) {
+  Write("train.csv", "1,2,0\n3,5,1\n4,0,2\n");
+  Write("same.svm", "0 1:1 2:2\n1 1:3 2:5\n2 1:4\n");
+  options_.labels = LabelKind::kNumber;
+  const std::string train = "csv { path: 'train.csv' }", sparse = "libsvm { path: 'same.svm' features: 2 }";
+  for (const char* features : {"standardize {}", "min_max { low: -1 high: 1 }", "robust {}", "missing {}"}) {
+    EXPECT_THAT(Transformed(Features(features), train, sparse),
+                HasSubstr("changes zeros too, which these data leave out"))
+        << features;
+  }
+  EXPECT_EQ(Transformed(Features("max_abs {}"), train, sparse), "0: 0=0.25 1=0.4; 1: 0=0.75 1=1; 2: 0=1")
+      << "zeros stay";
+}
+
 TEST_F(FeatureTransformationTest, HashedColumnsShareBuckets) {
   Write("h.csv", "1,p,q,5\n2,p,p,6\n3,,q,7\n");
   const v1::Features features = Features("hashed: '1' hashed: '2' hash_buckets: 2 missing { indicator: true }");

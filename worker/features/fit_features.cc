@@ -139,9 +139,8 @@ class Fitter {
 
   void Begin() {
     fitted_.set_columns(columns_.size());
-    if (columns_.named()) {
-      for (const DataColumn& column : columns_.kinds()) fitted_.add_name(column.name);
-    }
+    for (const DataColumn& column : columns_.kinds()) fitted_.add_name(column.name);
+    fitted_.set_first_column(columns_.first());
     for (uint64_t c = 0; c < columns_.kinds().size(); ++c) {
       const DataColumn& column = columns_.kinds()[c];
       if (column.kind != DataColumn::Kind::kCategory) continue;
@@ -152,6 +151,11 @@ class Fitter {
       for (std::string& category : sorted) categories->add_category(std::move(category));
     }
     if (scales_ && features_.has_min_max()) fitted_.set_offset(features_.min_max().low());
+  }
+
+  absl::Status CheckSize() const {
+    const uint64_t per_column = (features_.has_missing() ? 1 : 0) + (scales_ ? 1 : 0) + (scales_ && !columns_.sparse());
+    return CheckBytes(columns_.size() * per_column * sizeof(double));
   }
 
   absl::Status Take(const v1::FeatureStatistics& total, uint64_t first, uint64_t last) {
@@ -185,6 +189,8 @@ class Fitter {
           absl::StrCat("features.pca: ", features_.pca(), " components of ", before.features_before_components(),
                        " features; expected no more than these, and at most ", kMostCovariance, " features"));
     }
+    const uint64_t numbers = (uint64_t{features_.pca()} + 1) * before.features_before_components();
+    DESCENT_RETURN_IF_ERROR(CheckBytes(fitted_.ByteSizeLong() + numbers * sizeof(double)));
     pass.number = kComponentPass;
     pass.compute = [&](uint32_t shard) { return ProductStatistics(data, before, shard); };
     DESCENT_ASSIGN_OR_RETURN(const v1::FeatureStatistics total, exchange(pass));
@@ -192,15 +198,18 @@ class Fitter {
   }
 
   absl::StatusOr<v1::FittedFeatures> Finish() {
-    if (fitted_.ByteSizeLong() > kMessageBytes) {
-      return absl::ResourceExhaustedError(absl::StrCat("features: what is fitted to ", columns_.size(),
-                                                       " columns takes ", fitted_.ByteSizeLong(), " bytes; at most ",
-                                                       kMessageBytes, " go into a worker's registration"));
-    }
+    DESCENT_RETURN_IF_ERROR(CheckBytes(fitted_.ByteSizeLong()));
     return std::move(fitted_);
   }
 
  private:
+  absl::Status CheckBytes(uint64_t bytes) const {
+    if (bytes <= kMessageBytes) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("features: what is fitted to ", columns_.size(), " columns takes ",
+                                                     bytes, " bytes; at most ", kMessageBytes,
+                                                     " go into a worker's registration"));
+  }
+
   absl::Status TakeColumn(uint64_t c, uint64_t rows, const Moments& moments, const QuantileSketch& sketch) {
     const bool sparse = columns_.sparse();
     const uint64_t absent = rows - moments.count;  // of dense data: missing; of sparse data: zeros
@@ -299,6 +308,7 @@ absl::StatusOr<v1::FeatureStatistics> ShardStatistics(const Dataset& data, const
 absl::StatusOr<v1::FittedFeatures> FitFeatures(const v1::Features& features, const Dataset& data,
                                                const FeatureColumns& columns, const StatisticsExchange& exchange) {
   Fitter fitter(features, columns);
+  DESCENT_RETURN_IF_ERROR(fitter.CheckSize());  // before passes over all data
   fitter.Begin();
   const bool sketches = WantsQuantiles(features);
   const uint64_t step = kMessageBytes / (kColumnBytes + (sketches ? kSketchBytes : 0));

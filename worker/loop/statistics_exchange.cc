@@ -2,12 +2,13 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
 namespace descent {
 namespace {
 
-constexpr absl::Duration kRetry = absl::Milliseconds(200);
+constexpr absl::Duration kRetry = absl::Milliseconds(200), kTellAgain = absl::Seconds(10);
 
 bool MayPass(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
 
@@ -17,16 +18,22 @@ absl::StatusOr<v1::FeatureStatistics> Exchange(const StatisticsCalls& calls, v1:
   request.set_pass(pass.number);
   request.set_units(pass.units);
   request.set_labels(pass.labels);
-  absl::Duration unanswered = absl::ZeroDuration();
+  absl::Time answered = calls.now(), told = answered;
   while (true) {
     absl::StatusOr<v1::ShareStatisticsReply> reply = calls.share(request);
-    if (MayPass(reply.status()) && unanswered < patience) {
+    const absl::Time now = calls.now();
+    if (MayPass(reply.status()) && now - answered < patience) {
+      if (now - told >= kTellAgain) {
+        calls.tell(absl::StrCat("statistics of the training data: the coordinator has not answered for ",
+                                absl::FormatDuration(absl::Trunc(now - answered, absl::Seconds(1))), " of at most ",
+                                absl::FormatDuration(patience), ": ", reply.status().message()));
+        told = now;
+      }
       calls.pause(kRetry);
-      unanswered += kRetry;
       continue;
     }
     DESCENT_RETURN_IF_ERROR(reply.status());
-    unanswered = absl::ZeroDuration();
+    answered = told = now;
     request.clear_unit();
     request.clear_statistics();
     if (reply->has_total()) return std::move(*reply->mutable_total());

@@ -4,6 +4,7 @@
 #define DESCENT_WORKER_LOOP_STATISTICS_EXCHANGE_H_
 
 #include <functional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -15,6 +16,8 @@ namespace descent {
 struct StatisticsCalls {
   std::function<absl::StatusOr<v1::ShareStatisticsReply>(const v1::ShareStatisticsRequest&)> share;
   std::function<void(absl::Duration)> pause;
+  std::function<absl::Time()> now;
+  std::function<void(const std::string&)> tell;  // that the coordinator has not answered, every 10 s
 };
 
 // `self`: protocol, job, host and pid. UNAVAILABLE: the coordinator has not answered for `patience` (it may be started

@@ -189,22 +189,23 @@ absl::StatusOr<WorkerData> OpenWorkerData(const v1::JobSpec& job, const std::str
   options.csv = CsvColumnsOf(job.data().features());
   DESCENT_ASSIGN_OR_RETURN(out.train, Dataset::Open(job.data().train(), options));
   if (job.data().has_validation()) {
+    options.csv.most_categories = kMostCategories;  // others than training has are all zeros
     DESCENT_ASSIGN_OR_RETURN(out.validation, Dataset::Open(job.data().validation(), options));
     if (out.validation->features() != out.train->features() || out.validation->sparse() != out.train->sparse()) {
       return absl::InvalidArgumentError(absl::StrCat("the validation data have ", out.validation->features(),
                                                      " features, the training data ", out.train->features()));
     }
   }
+  std::shared_ptr<const RowClasses> classes;
+  if (WantsClasses(job)) {  // before features, which may make rows wide, and of which no label is part
+    DESCENT_ASSIGN_OR_RETURN(RowClasses read, ReadClasses(*out.train, ClassesOf(job.model())));
+    classes = std::make_shared<const RowClasses>(std::move(read));
+  }
   if (job.data().has_features()) {
     DESCENT_RETURN_IF_ERROR(ApplyFeatures(job.data(), exchange ? exchange : StatisticsAlone, &out));
   }
   input.features = out.train->features();
   input.sparse = out.train->sparse();
-  std::shared_ptr<const RowClasses> classes;
-  if (WantsClasses(job)) {
-    DESCENT_ASSIGN_OR_RETURN(RowClasses read, ReadClasses(*out.train, ClassesOf(job.model())));
-    classes = std::make_shared<const RowClasses>(std::move(read));
-  }
   if (job.class_weights().balanced()) {
     input.class_weights = BalancedWeights(*classes);
   } else {

@@ -121,10 +121,12 @@ TrainerOptions OptionsOf(const v1::JobSpec& job, const v1::HeartbeatReply& news,
 }
 
 // How this worker and the others agree on statistics of the training data.
-StatisticsExchange ExchangeOf(ControlClient* control, const v1::GetJobReply& job) {
+StatisticsExchange ExchangeOf(ControlClient* control, const v1::GetJobReply& job, const Logger* log) {
   StatisticsCalls calls;
   calls.share = [control](const v1::ShareStatisticsRequest& request) { return control->ShareStatistics(request); };
   calls.pause = [](absl::Duration pause) { absl::SleepFor(pause); };
+  calls.now = [] { return absl::Now(); };
+  calls.tell = [log](const std::string& text) { log->Log(text); };
   v1::ShareStatisticsRequest self;
   self.set_protocol(kProtocolVersion);
   self.set_job_fingerprint(JobFingerprint(job.job()));
@@ -227,8 +229,9 @@ absl::Status Work(const Flags& flags, const CustomModels& custom, const Logger& 
   const RealTimeSource time;
   DESCENT_ASSIGN_OR_RETURN(const v1::GetJobReply reply, control->WaitForJob(absl::Seconds(flags.wait_seconds)));
   const v1::JobSpec& job = reply.job();
-  absl::StatusOr<WorkerData> opened = OpenWorkerData(
-      job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom, ExchangeOf(control, reply));
+  absl::StatusOr<WorkerData> opened =
+      OpenWorkerData(job, flags.data_root, CacheDirOf(job, flags.cache_dir, flags.user_cache), custom,
+                     ExchangeOf(control, reply, &log));
   if (!opened.ok()) {
     ReportOwnFailure(control, 0, opened.status()).IgnoreError();
     return opened.status();

@@ -73,11 +73,15 @@ struct EpsilonInsensitive {
   }
 };
 
+// Beyond z = 50, a mean that no count has, the loss goes on along its tangent: it stays convex, and sums of gradients
+// stay finite, so that a line search can come back from there.
 template <typename T>
 struct PoissonLikelihood {
   Point<T> operator()(T z, T y) const {
-    const T mean = Exp(z);
-    return {static_cast<double>(mean) - static_cast<double>(y) * static_cast<double>(z), mean - y};
+    constexpr T kStraight = T(50);
+    const T mean = Exp(Choose(z > kStraight, kStraight, z));
+    const double beyond = Choose(z > kStraight, static_cast<double>(z) - static_cast<double>(kStraight), 0.0);
+    return {static_cast<double>(mean) * (1 + beyond) - static_cast<double>(y) * static_cast<double>(z), mean - y};
   }
 };
 

@@ -21,7 +21,7 @@ enum class LossKind {
   kQuantile,            // max((1 - tau) d, -tau d) (Koenker and Bassett 1978); 0 at d = 0
   kHuber,               // d^2 / 2 to |d| = delta, then delta (|d| - delta / 2) (Huber 1964)
   kEpsilonInsensitive,  // max(0, |d| - epsilon) (Vapnik 1995, section 6.1); 0 at |d| = epsilon
-  kPoisson,             // exp(z) - y z: the negative log likelihood less log y!
+  kPoisson,             // exp(z) - y z: the negative log likelihood less log y!; beyond z = 50 its tangent
   kLogistic,            // log(1 + exp(-s z)); focal: sigmoid(-s z)^gamma times that (Lin et al. 2017, equation 4)
   kHinge,               // max(0, 1 - s z) (Cortes and Vapnik 1995); 0 at s z = 1
   kSquaredHinge,        // max(0, 1 - s z)^2
