@@ -32,7 +32,7 @@ namespace descent {
 
 class SharedSlots : public std::enable_shared_from_this<SharedSlots> {
  public:
-  static constexpr uint32_t kSlots = 16;                  // of each side
+  static constexpr uint32_t kSlots = 48;                  // of each side
   static constexpr size_t kSlotBytes = size_t{1} << 19;   // a message is filled up to that
   static constexpr size_t kLeastBytes = size_t{1} << 12;  // less is as fast over the stream
 
