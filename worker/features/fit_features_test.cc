@@ -108,6 +108,22 @@ TEST_F(FitFeaturesTest, APassHasAsManyColumnsAsAMessageHolds) {
   }
 }
 
+TEST_F(FitFeaturesTest, WhatDoesNotFitIsRefusedBeforeAnyPass) {
+  Write("wide.svm", "0 1:1\n1 2:1\n");
+  const std::string format = "libsvm { path: 'wide.svm' features: 1000000 }";
+  const v1::Features features = Features("standardize {}");
+  const std::unique_ptr<Dataset> data = Raw(features, format);
+  const auto columns = FeatureColumns::Create(features, Format(format), *data);
+  ASSERT_TRUE(columns.ok()) << columns.status();
+  const auto fitted = FitFeatures(features, *data, *columns, [](const StatisticsPass& pass) {
+    ADD_FAILURE() << "a pass over all data";
+    return StatisticsAlone(pass);
+  });
+  EXPECT_EQ(fitted.status().message(),
+            "features: what is fitted to 1000000 columns takes 8000000 bytes; at most 3145728 go into a worker's "
+            "registration");
+}
+
 TEST_F(FitFeaturesTest, TheDataAreOfOneFingerprint) {
   WriteTable(100);
   const v1::Features features = Features("standardize {} missing {}");

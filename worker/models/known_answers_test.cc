@@ -47,6 +47,25 @@ TEST(KnownAnswers, CountsAreMetByTheirMean) {
   EXPECT_NEAR(BiasOf("poisson {}", batch), std::log(2.0), 1e-6);
 }
 
+// After a step that is far too long: a line search can come back from there.
+TEST(KnownAnswers, MeansBeyondAllCountsHaveFiniteGradients) {
+  ModelInput input;
+  input.features = 1;
+  auto made = MakeModel<float>(ParseModel("poisson {}"), input, {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  Batch batch = OfLabels({0, 3});
+  for (size_t r = 0; r < batch.rows; ++r) batch.dense.data()[r] = 100;
+  AlignedBuffer<float> weight, bias, weight_gradient, bias_gradient;
+  for (AlignedBuffer<float>* buffer : {&weight, &bias, &weight_gradient, &bias_gradient}) buffer->Resize(1);
+  weight.data()[0] = 10;  // z is 1,000
+  bias.data()[0] = 0;
+  const std::vector<const float*> parameters = {weight.data(), bias.data()};
+  const std::vector<float*> gradients = {weight_gradient.data(), bias_gradient.data()};
+  const BatchResult result = (*made)->Gradient(batch, parameters, absl::MakeConstSpan(gradients));
+  EXPECT_NEAR(weight_gradient.data()[0] / (2 * 100 * std::exp(50.0)), 1, 1e-4);
+  EXPECT_NEAR(result.loss / (2 * std::exp(50.0) * 951), 1, 1e-4) << "along the tangent";
+}
+
 TEST(KnownAnswers, ClassWeightsShiftTheProbability) {
   // Of ten examples three are of class 1: sigmoid(b) = 3 w1 / (3 w1 + 7 w0).
   const Batch batch = OfLabels({1, 1, 1, 0, 0, 0, 0, 0, 0, 0});
